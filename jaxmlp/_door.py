@@ -1,0 +1,159 @@
+"""Checks at the door: what must hold, what was given, how to fix it.
+
+Every mistake of a caller is a `ValueError`. Shapes and dtypes are static, so those checks also work
+while JAX traces; a check of values looks only at arrays that are known on the host.
+"""
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return ' (did you mean ...?)' for a near miss, else ''."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise unless `name` is one of the `known` names."""
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}; got {name!r}{did_you_mean(name, known)}")
+
+
+def positive_int(what: str, value: Any) -> int:
+    """Return `value` as an int of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{what} must be a positive int; got {value!r}")
+    return number
+
+
+def describe(value: Any) -> str:
+    """Return 'float32 of shape (3, 2)' for an array, else its type and value."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a function, of what a `partial` wraps, or of a callable object's type."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def typed_key(key: Any) -> None:
+    """Raise unless `key` is one typed key, as `jax.random.key` makes it."""
+    fix = "make one with jax.random.key(0)"
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if dtype == jnp.uint32:
+            fix = "jax.random.PRNGKey is the old form: use jax.random.key, or jax.random.wrap_key_data(key)"
+        raise ValueError(f"key must be a typed JAX key; got {describe(key)}; {fix}")
+    if key.shape != ():
+        raise ValueError(f"key must be a single key; got keys of shape {key.shape}; map over them with jax.vmap")
+
+
+def is_array(value: Any) -> bool:
+    """Tell whether `value` has a shape and a dtype."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def floating(what: str, value: Any) -> None:
+    """Raise unless `value` is an array of floating-point numbers."""
+    if not is_array(value):
+        raise ValueError(f"{what} must be an array of floats; got {describe(value)}; pass jnp.asarray({what})")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"{what} must hold floats; got {describe(value)}; scale it or pass {what}.astype('float32')")
+
+
+def on_host(value: Any) -> np.ndarray | None:
+    """Return the values as a NumPy array where they are known now, None while JAX traces them."""
+    return None if isinstance(value, Tracer) else np.asarray(value)
+
+
+def finite(what: str, value: Any) -> None:
+    """Raise if `value` is known and holds a NaN or an infinity."""
+    if not jnp.issubdtype(value.dtype, jnp.floating) or isinstance(value, Tracer):
+        return
+    # One reduction on the value's own device; only a bad array is brought to the host to say where.
+    total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
+    if np.isfinite(np.asarray(total, np.float64)):
+        return
+    values = np.asarray(value, np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"{what} must be finite; got {len(bad)} bad of {values.size} values, the first {values[where]} at "
+            f"{what}[{', '.join(map(str, where))}]; drop or impute those rows"
+        )
+
+
+def within(what: str, value: Any, low: float, high: float, *, open_high: bool = False) -> None:
+    """Raise if `value` is known and lies outside [low, high], or [low, high) with `open_high`."""
+    known = on_host(value)
+    if known is None:
+        return
+    inside = (known >= low) & ((known < high) if open_high else (known <= high))
+    if not np.all(inside):
+        got = known if known.ndim == 0 else known[~inside].flat[0]
+        raise ValueError(f"{what} must lie in [{low}, {high}{')' if open_high else ']'}; got {got}")
+
+
+def labels(what: str, value: Any, classes: int) -> None:
+    """Raise if a label is known and names no class: JAX itself clamps or drops such an index without a word."""
+    known = on_host(value)
+    if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
+        return
+    bad = known[(known < 0) | (known >= classes)]
+    raise ValueError(
+        f"{what} must be integers in 0 ... {classes - 1}, one for each of the {classes} outputs; got {bad.flat[0]} "
+        f"({bad.size} of {known.size} labels are outside); renumber the labels or widen the last layer"
+    )
+
+
+def length(value: Any) -> str:
+    """Return 'of length 3' where `value` has one."""
+    return f"of length {len(value)}" if hasattr(value, "__len__") else ""
+
+
+def examples(what: str, x: Any, y: Any, weight: Any) -> int:
+    """Check the data (x, y, weight or None) and return its number of examples."""
+    leaves = jax.tree_util.tree_leaves_with_path({"x": x, "y": y} | ({} if weight is None else {"weight": weight}))
+    count = None
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if not is_array(leaf) or leaf.ndim < 1:
+            raise ValueError(
+                f"{name} of {what} must be an array with the examples on its first axis; got {describe(leaf)}"
+            )
+        if 0 in leaf.shape:
+            raise ValueError(f"{name} of {what} must not be empty; got {describe(leaf)}")
+        count = len(leaf) if count is None else count
+        if len(leaf) != count:
+            raise ValueError(
+                f"x, y and weight of {what} must have as many examples; got {count} and {len(leaf)} in {name}"
+            )
+        finite(name, leaf)
+    if count is None:
+        raise ValueError(f"{what} must hold arrays; got none")
+    if weight is not None:
+        if weight.shape != (count,):
+            raise ValueError(f"weight of {what} must have shape ({count},), one an example; got {describe(weight)}")
+        floating("weight", weight)
+        within("weight", weight, 0, float("inf"))
+        known = on_host(weight)
+        if known is not None and not known.any():
+            raise ValueError(f"weight of {what} must not be zero for every example")
+    return count

@@ -1,0 +1,94 @@
+"""One layer: the affine map, and the nonlinear pieces that stand between two of them.
+
+Activations and initializers are JAX's own, under their names.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, nn
+from jax.nn import initializers
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    name: getattr(nn, name)
+    for name in "identity relu sigmoid tanh leaky_relu elu selu gelu silu softplus mish hard_tanh".split()
+}
+INITIALIZERS: dict[str, Callable[..., Array]] = {
+    **{
+        f"{author}_{law}": getattr(initializers, f"{author}_{law}")()
+        for author in ("he", "glorot", "lecun", "kaiming", "xavier")
+        for law in ("normal", "uniform")
+    },
+    **{name: getattr(initializers, name)() for name in ("normal", "uniform", "truncated_normal", "orthogonal")},
+    "zeros": initializers.zeros,
+    "ones": initializers.ones,
+}
+
+
+def default_init(activation: Any) -> str:
+    """Name the initializer that keeps the variance of the signal through `activation`.
+
+    He (2015, arXiv 1502.01852) where about half the input is cut off, Glorot (2010,
+    proceedings.mlr.press/v9/glorot10a.html) for saturating curves, LeCun (1998, doi 10.1007/3-540-49430-8_2) for
+    the rest, selu among them (Klambauer 2017, arXiv 1706.02515).
+
+    >>> default_init("relu"), default_init("tanh"), default_init("selu")
+    ('he_normal', 'glorot_uniform', 'lecun_normal')
+    """
+    if activation in ("relu", "leaky_relu", "elu", "gelu", "silu", "mish"):
+        return "he_normal"
+    return "glorot_uniform" if activation in ("tanh", "sigmoid", "hard_tanh") else "lecun_normal"
+
+
+class Layer(NamedTuple):
+    """One affine map, y = x @ w + b; `scale` and `shift` are leaves only where a norm asks for them."""
+
+    w: Array  # (in, out)
+    b: Array | None = None  # (out,)
+    scale: Array | None = None  # (out,)
+    shift: Array | None = None  # (out,)
+
+
+def affine(layer: Layer, x: Array, dtype: Any = None) -> Array:
+    """Return x @ w + b, with the operands of the product in `dtype` and its sum in the dtype of w.
+
+    Shapes: x (..., in) -> (..., out).
+
+    >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
+    Array([4., 5.], dtype=float32)
+    """
+    dtype = dtype or layer.w.dtype
+    y = jnp.matmul(x.astype(dtype), layer.w.astype(dtype), preferred_element_type=layer.w.dtype)
+    return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
+
+
+def layer_norm(layer: Layer, h: Array) -> Array:
+    """Return (h - mean) / sqrt(variance + 1e-5) * scale + shift over the last axis (Ba 2016, arXiv 1607.06450)."""
+    h = nn.standardize(h, axis=-1, epsilon=1e-5)
+    return h * jnp.broadcast_to(layer.scale, h.shape) + jnp.broadcast_to(layer.shift, h.shape)  # type: ignore[arg-type]
+
+
+def rms_norm(layer: Layer, h: Array) -> Array:
+    """Return h / sqrt(mean(h^2) + 1e-5) * scale over the last axis (Zhang 2019, arXiv 1910.07467)."""
+    h = h * jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + 1e-5)
+    return h * jnp.broadcast_to(layer.scale, h.shape)  # type: ignore[arg-type]
+
+
+NORMS: dict[str | None, Callable[[Layer, Array], Array]] = {
+    None: lambda layer, h: h,
+    "layer": layer_norm,
+    "rms": rms_norm,
+}
+
+
+def dropout(key: Array | None, rate: Any, h: Array) -> Array:
+    """Return h with each unit zeroed at `rate`, the rest divided by 1 - rate; h itself where `key` is None.
+
+    Srivastava 2014 (jmlr.org/papers/v15/srivastava14a.html).
+    """
+    if key is None:
+        return h
+    keep = 1 - jnp.asarray(rate, h.dtype)
+    return jnp.where(jax.random.bernoulli(key, keep, h.shape), h / keep, jnp.zeros_like(h))

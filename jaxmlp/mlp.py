@@ -1,0 +1,283 @@
+"""The multi-layer perceptron: affine maps and nonlinear ones, in turn, from an input to an output.
+
+    h_0 = x,    h_l = phi(h_{l-1} W_l + b_l),    y = h_{L-1} W_L + b_L
+
+An `MLP` is a description: static, hashable, without arrays. `init` makes the parameters, a tuple of
+`Layer(w, b)`; `apply` is the equation above, a pure function of them.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class MLP:
+    """A multi-layer perceptron, described.
+
+    Args:
+      sizes: widths (input, hidden..., output), at least two; `MLP((1, 1))` is the line y = wx + b.
+      activation: a name in `ACTIVATIONS`, or any elementwise callable.
+      bias: whether the affine maps have a b.
+      init: a name in `INITIALIZERS`, or a callable (key, shape, dtype) -> w. None chooses by the activation: He
+        for the ReLU family, Glorot for tanh and sigmoid, LeCun for the rest. Biases start at zero.
+      dropout: whether hidden units are dropped in training. The rate is a number: `apply(..., dropout_rate=)`.
+      norm: None, "layer" or "rms", before each hidden activation.
+      residual: whether a hidden layer as wide as its input adds that input, h + phi(h W + b).
+      dtype: of the operands of the products; None is the parameters' own.
+      param_dtype: of the parameters; None is JAX's default float.
+
+    Raises:
+      ValueError: for sizes that are not positive ints, and for unknown names.
+
+    >>> mlp = MLP((64, 128, 10))
+    >>> mlp
+    MLP(sizes=(64, 128, 10))
+    >>> params = mlp.init(jax.random.key(0))
+    >>> jax.tree.map(jnp.shape, params[1])
+    Layer(w=(128, 10), b=(10,), scale=None, shift=None)
+    >>> mlp.apply(params, jnp.ones((5, 64))).shape
+    (5, 10)
+    """
+
+    sizes: tuple[int, ...]
+    activation: str | Callable[[Array], Array]
+    bias: bool
+    initializer: str | Callable[..., Array]
+    dropout: bool
+    norm: str | None
+    residual: bool
+    dtype: str | None
+    param_dtype: str | None
+
+    # Written out, since the option is called `init` and so is the method.
+    def __init__(
+        self,
+        sizes: Iterable[int],
+        activation: str | Callable[[Array], Array] = "relu",
+        bias: bool = True,
+        init: str | Callable[..., Array] | None = None,
+        dropout: bool = False,
+        norm: str | None = None,
+        residual: bool = False,
+        dtype: Any = None,
+        param_dtype: Any = None,
+    ):
+        if not callable(activation):
+            _door.one_of("activation", activation, ACTIVATIONS)
+        if init is None:
+            init = default_init(activation)
+        if not callable(init):
+            _door.one_of("init", init, INITIALIZERS)
+        if norm not in NORMS:
+            _door.one_of("norm", norm, [str(name) for name in NORMS])
+        for name, flag in (("bias", bias), ("dropout", dropout), ("residual", residual)):
+            if not isinstance(flag, bool):
+                hint = "; the rate is a number: hyperparams={'dropout_rate': ...}" if name == "dropout" else ""
+                raise ValueError(f"{name} must be True or False; got {flag!r}{hint}")
+        values = (_sizes(sizes), activation, bias, init, dropout, norm, residual)
+        values += (_float_name("dtype", dtype), _float_name("param_dtype", param_dtype))
+        for field, value in zip(dataclasses.fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    def init(self, key: Array, *, init_scale: Any = 1.0) -> tuple[Layer, ...]:
+        """Draw the parameters: w from the initializer times `init_scale`, b zero, scale one, shift zero.
+
+        Raises:
+          ValueError: for a key that is not one typed key, or an initializer that returns another shape.
+        """
+        _door.typed_key(key)
+        dtype = _usable("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
+        initializer = self.initializer if callable(self.initializer) else INITIALIZERS[self.initializer]
+        keys = jax.random.split(key, len(self.sizes) - 1)
+        layers = []
+        for i, shape in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            w = initializer(keys[i], shape, dtype)
+            if getattr(w, "shape", None) != shape:
+                raise ValueError(
+                    f"init must be an initializer (key, shape, dtype) -> array; layer {i} asked for {shape} and got "
+                    f"{_door.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
+                )
+            normed = self.norm if i < len(keys) - 1 else None
+            layers.append(
+                Layer(
+                    jnp.asarray(init_scale, dtype) * w,
+                    jnp.zeros(shape[1:], dtype) if self.bias else None,
+                    jnp.ones(shape[1:], dtype) if normed else None,
+                    jnp.zeros(shape[1:], dtype) if normed == "layer" else None,
+                )
+            )
+        return tuple(layers)
+
+    def apply(
+        self, params: tuple[Layer, ...], x: Array, *, key: Array | None = None, dropout_rate: Any = None
+    ) -> Array:
+        """Return the outputs: x (..., in) -> (..., out), one example and a batch alike.
+
+        With a `key` the pass is one of training and drops hidden units at `dropout_rate` in [0, 1), if the net
+        has dropout; without a key it is deterministic.
+
+        Raises:
+          ValueError: for x or parameters that do not fit the sizes, and for a rate that is missing or not wanted.
+        """
+        self._check(params, x, key, dropout_rate)
+        dtype = _usable("dtype", self.dtype)
+        activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
+        normalise = NORMS[self.norm]
+        skip = _add_if_equal if self.residual else _forget
+        keys = jax.random.split(key, len(params)) if self.dropout and key is not None else [None] * len(params)
+
+        *hidden, last = params
+        h = x
+        for layer, drop_key in zip(hidden, keys, strict=False):
+            phi = activation(normalise(layer, affine(layer, h, dtype)))
+            h = skip(h, dropout(drop_key, dropout_rate, phi))
+        return affine(last, h, dtype)
+
+    def _check(self, params: tuple[Layer, ...], x: Array, key: Array | None, dropout_rate: Any) -> None:
+        _door.floating("x", x)
+        if x.ndim < 1 or x.shape[-1] != self.sizes[0]:
+            hint = "; one feature needs a last axis of 1: x[:, None]" if self.sizes[0] == 1 else ""
+            raise ValueError(
+                f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_door.describe(x)}{hint}"
+            )
+        if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
+            raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
+        if len(params) != len(self.sizes) - 1:
+            raise ValueError(f"params must have {len(self.sizes) - 1} layers for {self!r}; got {len(params)}")
+        for i, layer in enumerate(params):
+            if layer.w.shape != self.sizes[i : i + 2]:
+                hint = "; map over members with jax.vmap" if layer.w.ndim > 2 else ""
+                raise ValueError(
+                    f"layer {i} of {self!r} must have w of shape {self.sizes[i : i + 2]}; got {layer.w.shape}{hint}"
+                )
+        if dropout_rate is not None:
+            if not self.dropout:
+                raise ValueError(
+                    f"dropout_rate was given to a net without dropout, {self!r}; pass MLP(..., dropout=True)"
+                )
+            _door.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
+        elif self.dropout and key is not None:
+            raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        hidden_leaves = self.bias + (0 if self.norm is None else 2 if self.norm == "layer" else 1)
+        weights = sum(m * n for m, n in zip(self.sizes, self.sizes[1:], strict=False))
+        return weights + hidden_leaves * sum(self.sizes[1:-1]) + self.bias * self.sizes[-1]
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes that the parameters take."""
+        dtype = self.param_dtype or jax.dtypes.canonicalize_dtype(float)
+        return self.parameter_count * jnp.dtype(dtype).itemsize
+
+    @property
+    def forward_flops(self) -> int:
+        """Additions and multiplications of the affine maps for one example: 2 in out, and out more for b."""
+        pairs = zip(self.sizes, self.sizes[1:], strict=False)
+        return sum(2 * m * n + (n if self.bias else 0) for m, n in pairs)
+
+    def replace(self, **changes: Any) -> "MLP":
+        """Return this description with other options."""
+        return MLP(**{**self._options(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as a dict that JSON can hold; `from_dict` reads it back.
+
+        Raises:
+          ValueError: where the activation or the initializer is a callable, which JSON cannot hold.
+        """
+        options = self._options()
+        for name in ("activation", "init"):
+            if callable(options[name]):
+                raise ValueError(
+                    f"to_dict needs {name} by name; got {options[name]!r}; known names print in MLP's errors"
+                )
+        return {**options, "sizes": list(self.sizes)}
+
+    @staticmethod
+    def from_dict(options: dict[str, Any]) -> "MLP":
+        """Return the MLP that `to_dict` wrote.
+
+        Raises:
+          ValueError: for an unknown option, or where sizes are missing.
+
+        >>> MLP.from_dict(MLP((4, 8, 2), "tanh").to_dict())
+        MLP(sizes=(4, 8, 2), activation='tanh')
+        """
+        for name in options:
+            _door.one_of("an option of MLP", name, MLP((1, 1))._options())
+        if "sizes" not in options:
+            raise ValueError(f"an MLP needs sizes; got only {', '.join(options) or 'an empty dict'}")
+        return MLP(**options)
+
+    def _options(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {("init" if name == "initializer" else name): value for name, value in values.items()}
+
+    def __repr__(self) -> str:
+        default = MLP(self.sizes, self.activation)._options() | {"activation": "relu"}
+        changed = {k: v for k, v in self._options().items() if k == "sizes" or v != default[k]}
+        named = {k: getattr(v, "__name__", repr(v)) if callable(v) else repr(v) for k, v in changed.items()}
+        return f"MLP({', '.join(f'{k}={v}' for k, v in named.items())})"
+
+    def __str__(self) -> str:
+        names = ["w", "b"][: 1 + self.bias] + {None: [], "layer": ["scale", "shift"], "rms": ["scale"]}[self.norm]
+        lines = [
+            f"{self!r}",
+            f"{self.parameter_count:,} parameters, {self.parameter_bytes:,} bytes, "
+            f"{self.forward_flops:,} FLOPs an example",
+            "layer  shapes",
+        ]
+        last = len(self.sizes) - 2
+        for i, (m, n) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            leaves = [
+                f"{name} {(m, n) if name == 'w' else (n,)}" for name in (names if i < last else names[: 1 + self.bias])
+            ]
+            lines.append(f"{i:<6} {'  '.join(leaves)}")
+        return "\n".join(lines)
+
+
+def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(sizes, Iterable) or isinstance(sizes, str):
+        raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
+    sizes = tuple(_door.positive_int("every size", size) for size in sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"sizes must name at least an input and an output width; got {sizes}")
+    return sizes
+
+
+def _float_name(what: str, dtype: Any) -> str | None:
+    if dtype is None:
+        return None
+    known = ("bfloat16", "float16", "float32", "float64")
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    _door.one_of(what, name, known)
+    return name
+
+
+def _usable(what: str, name: str | None) -> Any:
+    if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
+        raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
+    return name and jnp.dtype(name)
+
+
+def _add_if_equal(x: Array, h: Array) -> Array:
+    return x.astype(h.dtype) + h if x.shape == h.shape else h
+
+
+def _forget(x: Array, h: Array) -> Array:
+    return h

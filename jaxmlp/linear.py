@@ -1,0 +1,117 @@
+"""What one affine layer can do alone: y = W'x + b for every example, x @ w + b for a batch.
+
+The closed form of its least squares, its gradients by hand, and the fold of a stack of affine layers into one.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp.layer import Layer, affine
+
+
+def least_squares(x: Array, y: Array, l2: Any = 0.0) -> Layer:
+    """Return the layer that minimises sum_i |x_i w + b - y_i|^2 + l2 |w|^2, with b free of the penalty.
+
+    With x and y centred and x = U S V' their singular value decomposition, w = V diag(s / (s^2 + l2)) U' y and
+    b = mean(y) - mean(x) w. Where x has not full rank, singular values below eps max(N, in) s_max count as zero,
+    which gives the w of minimum norm (Golub and Van Loan 2013, section 5.5). `l2` is scikit-learn's Ridge alpha.
+
+    Shapes: x (N, in), y (N, out) -> w (in, out), b (out,).
+
+    Raises:
+      ValueError: for empty, non-finite or non-float data, other ranks, lengths that differ, a negative l2.
+
+    >>> line = least_squares(jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[1.0], [3.0], [5.0]]))
+    >>> line.w.round(4), line.b.round(4)
+    (Array([[2.]], dtype=float32), Array([1.], dtype=float32))
+    """
+    _table(x, y)
+    _door.within("l2", l2, 0, float("inf"))
+    x = jnp.asarray(x)
+    y = jnp.asarray(y, x.dtype)
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    u, s, vt = jnp.linalg.svd(x - jnp.broadcast_to(x_mean, x.shape), full_matrices=False)
+    kept = s > jnp.finfo(x.dtype).eps * max(x.shape) * s[0]
+    gain = jnp.where(kept, s / jnp.where(kept, s * s + jnp.asarray(l2, x.dtype), 1), 0)
+    w = vt.T @ (gain[:, None] * (u.T @ (y - jnp.broadcast_to(y_mean, y.shape))))
+    return Layer(w, y_mean - x_mean @ w)
+
+
+def gradients(params: Layer | tuple[Layer, ...], x: Array, y: Array) -> Layer | tuple[Layer, ...]:
+    """Return the partial derivatives of the mean squared error in w and b, written out by hand.
+
+    With MSE = 1/N sum_i sum_d (yhat_id - y_id)^2 and yhat = x w + b:
+    dMSE/dw = 2/N x' (yhat - y), dMSE/db = 2/N sum_i (yhat_i - y_i).
+
+    Args:
+      params: one `Layer`, or a tuple of one, as `MLP((in, out)).init` makes it; the result has the same form.
+      x: inputs, shape (N, in).
+      y: targets, shape (N, out).
+
+    Raises:
+      ValueError: for a stack of several layers, and for shapes that do not fit.
+
+    >>> gradients(Layer(jnp.array([[1.0]]), jnp.array([0.0])), jnp.array([[2.0]]), jnp.array([[5.0]]))
+    Layer(w=Array([[-12.]], dtype=float32), b=Array([-6.], dtype=float32), scale=None, shift=None)
+    """
+    if not isinstance(params, Layer):
+        if len(params) != 1:
+            raise ValueError(f"gradients needs one affine layer; got {len(params)}; fold them with linear.compose")
+        return (_gradients(params[0], x, y),)
+    return _gradients(params, x, y)
+
+
+def compose(params: Layer | tuple[Layer, ...]) -> Layer:
+    """Return the one layer that equals a stack of affine layers: (x w1 + b1) w2 + b2 = x (w1 w2) + (b1 w2 + b2).
+
+    Raises:
+      ValueError: for an empty stack, layers with a norm, and widths that do not follow each other.
+
+    >>> two = (Layer(jnp.array([[2.0]]), jnp.array([1.0])), Layer(jnp.array([[3.0]]), jnp.array([4.0])))
+    >>> folded = compose(two)
+    >>> folded.w, folded.b
+    (Array([[6.]], dtype=float32), Array([7.], dtype=float32))
+    """
+    layers = (params,) if isinstance(params, Layer) else tuple(params)
+    if not layers:
+        raise ValueError("compose needs at least one Layer; got an empty stack")
+    for i, layer in enumerate(layers):
+        if layer.scale is not None:
+            raise ValueError(f"compose needs affine layers; layer {i} has a norm, which is not affine in x")
+        if i and layer.w.shape[0] != layers[i - 1].w.shape[1]:
+            raise ValueError(
+                f"layer {i} must take the {layers[i - 1].w.shape[1]} outputs of layer {i - 1}; its w is {layer.w.shape}"
+            )
+    folded, *rest = layers
+    for layer in rest:
+        # The bias of the fold is the upper layer, applied to the bias below it.
+        b = layer.b if folded.b is None else affine(layer, folded.b)
+        folded = Layer(folded.w @ layer.w, b)
+    return folded
+
+
+def _gradients(layer: Layer, x: Array, y: Array) -> Layer:
+    _table(x, y)
+    if layer.w.shape != (x.shape[1], y.shape[1]):
+        raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
+    residual = affine(layer, jnp.asarray(x)) - y  # (N, out)
+    two_over_n = 2 / len(x)
+    b = None if layer.b is None else two_over_n * residual.sum(0)
+    return Layer(two_over_n * x.T @ residual, b)
+
+
+def _table(x: Array, y: Array) -> None:
+    for name, value in (("x", x), ("y", y)):
+        _door.floating(name, value)
+        if value.ndim != 2:
+            raise ValueError(
+                f"{name} must have two axes (N, d); got {_door.describe(value)}; one column is {name}[:, None]"
+            )
+        if 0 in value.shape:
+            raise ValueError(f"{name} must not be empty; got {_door.describe(value)}")
+        _door.finite(name, value)
+    if len(x) != len(y):
+        raise ValueError(f"x and y must have as many rows; got {len(x)} and {len(y)}")

@@ -1,0 +1,76 @@
+"""One affine layer: the closed form, the partial derivatives, the fold; held to scikit-learn, SciPy and `jax.grad`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression, Ridge
+
+from jaxmlp import MLP, Layer, linear, losses
+
+
+def table(n, inputs, outputs, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, inputs)) + 3
+    return x, x @ rng.normal(size=(inputs, outputs)) + rng.normal(size=(n, outputs)) - 2
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1, 10.0])
+def test_least_squares_is_scikit_learns(x64, l2):
+    x, y = table(50, 4, 3)
+    layer = linear.least_squares(x, y, l2)
+    model = (Ridge(l2, solver="svd") if l2 else LinearRegression()).fit(x, y)
+    np.testing.assert_allclose(layer.w, model.coef_.T, rtol=1e-10)
+    np.testing.assert_allclose(layer.b, model.intercept_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (40, 6)])
+def test_rank_deficient_input_gives_the_minimum_norm(x64, shape):
+    x, y = table(*shape, 2)
+    x[:, -1] = x[:, 0]  # two equal columns
+    layer = linear.least_squares(x, y)
+    w = scipy.linalg.lstsq(x - x.mean(0), y - y.mean(0), cond=1e-10)[0]
+    np.testing.assert_allclose(layer.w, w, rtol=1e-8, atol=1e-10)
+    constant = linear.least_squares(np.ones((4, 2)), np.arange(4.0)[:, None])
+    np.testing.assert_allclose(constant.w, np.zeros((2, 1)))
+    np.testing.assert_allclose(constant.b, [1.5])
+
+
+@given(n=st.integers(1, 6), inputs=st.integers(1, 4), outputs=st.integers(1, 4), bias=st.booleans())
+def test_gradients_are_those_of_the_mean_squared_error(n, inputs, outputs, bias):
+    with jax.enable_x64(True):
+        x, y = table(n, inputs, outputs)
+        mlp = MLP((inputs, outputs), bias=bias)
+        params = mlp.init(jax.random.key(0))
+        by_jax = jax.grad(lambda p: losses.squared_error(mlp.apply(p, x), y).mean())(params)
+        by_hand = linear.gradients(params, x, y)
+        assert jax.tree.structure(by_hand) == jax.tree.structure(params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), by_hand, by_jax)
+        assert isinstance(linear.gradients(params[0], x, y), Layer)
+
+
+def test_the_gradient_vanishes_at_the_closed_form(x64):
+    x, y = table(30, 3, 2)
+    for leaf in jax.tree.leaves(linear.gradients(linear.least_squares(x, y), x, y)):
+        np.testing.assert_allclose(leaf, np.zeros_like(leaf), atol=1e-10)
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=2, max_size=6), bias=st.booleans())
+def test_a_stack_folds_into_one_layer(sizes, bias):
+    with jax.enable_x64(True):
+        mlp = MLP(sizes, "identity", bias=bias)
+        params = jax.tree.map(lambda p: p + 0.3, mlp.init(jax.random.key(1)))
+        x = jax.random.normal(jax.random.key(2), (5, sizes[0]))
+        folded = linear.compose(params)
+        assert folded.w.shape == (sizes[0], sizes[-1])
+        outputs = MLP((sizes[0], sizes[-1]), bias=bias).apply((folded,), x)
+        np.testing.assert_allclose(outputs, mlp.apply(params, x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_fold_of_layers_with_and_without_bias():
+    stack = (Layer(jnp.eye(2), jnp.ones(2)), Layer(2 * jnp.eye(2)))
+    np.testing.assert_array_equal(linear.compose(stack).b, [2.0, 2.0])
+    np.testing.assert_array_equal(linear.compose(stack[::-1]).b, [1.0, 1.0])

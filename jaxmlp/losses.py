@@ -1,0 +1,255 @@
+"""Losses of single examples: (outputs, targets, **numbers) -> (batch,).
+
+Each is summed over the outputs d of an example and never over the examples: the mean, sample weights and masks
+stay with the caller. Targets have the shape of the outputs; (N,) against (N, 1) is an error, not a broadcast.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxmlp import _door
+
+
+def squared_error(outputs: Array, targets: Array) -> Array:
+    """Return sum_d (y_d - yhat_d)^2; its mean over examples is the notes' MSE.
+
+    Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
+
+    Raises:
+      ValueError: for shapes that differ, or targets that are not floats.
+
+    >>> squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 2.0]]))
+    Array([4.], dtype=float32)
+    """
+    return _sum(optax.squared_error(*_alike(outputs, targets)))
+
+
+def absolute_error(outputs: Array, targets: Array) -> Array:
+    """Return sum_d |y_d - yhat_d|, minimised by the median.
+
+    Shapes and errors as `squared_error`.
+
+    >>> absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 1.0]]))
+    Array([3.], dtype=float32)
+    """
+    outputs, targets = _alike(outputs, targets)
+    return _sum(jnp.abs(targets - outputs))
+
+
+def huber(outputs: Array, targets: Array, *, delta: Any = 1.0) -> Array:
+    """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat (Huber 1964).
+
+    Shapes and errors as `squared_error`; doi 10.1214/aoms/1177703732.
+
+    >>> huber(jnp.array([[0.0], [0.0]]), jnp.array([[0.5], [3.0]]))
+    Array([0.125, 2.5  ], dtype=float32)
+    """
+    outputs, targets = _alike(outputs, targets)
+    return _sum(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
+
+
+def quantile(outputs: Array, targets: Array, *, level: Any) -> Array:
+    """Return the pinball loss, sum of max(q r, (q - 1) r) with r = y - yhat, minimised by the quantile q of y.
+
+    Koenker and Bassett 1978, doi 10.2307/1913643.
+
+    Args:
+      outputs: (batch, d) for one level; (batch, q d) for q levels, all d outputs of the first level first.
+      targets: (batch, d).
+      level: a number in (0, 1), or an array of q of them.
+
+    Raises:
+      ValueError: for outputs that do not fit targets and levels, or levels outside [0, 1].
+
+    >>> quantile(jnp.array([[0.0], [0.0]]), jnp.array([[1.0], [-1.0]]), level=0.75)
+    Array([0.75, 0.25], dtype=float32)
+    """
+    _door.floating("targets", targets)
+    _door.floating("outputs", outputs)
+    _door.within("level", level, 0, 1)
+    levels = jnp.asarray(level, outputs.dtype)
+    if levels.ndim > 1:
+        raise ValueError(f"level must be a number or a vector of them; got {_door.describe(levels)}")
+    if levels.ndim == 0:
+        _alike(outputs, targets)
+    elif targets.ndim != 2 or outputs.shape != (len(targets), levels.size * targets.shape[1]):
+        raise ValueError(
+            f"outputs must have shape (batch, {levels.size} levels x d) for targets (batch, d); got "
+            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+        )
+    outputs, targets = wide(outputs), wide(targets)
+    outputs = outputs.reshape(len(targets), levels.size, -1)  # (batch, q, d)
+    residual = jnp.broadcast_to(targets.reshape(len(targets), 1, -1), outputs.shape) - outputs
+    q = jnp.broadcast_to(levels.reshape(1, -1, 1).astype(outputs.dtype), outputs.shape)
+    return _sum(jnp.maximum(q * residual, (q - 1) * residual))
+
+
+def cross_entropy(outputs: Array, targets: Array, *, label_smoothing: Any = 0.0) -> Array:
+    """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
+
+    Args:
+      outputs: logits, (batch, classes).
+      targets: integer labels (batch,), or probabilities (batch, classes), one-hot or soft.
+      label_smoothing: a in [0, 1]: y becomes (1 - a) y + a / classes (Szegedy 2016, arXiv 1512.00567).
+
+    Raises:
+      ValueError: for labels outside 0 ... classes - 1 (where they are known on the host), float labels of shape
+        (batch,), probabilities that are negative or do not sum to one, or shapes that do not fit.
+
+    >>> cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(4)
+    Array([0.6931], dtype=float32)
+    """
+    _door.floating("outputs", outputs)
+    if outputs.ndim != 2:
+        raise ValueError(f"outputs must be logits of shape (batch, classes); got {_door.describe(outputs)}")
+    classes = outputs.shape[-1]
+    if not _door.is_array(targets) or targets.shape not in (outputs.shape[:1], outputs.shape):
+        raise ValueError(
+            f"targets must be integer labels of shape {outputs.shape[:1]} or probabilities of shape {outputs.shape}; "
+            f"got {_door.describe(targets)}; a column of labels is targets[:, 0]"
+        )
+    logits = wide(outputs)
+    if targets.ndim == 1:
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise ValueError(f"labels must be integers; got {_door.describe(targets)}; pass targets.astype('int32')")
+        _door.labels("labels", targets, classes)
+        # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
+        hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
+        if isinstance(label_smoothing, float) and label_smoothing == 0:
+            return hard
+        even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
+        smoothing = jnp.asarray(label_smoothing, logits.dtype)
+        return (1 - smoothing) * hard + smoothing * even
+    _probabilities(targets)
+    soft = optax.smooth_labels(jnp.asarray(targets, logits.dtype), jnp.asarray(label_smoothing, logits.dtype))  # type: ignore[arg-type]
+    return optax.softmax_cross_entropy(logits, soft)
+
+
+def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
+    """Return -sum_d [y_d log p_d + (1 - y_d) log(1 - p_d)] with p = sigmoid(outputs): d independent yes-or-no labels.
+
+    Shapes: logits (batch, d), targets (batch, d) of 0 and 1, or probabilities, -> (batch,); also (batch,), (batch,).
+
+    Raises:
+      ValueError: for shapes that differ, or targets outside [0, 1] (where they are known on the host).
+
+    >>> binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(4)
+    Array([1.3863], dtype=float32)
+    """
+    _door.floating("outputs", outputs)
+    _same_shape(outputs, targets)
+    _door.within("targets", targets, 0, 1)
+    outputs = wide(outputs)
+    return _sum(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
+
+
+def unit_gaussian_nll(outputs: Array, targets: Array) -> Array:
+    """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
+
+    Shapes and errors as `squared_error`: it is half of it, up to a constant.
+
+    >>> unit_gaussian_nll(jnp.array([[1.0]]), jnp.array([[1.0]])).round(4)
+    Array([0.9189], dtype=float32)
+    """
+    outputs, targets = _alike(outputs, targets)
+    return _sum(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
+
+
+def gaussian(outputs: Array, *, min_variance: Any = 1e-6) -> tuple[Array, Array]:
+    """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
+
+    variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
+
+    Raises:
+      ValueError: for outputs that are not pairs.
+
+    >>> mean, variance = gaussian(jnp.array([[3.0, 0.0]]))
+    >>> mean, variance.round(4)
+    (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32))
+    """
+    _door.floating("outputs", outputs)
+    if outputs.ndim < 1 or outputs.shape[-1] % 2:
+        raise ValueError(
+            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_door.describe(outputs)}; "
+            f"give the last layer two outputs a target"
+        )
+    mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
+    return mean, jnp.square(jax.nn.softplus(raw_scale)) + jnp.asarray(min_variance, mean.dtype)
+
+
+def gaussian_nll(outputs: Array, targets: Array, *, min_variance: Any = 1e-6) -> Array:
+    """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
+
+    The full constant is there, so that figures compare with papers (Nix and Weigend 1994, doi
+    10.1109/ICNN.1994.374138; Lakshminarayanan 2017, arXiv 1612.01474). In the units of the targets.
+
+    Args:
+      outputs: (batch, 2 d), d means and then d raw scales; see `gaussian`.
+      targets: (batch, d).
+      min_variance: the floor under the variance, in squared units of the targets.
+
+    Raises:
+      ValueError: for outputs that are not twice as wide as the targets.
+
+    >>> gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]])).round(3)
+    Array([0.919], dtype=float32)
+    """
+    _door.floating("targets", targets)
+    if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
+        raise ValueError(
+            f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "
+            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+        )
+    mean, variance = gaussian(outputs, min_variance=min_variance)
+    error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
+    return _sum(0.5 * (jnp.log(2 * np.pi * variance) + error / variance))
+
+
+def _alike(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Check equal shapes and float dtypes; return both in one dtype of at least 32 bits."""
+    _door.floating("outputs", outputs)
+    _door.floating("targets", targets)
+    _same_shape(outputs, targets)
+    outputs = wide(outputs)
+    return outputs, jnp.asarray(targets, outputs.dtype)
+
+
+def _same_shape(outputs: Array, targets: Array) -> None:
+    if not _door.is_array(targets) or outputs.shape != targets.shape or outputs.ndim < 1:
+        hint = ""
+        if _door.is_array(targets) and (targets.ndim, outputs.ndim) in ((1, 2), (2, 1)):
+            hint = "; a column is targets[:, None]" if targets.ndim == 1 else "; a column of outputs is outputs[:, 0]"
+        raise ValueError(
+            f"outputs and targets must have one shape (batch, d); got {_door.describe(outputs)} and "
+            f"{_door.describe(targets)}{hint}"
+        )
+
+
+def _probabilities(targets: Array) -> None:
+    _door.within("targets of shape (batch, classes)", targets, 0, 1)
+    known = _door.on_host(targets)
+    if known is not None and known.size and not np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-3):
+        raise ValueError(
+            "targets of shape (batch, classes) must sum to one over the classes; for many labels an example "
+            "use binary_cross_entropy"
+        )
+
+
+def wide(values: Any) -> Array:
+    """Bring integers and half precision to float32: a sum of squares overflows or vanishes in 16 bits.
+
+    >>> wide(jnp.ones(1, jnp.bfloat16)).dtype, wide(jnp.ones(1, jnp.float32)).dtype
+    (dtype('float32'), dtype('float32'))
+    """
+    values = jnp.asarray(values)
+    keep = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize >= 4
+    return values if keep else values.astype(jnp.float32)
+
+
+def _sum(values: Array) -> Array:
+    return jnp.sum(values, axis=tuple(range(1, values.ndim)))

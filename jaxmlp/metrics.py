@@ -1,0 +1,183 @@
+"""What a person reads: (outputs, targets, *, weight=None) -> one number.
+
+Pure functions of arrays, so `jit` and `vmap` work on them; `weight` (batch,) counts an example more or less, and
+zero leaves it out. Where scikit-learn has the metric, the number is scikit-learn's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import ndtri
+
+from jaxmlp import _door, losses
+
+
+def accuracy(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+    """Return the share of examples whose largest output is their label.
+
+    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot (batch, classes).
+
+    Raises:
+      ValueError: for labels that are not integers, outside the classes or of another length.
+
+    >>> accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
+    Array(0.5, dtype=float32)
+    """
+    labels = _labels(outputs, targets)
+    return average(jnp.argmax(outputs, axis=-1) == labels, weight)
+
+
+def top_k_accuracy(outputs: Array, targets: Array, *, k: int = 5, weight: Array | None = None) -> Array:
+    """Return the share of examples whose label is among their `k` largest outputs; shapes as `accuracy`.
+
+    >>> top_k_accuracy(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([1]), k=2)
+    Array(1., dtype=float32)
+    """
+    labels = _labels(outputs, targets)
+    if not 1 <= _door.positive_int("k", k) <= outputs.shape[-1]:
+        raise ValueError(f"k must be at most the {outputs.shape[-1]} classes; got {k}")
+    _, best = jax.lax.top_k(outputs, k)  # (batch, k)
+    return average(jnp.any(best == labels[:, None], axis=-1), weight)
+
+
+def rmse(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+    """Return the root of the mean squared error, one root an output and their mean, in the units of the targets.
+
+    Shapes: (batch, d), (batch, d).
+
+    >>> rmse(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]])).round(3)
+    Array(3.536, dtype=float32)
+    """
+    return jnp.mean(jnp.sqrt(_columns(jnp.square(_residual(outputs, targets)), weight)))
+
+
+def mae(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+    """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
+
+    >>> mae(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]]))
+    Array(3.5, dtype=float32)
+    """
+    return jnp.mean(_columns(jnp.abs(_residual(outputs, targets)), weight))
+
+
+def r2(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+    """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
+
+    A constant output counts 1 where it is met exactly and 0 where not. Shapes: (batch, d), (batch, d).
+
+    >>> r2(jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [3.0]]))
+    Array(0.5, dtype=float32)
+    """
+    residual = _columns(jnp.square(_residual(outputs, targets)), weight)
+    targets = jnp.asarray(targets, outputs.dtype)
+    centred = targets - jnp.broadcast_to(_columns(targets, weight), targets.shape)
+    total = _columns(jnp.square(centred), weight)
+    varies = total > 0
+    met = jnp.where(residual == 0, jnp.ones_like(total), jnp.zeros_like(total))
+    return jnp.mean(jnp.where(varies, 1 - residual / jnp.where(varies, total, jnp.ones_like(total)), met))
+
+
+def nll(
+    outputs: Array,
+    targets: Array,
+    *,
+    likelihood: Callable[[Array, Array], Array] = losses.cross_entropy,
+    weight: Array | None = None,
+) -> Array:
+    """Return the mean negative log likelihood an example, in nats.
+
+    `likelihood` is the loss whose likelihood it is: `losses.cross_entropy`, `binary_cross_entropy`, `gaussian_nll` or
+    `unit_gaussian_nll`.
+
+    >>> nll(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(3)
+    Array(0.693, dtype=float32)
+    """
+    return average(likelihood(outputs, targets), weight)
+
+
+def expected_calibration_error(outputs: Array, targets: Array, *, bins: int = 15, weight: Array | None = None) -> Array:
+    """Return sum_b share_b |accuracy_b - confidence_b| over equal bins of the largest probability.
+
+    Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), labels as for `accuracy`.
+
+    >>> expected_calibration_error(jnp.array([[0.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])).round(3)
+    Array(0., dtype=float32)
+    """
+    labels = _labels(outputs, targets)
+    _door.positive_int("bins", bins)
+    confidence = jnp.max(jax.nn.softmax(outputs), axis=-1)
+    gap = (jnp.argmax(outputs, axis=-1) == labels).astype(confidence.dtype) - confidence
+    share = _share(weight, confidence)
+    bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    return jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins)))
+
+
+def interval_coverage(outputs: Array, targets: Array, *, level: Any = 0.9, weight: Array | None = None) -> Array:
+    """Return the share of targets within the central interval of probability `level` of their Gaussian.
+
+    Calibrated is: the share is the level. Shapes: outputs (batch, 2 d) as for `losses.gaussian`, targets (batch, d).
+
+    >>> interval_coverage(jnp.array([[0.0, 0.5413]]), jnp.array([[1.5]]), level=0.9)
+    Array(1., dtype=float32)
+    """
+    _door.within("level", level, 0, 1)
+    mean, variance = losses.gaussian(outputs)
+    half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
+    inside = jnp.abs(_residual(mean, targets)) <= half_width
+    return jnp.mean(_columns(inside.astype(mean.dtype), weight))
+
+
+def average(values: Array, weight: Array | None = None) -> Array:
+    """Return the mean of values (batch,), weighted where `weight` (batch,) is given; zero where all weights are.
+
+    >>> average(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0]))
+    Array(3., dtype=float32)
+    """
+    values = losses.wide(values)
+    return jnp.sum(_share(weight, values) * values)
+
+
+def _share(weight: Array | None, like: Array) -> Array:
+    """Return each example's share of the whole, summing to one."""
+    if weight is None:
+        return jnp.full_like(like, 1 / max(like.size, 1))
+    if weight.shape != like.shape:
+        raise ValueError(f"weight must have shape {like.shape}, one an example; got {_door.describe(weight)}")
+    weight = weight.astype(like.dtype)
+    total = jnp.sum(weight)
+    return weight / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _columns(values: Array, weight: Array | None) -> Array:
+    """Average (batch, d) over the batch."""
+    return jax.vmap(average, (1, None))(values, weight)
+
+
+def _residual(outputs: Array, targets: Array) -> Array:
+    for name, value in (("outputs", outputs), ("targets", targets)):
+        _door.floating(name, value)
+    if outputs.shape != targets.shape or outputs.ndim != 2:
+        raise ValueError(
+            f"outputs and targets must have one shape (batch, d); got {_door.describe(outputs)} and "
+            f"{_door.describe(targets)}; a column is targets[:, None]"
+        )
+    return jnp.asarray(targets, outputs.dtype) - outputs
+
+
+def _labels(outputs: Array, targets: Array) -> Array:
+    _door.floating("outputs", outputs)
+    if outputs.ndim != 2 or not _door.is_array(targets) or targets.shape not in (outputs.shape, outputs.shape[:1]):
+        raise ValueError(
+            f"outputs must have shape (batch, classes) and targets (batch,) or (batch, classes); got "
+            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+        )
+    targets = jnp.asarray(targets)
+    if targets.ndim == 2:
+        return jnp.argmax(targets, axis=-1)
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers; got {_door.describe(targets)}; pass targets.astype('int32')")
+    _door.labels("labels", targets, outputs.shape[-1])
+    return targets

@@ -1,0 +1,76 @@
+"""The IDX format of MNIST and its kin: a magic number, the sizes, then the values, most significant byte first."""
+
+import gzip
+import math
+import os
+import zlib
+from typing import IO
+
+import numpy as np
+
+# The third byte of the magic number names the type (LeCun, Cortes and Burges 1998).
+TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndarray:
+    """Read an IDX file, plain or gzipped, as an array in the machine's byte order.
+
+    Args:
+      path: the file; gzip is told by its content, not its name.
+      max_bytes: the most that a header may claim. No more than the claim is ever read.
+
+    Raises:
+      ValueError: says what in the file is wrong: the magic number, the sizes, too few bytes or too many, or
+        broken compression.
+      OSError: where the file cannot be opened.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    ...     file.flush()
+    ...     read_idx(file.name)
+    array([7, 8, 9], dtype=uint8)
+    """
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not zipped:
+            return _read(file, path, max_bytes)
+        try:
+            with gzip.open(file) as unzipped:
+                return _read(unzipped, path, max_bytes)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: the gzip data is broken ({error}); fetch the file again") from error
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], max_bytes: int) -> np.ndarray:
+    magic = file.read(4)
+    if len(magic) < 4:
+        raise ValueError(f"{path}: an IDX file starts with 4 bytes of magic number; the file has {len(magic)} bytes")
+    if magic[:2] != b"\0\0" or magic[2] not in TYPES:
+        raise ValueError(
+            f"{path}: an IDX magic number is 00 00, a type ({' '.join(f'{t:02x}' for t in TYPES)}) and the number of "
+            f"axes; got {magic.hex(' ')}"
+        )
+    dtype, axes = np.dtype(TYPES[magic[2]]), magic[3]
+    header = file.read(4 * axes)
+    if len(header) < 4 * axes:
+        raise ValueError(f"{path}: truncated in the header: {axes} axes need {4 * axes} bytes, {len(header)} are there")
+    shape = tuple(np.frombuffer(header, ">u4").tolist())
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > max_bytes or axes > 32:
+        raise ValueError(
+            f"{path}: the header claims {claimed:,} bytes in shape {shape}, over the bound of {max_bytes:,} bytes in "
+            f"32 axes; pass max_bytes= if the file is right"
+        )
+    # In pieces, so that a false claim costs no more memory than the file holds.
+    body = bytearray()
+    while len(body) < claimed and (piece := file.read(min(2**24, claimed - len(body)))):
+        body += piece
+    if len(body) < claimed:
+        raise ValueError(
+            f"{path}: truncated: the header counts {shape} values, {claimed:,} bytes; {len(body):,} bytes are there"
+        )
+    if file.read(1):
+        raise ValueError(f"{path}: wrong count: the header counts {shape} values, {claimed:,} bytes; more bytes follow")
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))

@@ -1,0 +1,134 @@
+"""Splits, folds and orders are what they say: each row once, uniform, a function of the key."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from jaxmlp import data
+
+
+def test_standardise_is_scikit_learns_and_comes_back():
+    x = np.random.default_rng(0).normal(5, [1, 20, 0.1], size=(40, 3)).astype("f")
+    by = data.statistics(x)
+    np.testing.assert_allclose(data.standardise(x, by), StandardScaler().fit_transform(x), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(data.unstandardise(data.standardise(x, by), by), x, rtol=1e-5)
+
+
+@given(value=st.floats(-1e6, 1e6, width=32), n=st.integers(1, 50))
+def test_constant_columns_survive(value, n):
+    x = np.full((n, 1), value, "f")
+    by = data.statistics(x)
+    assert by.std[0] == 1
+    np.testing.assert_allclose(data.standardise(x, by), np.zeros((n, 1)), atol=abs(value) * 1e-5)
+
+
+def test_weighted_statistics_are_those_of_the_repeated_rows():
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype("f")
+    repeated = data.statistics(x[[0, 1, 1, 3, 3, 3]])
+    weighted = data.statistics(x, jnp.array([1.0, 2.0, 0.0, 3.0]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), repeated, weighted)
+
+
+@given(n=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 9))
+def test_a_split_holds_each_row_once(n, share, seed):
+    train, test = data.split(jax.random.key(seed), n, share)
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
+    assert len(train) >= 1 and len(test) == min(max(round(share * n), 1), n - 1)
+
+
+@given(n=st.integers(2, 40), k=st.integers(2, 10))
+def test_folds_test_each_row_once(n, k):
+    folds = data.k_folds(jax.random.key(n), n, min(k, n))
+    assert sorted(row for fold in folds for row in fold.test.tolist()) == list(range(n))
+    for train, test in folds:
+        assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
+    sizes = [len(fold.test) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_stratified_folds_share_the_labels_evenly(key):
+    labels = np.array([0] * 50 + [1] * 23 + [2] * 7)
+    for fold in data.k_folds(key, 80, 5, stratify=labels):
+        counts = np.bincount(labels[fold.test], minlength=3)
+        assert np.all(np.abs(counts - np.array([10, 4.6, 1.4])) <= 1)
+
+
+@given(n=st.integers(1, 70), batch_size=st.integers(1, 70), epoch=st.integers(0, 5))
+def test_an_epoch_holds_each_row_once(n, batch_size, epoch):
+    batch_size = min(n, batch_size)
+    order = data.epoch_order(jax.random.key(1), epoch, n, batch_size)
+    assert order.rows.shape == order.weight.shape == (math.ceil(n / batch_size), batch_size)
+    index, weight = np.ravel(order.rows), np.ravel(order.weight)
+    assert sorted(index[weight == 1].tolist()) == list(range(n))
+    assert weight.sum() == n and not index[weight == 0].any()
+
+
+def test_an_order_is_a_function_of_key_and_epoch(key):
+    order = jax.jit(data.epoch_order, static_argnums=(2, 3))
+    assert (order(key, 3, 50, 7).rows == data.epoch_order(key, 3, 50, 7).rows).all()
+    assert (order(key, 3, 50, 7).rows != order(key, 4, 50, 7).rows).any()
+    assert (order(key, 3, 50, 7).rows != order(jax.random.key(1), 3, 50, 7).rows).any()
+
+
+@given(n=st.integers(1, 3000), seed=st.integers(0, 2**31))
+def test_the_shuffle_is_a_bijection_asked_anywhere(n, seed):
+    places = jnp.arange(n, dtype=jnp.uint32)
+    rows = SHUFFLE(jax.random.key(seed), places, n)
+    assert (np.sort(rows) == np.arange(n)).all()
+
+
+SHUFFLE = jax.jit(data.shuffle, static_argnums=2)
+
+
+def orders(n, keys):
+    """Return (keys, n) permutations."""
+    shuffle = jax.vmap(lambda key: data.shuffle(key, jnp.arange(n, dtype=jnp.uint32), n))
+    return np.asarray(jax.jit(shuffle)(jax.random.split(jax.random.key(7), keys))).astype(np.int64)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_small_shuffles_take_every_permutation_alike(n):
+    codes = orders(n, 24_000) @ n ** np.arange(n)
+    counts = np.unique(codes, return_counts=True)[1]
+    assert len(counts) == math.factorial(n)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("n", [7, 64, 100, 1437])
+def test_shuffles_are_uniform_in_positions_pairs_inversions_and_cycles(n):
+    keys = 4000
+    rows = orders(n, keys)
+    bins = min(n, 16)
+    p_values = {}
+    for place in (0, n // 2, n - 1):
+        binned = np.bincount(rows[:, place] * bins // n, minlength=bins)
+        size = np.bincount(np.arange(n) * bins // n, minlength=bins)
+        p_values[f"row at place {place}"] = scipy.stats.chisquare(binned, keys * size / n).pvalue
+    # The distance between two neighbours: n - d ways of each |d| = 1 ... n - 1.
+    distance = np.abs(rows[:, 1] - rows[:, 0])
+    ways = 2 * (n - np.arange(1, n)) / (n * (n - 1))
+    groups = np.arange(n - 1) * min(n - 1, 16) // (n - 1)
+    p_values["pairs"] = scipy.stats.chisquare(
+        np.bincount(groups[distance - 1], minlength=groups.max() + 1), keys * np.bincount(groups, ways)
+    ).pvalue
+    # Rises between neighbours (Eulerian), inversions of a sample of places, and fixed points have known moments.
+    first = rows[:, : min(n, 64)]
+    m = first.shape[1]
+    inversions = (first[:, :, None] > first[:, None, :])[:, *np.triu_indices(m, 1)].sum(1)
+    for name, values, mean, variance in (
+        ("rises", (rows[:, 1:] > rows[:, :-1]).sum(1), (n - 1) / 2, (n + 1) / 12),
+        ("inversions", inversions, m * (m - 1) / 4, m * (m - 1) * (2 * m + 5) / 72),
+        ("fixed points", (rows == np.arange(n)).sum(1), 1, 1),
+    ):
+        z = (values.mean() - mean) / np.sqrt(variance / keys)
+        p_values[name] = 2 * scipy.stats.norm.sf(abs(z))
+        spread = (values.var() / variance - 1) / np.sqrt(2 / keys + (2 / keys if name == "fixed points" else 0))
+        p_values[f"{name}, spread"] = 2 * scipy.stats.norm.sf(abs(spread))
+    assert min(p_values.values()) > 1e-4, p_values

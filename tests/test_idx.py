@@ -1,0 +1,94 @@
+"""The IDX reader: every type, plain and gzipped, and a clear error for every way a file can be wrong."""
+
+import gzip
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jaxmlp.data import read_idx
+from jaxmlp.idx import TYPES
+
+
+def idx(array, code=8):
+    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(TYPES[code]).tobytes()
+
+
+GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("code", TYPES)
+def test_every_type_comes_back(tmp_path, code, zipped):
+    array = np.arange(-6, 6).reshape(2, 3, 2).astype(np.dtype(TYPES[code]).newbyteorder("="))
+    content = idx(array, code)
+    (tmp_path / "file").write_bytes(gzip.compress(content) if zipped else content)
+    read = read_idx(tmp_path / "file")
+    np.testing.assert_array_equal(read, array)
+    assert read.dtype == array.dtype and read.dtype.isnative and read.flags.writeable
+
+
+BAD = {
+    "empty": (b"", "starts with 4 bytes of magic number; the file has 0 bytes"),
+    "three bytes": (GOOD[:3], "the file has 3 bytes"),
+    "text": (b"<html>not found</html>", "magic number is 00 00, a type .* got 3c 68 74 6d"),
+    "unknown type": (bytes([0, 0, 7, 1, 0, 0, 0, 0]), "got 00 00 07 01"),
+    "truncated header": (GOOD[:10], "truncated in the header: 3 axes need 12 bytes, 6 are there"),
+    "truncated": (GOOD[:-1], r"truncated: the header counts \(2, 3, 4\) values, 24 bytes; 23 bytes are there"),
+    "too long": (GOOD + b"\0", r"wrong count: .* 24 bytes; more bytes follow"),
+    "huge claim": (bytes([0, 0, 8, 3]) + b"\xff" * 12, "the header claims .* over the bound of 2,147,483,648 bytes"),
+    "huge claim within the bound": (bytes([0, 0, 8, 1]) + b"\x7f" + b"\xff" * 3, "truncated"),
+    "many axes": (bytes([0, 0, 8, 255]) + bytes(4 * 255), "in 32 axes"),
+    "broken gzip": (gzip.compress(GOOD)[:-12], "the gzip data is broken"),
+    "flipped gzip": (gzip.compress(GOOD)[:-8] + b"\0" * 8, "the gzip data is broken"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_says_what_is_wrong(tmp_path, name):
+    content, message = BAD[name]
+    (tmp_path / "file").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=message):
+        read_idx(tmp_path / "file")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e7
+    with pytest.raises(ValueError, match="file: "):
+        read_idx(tmp_path / "file")
+
+
+def test_a_gzip_bomb_is_read_no_further_than_its_claim(tmp_path):
+    (tmp_path / "bomb").write_bytes(gzip.compress(GOOD + bytes(10**8)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more bytes follow"):
+        read_idx(tmp_path / "bomb")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_the_bound_can_be_given(tmp_path):
+    (tmp_path / "file").write_bytes(GOOD)
+    with pytest.raises(ValueError, match="over the bound of 23 bytes"):
+        read_idx(tmp_path / "file", max_bytes=23)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_idx(tmp_path / "nowhere")
+
+
+@example(bytes([0, 0, 8, 0]) + b"\5")
+@given(st.binary(max_size=40).map(lambda tail: GOOD[:4] + tail) | st.binary(max_size=40))
+def test_any_bytes_give_an_array_or_a_value_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("idx") / "file"
+    path.write_bytes(content)
+    try:
+        array = read_idx(path)
+    except ValueError:
+        return
+    assert idx(array, content[2]) == content

@@ -1,0 +1,293 @@
+"""Training as pure functions: `state, metrics = step(state, batch, recipe, hyperparams)`, and a whole run of it.
+
+A `Recipe` is static: what changes the program. `hyperparams` are numbers: what a sweep changes without a new
+compilation. Randomness comes from `state.key` alone, so equal arguments give equal runs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxmlp import _door, _numbers
+from jaxmlp.data import Order, epoch_order, steps_per_epoch
+from jaxmlp.metrics import average
+
+_traces = 0
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What changes the program of a run; compared by value, so equal recipes share one compilation.
+
+    Args:
+      model: an `MLP`, or any hashable object with `init(key)` and `apply(params, x)`; where `apply` names `key`, it
+        gets one in training and none in evaluation.
+      loss: (outputs, targets, **numbers) -> (batch,), one loss an example.
+      optimizer: a factory of numbers, `optax.adamw`, not `optax.adamw(1e-3)`; any function that returns an
+        `optax.GradientTransformation`.
+      epochs: how often each example is seen.
+      batch_size: examples a step; None takes all at once, in their order.
+      metrics: functions (outputs, targets) -> number, read at each epoch's end on the validation data, or on the
+        training data where there is none.
+
+    Raises:
+      ValueError: for a part that is not as said.
+    """
+
+    model: Any
+    loss: Callable[..., Array]
+    optimizer: Callable[..., optax.GradientTransformation]
+    epochs: int = dataclasses.field(kw_only=True)
+    batch_size: int | None = dataclasses.field(default=None, kw_only=True)
+    metrics: tuple[Callable[..., Array], ...] = dataclasses.field(default=(), kw_only=True)
+
+    def __post_init__(self):
+        for name in ("init", "apply"):
+            if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
+                raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
+        if isinstance(self.optimizer, optax.GradientTransformation):
+            raise ValueError(
+                "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
+                "got a finished optax.GradientTransformation"
+            )
+        metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
+        for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
+            if not callable(part):
+                raise ValueError(f"{name} must be callable; got {part!r}")
+        object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "epochs", _door.positive_int("epochs", self.epochs))
+        if self.batch_size is not None:
+            object.__setattr__(self, "batch_size", _door.positive_int("batch_size", self.batch_size))
+        try:
+            hash(self)
+        except TypeError as error:
+            raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
+
+
+class State(NamedTuple):
+    """All that the next step needs, and all that a checkpoint holds."""
+
+    params: Any
+    opt_state: Any
+    step: Array  # () int32, steps done
+    key: Array  # the run's key; each use folds its step or epoch into a part of it
+
+
+def start(key: Array, recipe: Recipe, hyperparams: Any = None) -> State:
+    """Return the state before the first step.
+
+    Raises:
+      ValueError: for a key that is not one typed key, and for numbers that nobody or two take.
+    """
+    _door.typed_key(key)
+    numbers = _route(recipe, hyperparams)
+    init_key, loop_key = jax.random.split(key)
+    params = recipe.model.init(init_key, **numbers.init)
+    with _loose():
+        opt_state = _optimizer(recipe, numbers).init(params)
+    return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
+
+
+def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> tuple[State, dict[str, Array]]:
+    """Take one step down the gradient of the batch's mean loss, sum_i weight_i loss_i / sum_i weight_i.
+
+    Args:
+      state: as `start` or the step before returned it.
+      batch: (x, y) or (x, y, weight), leading axes (batch,).
+      recipe: model, loss and optimizer.
+      hyperparams: their numbers.
+
+    Returns:
+      The next state, and {"loss": the mean loss before the step, "weight": the batch's weight}.
+
+    Raises:
+      ValueError: for shapes, dtypes and numbers that do not fit each other.
+    """
+    x, y, weight = _unpack(batch)
+    numbers = _route(recipe, hyperparams)
+    _, step_key = jax.random.split(state.key)
+    options = dict(numbers.apply)
+    if _numbers.takes_key(recipe.model.apply):
+        options["key"] = jax.random.fold_in(step_key, state.step)
+
+    def objective(params: Any) -> Array:
+        return average(_per_example(recipe, recipe.model.apply(params, x, **options), y, numbers), weight)
+
+    loss, grads = jax.value_and_grad(objective)(state.params)
+    with _loose():
+        # Line searches ask for more than the gradient; the others ignore it.
+        updates, opt_state = optax.with_extra_args_support(_optimizer(recipe, numbers)).update(
+            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
+        )
+        params = optax.apply_updates(state.params, updates)
+    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
+    return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
+
+
+def epoch(state: State, data: Any, recipe: Recipe, hyperparams: Any = None) -> tuple[State, dict[str, Array]]:
+    """Take the steps of one epoch: each example once, in an order that state.key and the epoch's number give.
+
+    Returns:
+      The next state, and the metrics of `step` over all examples of the epoch.
+
+    Raises:
+      ValueError: as `step`, and for a batch larger than the data.
+    """
+    x, y, weight = _unpack(data)
+    if recipe.batch_size is None:
+        return step(state, data, recipe, hyperparams)
+    n = len(jax.tree.leaves(x)[0])
+    order_key, _ = jax.random.split(state.key)
+    number = state.step // steps_per_epoch(n, recipe.batch_size)
+    order = epoch_order(order_key, number, n, recipe.batch_size)
+
+    def take(state: State, order: Order) -> tuple[State, dict[str, Array]]:
+        # Gathered inside the step: a shuffled copy of the data would cost its size again.
+        batch = jax.tree.map(lambda a: jnp.asarray(a).at[order.rows].get(mode="promise_in_bounds"), (x, y, weight))
+        present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
+        return step(state, (*batch[:2], present), recipe, hyperparams)
+
+    state, metrics = jax.lax.scan(take, state, order)
+    return state, {"loss": average(metrics["loss"], metrics["weight"]), "weight": metrics["weight"].sum()}
+
+
+def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) -> dict[str, Array]:
+    """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
+
+    Raises:
+      ValueError: as `step`.
+    """
+    x, y, weight = _unpack(data)
+    numbers = _route(recipe, hyperparams)
+    outputs = recipe.model.apply(params, x, **numbers.apply)
+    options = {} if weight is None else {"weight": weight}
+    values = {_door.name_of(metric): metric(outputs, y, **options) for metric in recipe.metrics}
+    return {"loss": average(_per_example(recipe, outputs, y, numbers), weight), **values}
+
+
+def fit(
+    key: Array, data: Any, recipe: Recipe, hyperparams: Any = None, *, validation: Any = None
+) -> tuple[State, dict[str, Array]]:
+    """Train from start to end in one compiled program.
+
+    Composes with `jit`, with `vmap` over keys, hyperparams, data or weights, and with `grad`.
+
+    Args:
+      key: one typed key; equal keys give equal runs.
+      data: (x, y) or (x, y, weight): x (N, ...), y (N, ...), weight (N,) counts an example more or less.
+      recipe: what is trained, by what, how long.
+      hyperparams: a dict of numbers; each goes to the one of model, loss and optimizer whose signature names it.
+      validation: data of the same form, evaluated after each epoch.
+
+    Returns:
+      The last state, and the history, arrays of shape (epochs,): "loss", the mean over the epoch's steps; with
+      validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data.
+
+    Raises:
+      ValueError: for data that is empty, not finite or does not fit; labels outside the classes; numbers that
+        nobody takes; a batch larger than the data; a key that is not one typed key.
+
+    >>> from jaxmlp import MLP, losses
+    >>> x = jnp.linspace(-1, 1, 32)[:, None]
+    >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=100, batch_size=8)
+    >>> state, history = fit(jax.random.key(0), (x, 2 * x + 1), recipe, {"learning_rate": 0.1})
+    >>> state.params[0].w.round(3), state.params[0].b.round(3), history["loss"].shape
+    (Array([[2.]], dtype=float32), Array([1.], dtype=float32), (100,))
+    """
+    _door.typed_key(key)
+    _check_data("data", key, data, recipe, hyperparams)
+    if validation is not None:
+        _check_data("validation", key, validation, recipe, hyperparams)
+    return _fit(key, data, recipe, hyperparams, validation)
+
+
+@jax.jit
+def _fit(key: Array, data: Any, recipe: Recipe, hyperparams: Any, validation: Any) -> tuple[State, dict[str, Array]]:
+    global _traces
+    _traces += 1  # Python runs this line only while JAX traces
+
+    def one_epoch(state: State, _: None) -> tuple[State, dict[str, Array]]:
+        state, metrics = epoch(state, data, recipe, hyperparams)
+        record = {"loss": metrics["loss"]}
+        if validation is not None:
+            values = evaluate(state.params, validation, recipe, hyperparams)
+            record |= {f"validation_{name}": value for name, value in values.items()}
+        elif recipe.metrics:
+            record = evaluate(state.params, data, recipe, hyperparams) | record
+        return state, record
+
+    return jax.lax.scan(one_epoch, start(key, recipe, hyperparams), length=recipe.epochs)
+
+
+def trace_count() -> int:
+    """Return how often JAX has traced the program of `fit` in this process.
+
+    Equal recipes on equal shapes share a trace, whatever their numbers: ten learning rates add one.
+    """
+    return _traces
+
+
+def _route(recipe: Recipe, hyperparams: Any) -> _numbers.Numbers:
+    return _numbers.route(recipe.model, recipe.loss, recipe.optimizer, hyperparams)
+
+
+def _optimizer(recipe: Recipe, numbers: _numbers.Numbers) -> optax.GradientTransformation:
+    # Built while tracing: an optax transformation is a closure over its numbers, and these are traced.
+    optimizer = recipe.optimizer(**numbers.optimizer)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
+    return optimizer
+
+
+@contextmanager
+def _loose() -> Iterator[None]:
+    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def _per_example(recipe: Recipe, outputs: Array, y: Any, numbers: _numbers.Numbers) -> Array:
+    losses = recipe.loss(outputs, y, **numbers.loss)
+    if getattr(losses, "shape", None) != outputs.shape[:1]:
+        raise ValueError(
+            f"loss must return one value an example, shape {outputs.shape[:1]}; got {_door.describe(losses)}; leave "
+            f"the mean over examples to the step"
+        )
+    return losses
+
+
+def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_door.length(data)}")
+    x, y, weight = (*data, None)[:3]
+    return x, y, weight
+
+
+def _check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: Any) -> None:
+    """Check what only the host can: the values. The shapes are checked with them, before any compilation."""
+    x, y, weight = _unpack(data)
+    n = _door.examples(what, x, y, weight)
+    if what == "data" and recipe.batch_size is not None and recipe.batch_size > n:
+        raise ValueError(
+            f"batch_size must be at most the {n} examples; got {recipe.batch_size}; batch_size=None takes all at once"
+        )
+    numbers = _route(recipe, hyperparams)
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
+    if "dropout_rate" in numbers.apply:
+        _door.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
+    outputs = _outputs.eval_shape(recipe.model, key, like, numbers.init, numbers.apply)
+    # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
+    jax.eval_shape(lambda o: _per_example(recipe, o, y, numbers), outputs)
+
+
+@partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run
+def _outputs(model: Any, key: Array, x: Any, init: dict[str, Any], apply: dict[str, Any]) -> Array:
+    return model.apply(model.init(key, **init), x, **apply)

@@ -1,0 +1,312 @@
+"""Every mistake at the door: what must hold, what was given, how to fix it. One row, one mistake, its words."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmlp
+from jaxmlp import MLP, Layer, Recipe, data, linear, losses, metrics
+from jaxmlp.optimizers import CosineAdamW
+
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).normal(size=(10, 3)).astype("f")
+Y = X[:, :1]
+LABELS = np.arange(10) % 4
+MLP31 = MLP((3, 4, 1))
+PARAMS = MLP31.init(KEY)
+RECIPE = Recipe(MLP31, losses.squared_error, optax.adam, epochs=1, batch_size=5)
+CLASSES = Recipe(MLP((3, 4, 4)), losses.cross_entropy, optax.adam, epochs=1)
+DROPOUT = dataclasses.replace(RECIPE, model=MLP((3, 4, 1), dropout=True))
+RATE = {"learning_rate": 0.1}
+
+
+def with_value(array, value):
+    array = np.array(array)
+    array[2, 0] = value
+    return array
+
+
+def fit(x=X, y=Y, recipe=RECIPE, hyperparams=RATE, key=KEY, **options):
+    return jaxmlp.fit(key, (x, y), recipe, hyperparams, **options)
+
+
+BAD = {
+    # The description.
+    "no sizes": (lambda: MLP(()), "sizes must name at least an input and an output width; got ()"),
+    "one size": (lambda: MLP((3,)), "at least an input and an output width; got (3,)"),
+    "zero size": (lambda: MLP((3, 0, 1)), "every size must be a positive int; got 0"),
+    "negative size": (lambda: MLP((3, -2)), "every size must be a positive int; got -2"),
+    "float size": (lambda: MLP((3, 2.0)), "every size must be a positive int; got 2.0"),
+    "bool size": (lambda: MLP((3, True)), "every size must be a positive int; got True"),
+    "sizes no list": (lambda: MLP(3), "sizes must list the widths (input, hidden..., output); got 3"),
+    "activation": (lambda: MLP((1, 1), "rleu"), "got 'rleu' (did you mean 'relu'?)"),
+    "init": (lambda: MLP((1, 1), init="he_norm"), "got 'he_norm' (did you mean 'he_normal'?)"),
+    "norm": (lambda: MLP((1, 1), norm="layers"), "norm must be one of None, layer, rms; got 'layers'"),
+    "dropout rate as flag": (
+        lambda: MLP((1, 1), dropout=0.5),
+        "dropout must be True or False; got 0.5; the rate is a number: hyperparams={'dropout_rate': ...}",
+    ),
+    "dtype": (lambda: MLP((1, 1), dtype="bfloat"), "got 'bfloat' (did you mean 'bfloat16'?)"),
+    "integer dtype": (lambda: MLP((1, 1), param_dtype=int), "param_dtype must be one of bfloat16, float16"),
+    "float64 without x64": (
+        lambda: MLP((1, 1), param_dtype="float64").init(KEY),
+        "needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first",
+    ),
+    "factory for init": (
+        lambda: MLP((3, 4), init=jax.nn.initializers.he_normal).init(KEY),
+        "he_normal is a factory: pass he_normal()",
+    ),
+    "unknown option": (lambda: MLP.from_dict({"size": [1, 1]}), "got 'size' (did you mean 'sizes'?)"),
+    "no sizes in a dict": (lambda: MLP.from_dict({"bias": True}), "an MLP needs sizes; got only bias"),
+    "callable to JSON": (lambda: MLP((1, 1), jnp.sin).to_dict(), "to_dict needs activation by name"),
+    # The forward pass.
+    "wrong features": (
+        lambda: MLP31.apply(PARAMS, np.ones((5, 2), "f")),
+        "x must have shape (..., 3) for layer 0 of MLP(sizes=(3, 4, 1)); got float32 of shape (5, 2)",
+    ),
+    "vector for a column": (
+        lambda: MLP((1, 1)).apply(MLP((1, 1)).init(KEY), jnp.ones(7)),
+        "one feature needs a last axis of 1: x[:, None]",
+    ),
+    "integer x": (
+        lambda: MLP31.apply(PARAMS, jnp.ones((5, 3), jnp.uint8)),
+        "x must hold floats; got uint8 of shape (5, 3)",
+    ),
+    "list x": (lambda: MLP31.apply(PARAMS, [1.0, 2.0, 3.0]), "x must be an array of floats; got list"),
+    "parameters of another net": (
+        lambda: MLP31.apply(MLP((3, 5, 1)).init(KEY), X),
+        "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (3, 5)",
+    ),
+    "stacked parameters": (
+        lambda: MLP31.apply(jax.vmap(MLP31.init)(jax.random.split(KEY, 2)), X),
+        "got (2, 3, 4); map over members with jax.vmap",
+    ),
+    "too few layers": (lambda: MLP31.apply(PARAMS[:1], X), "params must have 2 layers"),
+    "parameters of another kind": (lambda: MLP31.apply({"w": 1}, X), "params must be a tuple of Layer"),
+    "rate without dropout": (
+        lambda: MLP31.apply(PARAMS, X, key=KEY, dropout_rate=0.1),
+        "dropout_rate was given to a net without dropout",
+    ),
+    "dropout without rate": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY),
+        "dropout_rate must be given with a key",
+    ),
+    "rate of one": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY, dropout_rate=1.0),
+        "dropout_rate must lie in [0, 1); got 1.0",
+    ),
+    # Keys.
+    "seed for a key": (
+        lambda: MLP31.init(0),
+        "key must be a typed JAX key; got int 0; make one with jax.random.key(0)",
+    ),
+    "old key": (lambda: fit(key=jax.random.PRNGKey(0)), "jax.random.PRNGKey is the old form: use jax.random.key"),
+    "many keys": (
+        lambda: fit(key=jax.random.split(KEY, 4)),
+        "key must be a single key; got keys of shape (4,); map over them with jax.vmap",
+    ),
+    "no key": (lambda: fit(key=None), "key must be a typed JAX key; got NoneType None"),
+    # Losses and metrics.
+    "(N, 1) against (N,)": (
+        lambda: losses.squared_error(Y, X[:, 0]),
+        "one shape (batch, d); got float32 of shape (10, 1) and float32 of shape (10,); a column is targets[:, None]",
+    ),
+    "(N,) against (N, 1)": (
+        lambda: losses.absolute_error(X[:, 0], Y),
+        "a column of outputs is outputs[:, 0]",
+    ),
+    "integer targets": (lambda: losses.huber(Y, LABELS[:, None]), "targets must hold floats; got int64 of shape"),
+    "label too large": (
+        lambda: losses.cross_entropy(jnp.zeros((3, 4)), jnp.array([0, 4, 5])),
+        "labels must be integers in 0 ... 3, one for each of the 4 outputs; got 4 (2 of 3 labels are outside)",
+    ),
+    "negative label": (lambda: losses.cross_entropy(jnp.zeros((2, 4)), jnp.array([0, -1])), "got -1 (1 of 2"),
+    "float labels": (
+        lambda: losses.cross_entropy(jnp.zeros((2, 4)), jnp.array([0.0, 1.0])),
+        "labels must be integers; got float32 of shape (2,); pass targets.astype('int32')",
+    ),
+    "column of labels": (
+        lambda: losses.cross_entropy(jnp.zeros((2, 4)), jnp.array([[0], [1]])),
+        "a column of labels is targets[:, 0]",
+    ),
+    "soft labels that do not sum to one": (
+        lambda: losses.cross_entropy(jnp.zeros((1, 2)), jnp.ones((1, 2))),
+        "must sum to one over the classes",
+    ),
+    "binary label of two": (
+        lambda: losses.binary_cross_entropy(jnp.zeros((1, 1)), jnp.array([[2]])),
+        "targets must lie in [0, 1]; got 2",
+    ),
+    "gaussian without a scale": (
+        lambda: losses.gaussian_nll(Y, Y),
+        "outputs must have shape (batch, 2 d), means then raw scales",
+    ),
+    "odd gaussian outputs": (lambda: losses.gaussian(jnp.zeros((2, 3))), "give the last layer two outputs a target"),
+    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in [0, 1]; got 2.0"),
+    "levels without outputs": (
+        lambda: losses.quantile(Y, Y, level=jnp.array([0.1, 0.9])),
+        "outputs must have shape (batch, 2 levels x d) for targets (batch, d)",
+    ),
+    "accuracy of float labels": (lambda: metrics.accuracy(jnp.zeros((2, 4)), jnp.zeros(2)), "labels must be integers"),
+    "k above the classes": (
+        lambda: metrics.top_k_accuracy(jnp.zeros((2, 4)), jnp.zeros(2, int), k=5),
+        "k must be at most the 4 classes; got 5",
+    ),
+    "metric weights": (
+        lambda: metrics.rmse(Y, Y, weight=jnp.ones(3)),
+        "weight must have shape (10,), one an example; got float32 of shape (3,)",
+    ),
+    # Data.
+    "empty data": (lambda: fit(X[:0], Y[:0]), "x of data must not be empty; got float32 of shape (0, 3)"),
+    "lengths": (lambda: fit(X, Y[:9]), "x, y and weight of data must have as many examples; got 10 and 9 in y"),
+    "NaN in x": (
+        lambda: fit(with_value(X, np.nan)),
+        "x must be finite; got 1 bad of 30 values, the first nan at x[2, 0]",
+    ),
+    "infinity in y": (lambda: fit(X, with_value(Y, np.inf)), "y must be finite; got 1 bad of 10 values, the first inf"),
+    "NaN in validation": (lambda: fit(validation=(X, with_value(Y, np.nan))), "y must be finite"),
+    "NaN on the device": (lambda: fit(jnp.asarray(with_value(X, np.nan))), "x must be finite"),
+    "integer images": (lambda: fit(X.astype("u1")), "x must hold floats; got uint8"),
+    "y is a vector": (lambda: fit(X, Y[:, 0]), "a column is targets[:, None]"),
+    "y is a list": (lambda: fit(X, [1.0] * 10), "must be an array with the examples on its first axis; got float 1.0"),
+    "label outside the classes": (
+        lambda: fit(X, LABELS + 1, CLASSES),
+        "labels must be integers in 0 ... 3, one for each of the 4 outputs; got 4",
+    ),
+    "validation label outside the classes": (
+        lambda: fit(X, LABELS, CLASSES, validation=(X, LABELS - 1)),
+        "labels must be integers in 0 ... 3",
+    ),
+    "validation features": (lambda: fit(validation=(X[:, :2], Y)), "x must have shape (..., 3)"),
+    "not a pair": (lambda: jaxmlp.fit(KEY, X, RECIPE, RATE), "data must be (x, y) or (x, y, weight); got ndarray"),
+    "four parts": (lambda: jaxmlp.fit(KEY, (X, Y, Y, Y), RECIPE, RATE), "(x, y, weight); got tuple of length 4"),
+    "weights of a wrong shape": (
+        lambda: jaxmlp.fit(KEY, (X, Y, np.ones((10, 1), "f")), RECIPE, RATE),
+        "weight of data must have shape (10,), one an example; got float32 of shape (10, 1)",
+    ),
+    "negative weight": (
+        lambda: jaxmlp.fit(KEY, (X, Y, -np.ones(10, "f")), RECIPE, RATE),
+        "weight must lie in [0, inf]; got -1.0",
+    ),
+    "no weight at all": (
+        lambda: jaxmlp.fit(KEY, (X, Y, np.zeros(10, "f")), RECIPE, RATE),
+        "weight of data must not be zero for every example",
+    ),
+    "batch larger than data": (
+        lambda: fit(recipe=dataclasses.replace(RECIPE, batch_size=11)),
+        "batch_size must be at most the 10 examples; got 11; batch_size=None takes all at once",
+    ),
+    "epoch's batch larger than data": (
+        lambda: data.epoch_order(KEY, 0, 10, 11),
+        "batch_size must be at most the 10 rows; got 11",
+    ),
+    "constant split": (lambda: data.split(KEY, 1), "split needs n >= 2 rows and a test share in (0, 1); got n=1"),
+    "test share": (lambda: data.split(KEY, 10, 1.5), "got n=10, test=1.5"),
+    "more folds than rows": (lambda: data.k_folds(KEY, 3, 4), "k must be at least 2 and at most the 3 rows; got 4"),
+    "stratify": (
+        lambda: data.k_folds(KEY, 10, 2, stratify=jnp.zeros(9)),
+        "stratify must hold a label for each of 10 rows",
+    ),
+    "columns": (lambda: data.standardise(X[:, :2], data.statistics(X)), "x must have 3 columns, as the statistics do"),
+    "statistics of a vector": (lambda: data.statistics(X[:, 0]), "x must be a table (N, d) with at least one row"),
+    "too many rows to shuffle": (
+        lambda: data.shuffle(KEY, jnp.zeros(1, jnp.uint32), 2**31 + 1),
+        "n must be at most 2^31; got 2147483649",
+    ),
+    # Linear maps.
+    "least squares of a vector": (lambda: linear.least_squares(X, X[:, 0]), "one column is y[:, None]"),
+    "least squares of nothing": (lambda: linear.least_squares(X[:0], Y[:0]), "x must not be empty"),
+    "least squares of NaN": (lambda: linear.least_squares(with_value(X, np.nan), Y), "x must be finite"),
+    "negative penalty": (lambda: linear.least_squares(X, Y, l2=-1.0), "l2 must lie in [0, inf]; got -1.0"),
+    "rows": (lambda: linear.least_squares(X, Y[:3]), "x and y must have as many rows; got 10 and 3"),
+    "gradients of a stack": (
+        lambda: linear.gradients(PARAMS, X, Y),
+        "gradients needs one affine layer; got 2; fold them with linear.compose",
+    ),
+    "gradients of other shapes": (
+        lambda: linear.gradients(Layer(jnp.ones((2, 1)), jnp.ones(1)), X, Y),
+        "w must have shape (3, 1) (in, out) for x and y; got (2, 1)",
+    ),
+    "empty stack": (lambda: linear.compose(()), "compose needs at least one Layer"),
+    "stack with a norm": (
+        lambda: linear.compose(MLP((2, 2, 2), norm="rms").init(KEY)),
+        "layer 0 has a norm, which is not affine in x",
+    ),
+    "stack that does not chain": (
+        lambda: linear.compose((Layer(jnp.ones((2, 3))), Layer(jnp.ones((2, 1))))),
+        "layer 1 must take the 3 outputs of layer 0; its w is (2, 1)",
+    ),
+    # Recipes and their numbers.
+    "model class": (lambda: Recipe(MLP, losses.huber, optax.sgd, epochs=1), "model must have init(key) and apply"),
+    "model without apply": (lambda: Recipe(3, losses.huber, optax.sgd, epochs=1), "got 3 without init"),
+    "loss by name": (lambda: Recipe(MLP31, "huber", optax.sgd, epochs=1), "loss must be callable; got 'huber'"),
+    "finished optimizer": (
+        lambda: Recipe(MLP31, losses.huber, optax.sgd(0.1), epochs=1),
+        "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}",
+    ),
+    "factory of something else": (
+        lambda: fit(recipe=dataclasses.replace(RECIPE, optimizer=lambda learning_rate: 3)),
+        "optimizer must return an optax.GradientTransformation; got int",
+    ),
+    "zero epochs": (lambda: dataclasses.replace(RECIPE, epochs=0), "epochs must be a positive int; got 0"),
+    "zero batch": (lambda: dataclasses.replace(RECIPE, batch_size=0), "batch_size must be a positive int; got 0"),
+    "unhashable model": (
+        lambda: dataclasses.replace(RECIPE, model=type("M", (), {"init": id, "apply": id, "__hash__": None})()),
+        "every part of a Recipe must be hashable",
+    ),
+    "misspelt number": (
+        lambda: fit(hyperparams={"learning_rat": 0.1}),
+        "it is taken by nobody (did you mean 'learning_rate'?)\n  model MLP takes init_scale, dropout_rate\n"
+        "  loss squared_error takes none\n  optimizer adam takes learning_rate, b1, b2",
+    ),
+    "number that two take": (
+        lambda: fit(
+            recipe=dataclasses.replace(RECIPE, loss=losses.huber, optimizer=lambda delta: optax.sgd(delta)),
+            hyperparams={"delta": 0.1},
+        ),
+        "it is taken by loss huber and optimizer <lambda>",
+    ),
+    "no learning rate": (lambda: fit(hyperparams=None), "optimizer adam needs learning_rate: pass hyperparams={"),
+    "rates at once": (
+        lambda: fit(hyperparams={"learning_rate": np.array([0.1, 0.2])}),
+        "must be one number for one network; got float64 of shape (2,); to sweep it, map: jax.vmap(jaxmlp.fit",
+    ),
+    "rate as text": (lambda: fit(hyperparams={"learning_rate": "0.1"}), "must be a number; got str '0.1'"),
+    "rate alone": (lambda: fit(hyperparams=0.1), "hyperparams must be a dict of numbers; got float 0.1"),
+    "dropout rate of one in fit": (
+        lambda: fit(recipe=DROPOUT, hyperparams=RATE | {"dropout_rate": 1.0}),
+        "dropout_rate must lie in [0, 1); got 1.0",
+    ),
+    "dropout rate missing in fit": (lambda: fit(recipe=DROPOUT), "dropout_rate must be given with a key"),
+    "loss already averaged": (
+        lambda: fit(recipe=dataclasses.replace(RECIPE, loss=lambda o, y: jnp.mean((o - y) ** 2))),
+        "loss must return one value an example, shape (10,); got float32 of shape ()",
+    ),
+    "no steps": (lambda: CosineAdamW(steps=0), "steps must be a positive int; got 0"),
+    "all warm-up": (lambda: CosineAdamW(steps=5, warmup=1.0), "warmup must lie in [0, 1); got 1.0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_named_at_the_door(name):
+    mistake, message = BAD[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mistake()
+
+
+def test_the_table_is_long_enough():
+    assert len(BAD) >= 40
+
+
+def test_shapes_are_checked_while_tracing_and_values_wait():
+    with pytest.raises(ValueError, match="one shape"):
+        jax.jit(losses.squared_error)(Y, X[:, 0])
+    with pytest.raises(ValueError, match="x must have shape"):
+        jax.eval_shape(MLP31.apply, PARAMS, jax.ShapeDtypeStruct((5, 2), jnp.float32))
+    outside = jax.jit(losses.cross_entropy)(jnp.zeros((1, 4)), jnp.array([7]))
+    assert outside.shape == (1,)  # traced labels are not known on the host: nothing to check there

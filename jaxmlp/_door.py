@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+Numeric = jax.Array | np.ndarray  # what users may pass wherever an array goes in
+
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return ' (did you mean ...?)' for a near miss, else ''."""
@@ -87,7 +89,8 @@ def finite(what: str, value: Any) -> None:
     if not jnp.issubdtype(value.dtype, jnp.floating) or isinstance(value, Tracer):
         return
     # One reduction on the value's own device; only a bad array is brought to the host to say where.
-    total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
         return
     values = np.asarray(value, np.float64)
@@ -145,7 +148,7 @@ def examples(what: str, x: Any, y: Any, weight: Any) -> int:
             raise ValueError(
                 f"x, y and weight of {what} must have as many examples; got {count} and {len(leaf)} in {name}"
             )
-        finite(name, leaf)
+        finite(name if what == "data" else f"{what} {name}", leaf)
     if count is None:
         raise ValueError(f"{what} must hold arrays; got none")
     if weight is not None:
@@ -157,3 +160,23 @@ def examples(what: str, x: Any, y: Any, weight: Any) -> int:
         if known is not None and not known.any():
             raise ValueError(f"weight of {what} must not be zero for every example")
     return count
+
+
+def float_name(what: str, dtype: Any) -> str | None:
+    """Return the name of a floating dtype, which JSON can hold; None stays None."""
+    if dtype is None:
+        return None
+    known = ("bfloat16", "float16", "float32", "float64")
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    one_of(what, name, known)
+    return name
+
+
+def usable_dtype(what: str, name: str | None) -> Any:
+    """Return the dtype of that name, or None; raise for one that JAX would silently narrow."""
+    if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
+        raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
+    return name and jnp.dtype(name)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _door
+from jaxmlp._door import Numeric
 from jaxmlp.idx import read_idx as read_idx
 
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
@@ -19,7 +20,7 @@ class Statistics(NamedTuple):
     std: Array  # (d,)
 
 
-def statistics(x: Array, weight: Array | None = None) -> Statistics:
+def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     """Return mean and standard deviation of the columns of x (N, d), weighted by `weight` (N,) where given.
 
     A constant column gets a deviation of 1, so that it survives as zeros.
@@ -45,7 +46,7 @@ def statistics(x: Array, weight: Array | None = None) -> Statistics:
     return Statistics(mean, jnp.where(std > rounding, std, jnp.ones_like(std)))
 
 
-def standardise(x: Array, by: Statistics) -> Array:
+def standardise(x: Numeric, by: Statistics) -> Array:
     """Return (x - mean) / std, columns of x (..., d) by the statistics of the training rows.
 
     >>> standardise(jnp.array([[5.0]]), Statistics(jnp.array([1.0]), jnp.array([2.0])))
@@ -56,7 +57,7 @@ def standardise(x: Array, by: Statistics) -> Array:
     return (x - jnp.broadcast_to(by.mean, x.shape)) / jnp.broadcast_to(by.std, x.shape)
 
 
-def unstandardise(z: Array, by: Statistics) -> Array:
+def unstandardise(z: Numeric, by: Statistics) -> Array:
     """Return z std + mean, the inverse of `standardise`.
 
     >>> unstandardise(jnp.array([[2.0]]), Statistics(jnp.array([1.0]), jnp.array([2.0])))
@@ -92,7 +93,7 @@ def split(key: Array, n: int, test: float = 0.2) -> Split:
     return Split(order[cut:], order[:cut])
 
 
-def k_folds(key: Array, n: int, k: int = 5, *, stratify: Array | None = None) -> list[Split]:
+def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) -> list[Split]:
     """Return k splits of n rows; the test rows of all folds together are each row once.
 
     The folds' sizes differ by at most one row, and with `stratify`, labels (n,), so does each label's share.
@@ -190,7 +191,7 @@ def _mix(h: Array) -> Array:
     return h ^ (h >> 16)
 
 
-def _width(what: str, x: Array, by: Statistics) -> None:
+def _width(what: str, x: Numeric, by: Statistics) -> None:
     _door.floating(what, x)
     if x.ndim < 1 or x.shape[-1:] != by.mean.shape:
         raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_door.describe(x)}")

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, nn
 from jax.nn import initializers
 
+from jaxmlp._door import Numeric
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(nn, name)
     for name in "identity relu sigmoid tanh leaky_relu elu selu gelu silu softplus mish hard_tanh".split()
@@ -46,12 +48,12 @@ class Layer(NamedTuple):
     """One affine map, y = x @ w + b; `scale` and `shift` are leaves only where a norm asks for them."""
 
     w: Array  # (in, out)
-    b: Array | None = None  # (out,)
-    scale: Array | None = None  # (out,)
-    shift: Array | None = None  # (out,)
+    b: Any = None  # (out,), or None where the map has no bias
+    scale: Any = None  # (out,), or None where there is no norm
+    shift: Any = None  # (out,)
 
 
-def affine(layer: Layer, x: Array, dtype: Any = None) -> Array:
+def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     """Return x @ w + b, with the operands of the product in `dtype` and its sum in the dtype of w.
 
     Shapes: x (..., in) -> (..., out).
@@ -67,13 +69,13 @@ def affine(layer: Layer, x: Array, dtype: Any = None) -> Array:
 def layer_norm(layer: Layer, h: Array) -> Array:
     """Return (h - mean) / sqrt(variance + 1e-5) * scale + shift over the last axis (Ba 2016, arXiv 1607.06450)."""
     h = nn.standardize(h, axis=-1, epsilon=1e-5)
-    return h * jnp.broadcast_to(layer.scale, h.shape) + jnp.broadcast_to(layer.shift, h.shape)  # type: ignore[arg-type]
+    return h * jnp.broadcast_to(layer.scale, h.shape) + jnp.broadcast_to(layer.shift, h.shape)
 
 
 def rms_norm(layer: Layer, h: Array) -> Array:
     """Return h / sqrt(mean(h^2) + 1e-5) * scale over the last axis (Zhang 2019, arXiv 1910.07467)."""
     h = h * jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + 1e-5)
-    return h * jnp.broadcast_to(layer.scale, h.shape)  # type: ignore[arg-type]
+    return h * jnp.broadcast_to(layer.scale, h.shape)
 
 
 NORMS: dict[str | None, Callable[[Layer, Array], Array]] = {

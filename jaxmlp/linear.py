@@ -3,16 +3,18 @@
 The closed form of its least squares, its gradients by hand, and the fold of a stack of affine layers into one.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
-from jax import Array
 
 from jaxmlp import _door
+from jaxmlp._door import Numeric
 from jaxmlp.layer import Layer, affine
 
+Params = TypeVar("Params", Layer, tuple[Layer, ...])
 
-def least_squares(x: Array, y: Array, l2: Any = 0.0) -> Layer:
+
+def least_squares(x: Numeric, y: Numeric, l2: Any = 0.0) -> Layer:
     """Return the layer that minimises sum_i |x_i w + b - y_i|^2 + l2 |w|^2, with b free of the penalty.
 
     With x and y centred and x = U S V' their singular value decomposition, w = V diag(s / (s^2 + l2)) U' y and
@@ -40,7 +42,7 @@ def least_squares(x: Array, y: Array, l2: Any = 0.0) -> Layer:
     return Layer(w, y_mean - x_mean @ w)
 
 
-def gradients(params: Layer | tuple[Layer, ...], x: Array, y: Array) -> Layer | tuple[Layer, ...]:
+def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     """Return the partial derivatives of the mean squared error in w and b, written out by hand.
 
     With MSE = 1/N sum_i sum_d (yhat_id - y_id)^2 and yhat = x w + b:
@@ -93,17 +95,17 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
     return folded
 
 
-def _gradients(layer: Layer, x: Array, y: Array) -> Layer:
+def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
     _table(x, y)
     if layer.w.shape != (x.shape[1], y.shape[1]):
         raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
     residual = affine(layer, jnp.asarray(x)) - y  # (N, out)
     two_over_n = 2 / len(x)
     b = None if layer.b is None else two_over_n * residual.sum(0)
-    return Layer(two_over_n * x.T @ residual, b)
+    return Layer(two_over_n * jnp.asarray(x).T @ residual, b)
 
 
-def _table(x: Array, y: Array) -> None:
+def _table(x: Numeric, y: Numeric) -> None:
     for name, value in (("x", x), ("y", y)):
         _door.floating(name, value)
         if value.ndim != 2:

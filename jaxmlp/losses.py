@@ -13,9 +13,10 @@ import optax
 from jax import Array
 
 from jaxmlp import _door
+from jaxmlp._door import Numeric
 
 
-def squared_error(outputs: Array, targets: Array) -> Array:
+def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d (y_d - yhat_d)^2; its mean over examples is the notes' MSE.
 
     Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
@@ -29,7 +30,7 @@ def squared_error(outputs: Array, targets: Array) -> Array:
     return _sum(optax.squared_error(*_alike(outputs, targets)))
 
 
-def absolute_error(outputs: Array, targets: Array) -> Array:
+def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d |y_d - yhat_d|, minimised by the median.
 
     Shapes and errors as `squared_error`.
@@ -41,7 +42,7 @@ def absolute_error(outputs: Array, targets: Array) -> Array:
     return _sum(jnp.abs(targets - outputs))
 
 
-def huber(outputs: Array, targets: Array, *, delta: Any = 1.0) -> Array:
+def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
     """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat (Huber 1964).
 
     Shapes and errors as `squared_error`; doi 10.1214/aoms/1177703732.
@@ -53,7 +54,7 @@ def huber(outputs: Array, targets: Array, *, delta: Any = 1.0) -> Array:
     return _sum(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
 
 
-def quantile(outputs: Array, targets: Array, *, level: Any) -> Array:
+def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
     """Return the pinball loss, sum of max(q r, (q - 1) r) with r = y - yhat, minimised by the quantile q of y.
 
     Koenker and Bassett 1978, doi 10.2307/1913643.
@@ -89,7 +90,7 @@ def quantile(outputs: Array, targets: Array, *, level: Any) -> Array:
     return _sum(jnp.maximum(q * residual, (q - 1) * residual))
 
 
-def cross_entropy(outputs: Array, targets: Array, *, label_smoothing: Any = 0.0) -> Array:
+def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 0.0) -> Array:
     """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
 
     Args:
@@ -130,7 +131,7 @@ def cross_entropy(outputs: Array, targets: Array, *, label_smoothing: Any = 0.0)
     return optax.softmax_cross_entropy(logits, soft)
 
 
-def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
+def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d [y_d log p_d + (1 - y_d) log(1 - p_d)] with p = sigmoid(outputs): d independent yes-or-no labels.
 
     Shapes: logits (batch, d), targets (batch, d) of 0 and 1, or probabilities, -> (batch,); also (batch,), (batch,).
@@ -148,7 +149,7 @@ def binary_cross_entropy(outputs: Array, targets: Array) -> Array:
     return _sum(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
-def unit_gaussian_nll(outputs: Array, targets: Array) -> Array:
+def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
 
     Shapes and errors as `squared_error`: it is half of it, up to a constant.
@@ -160,7 +161,7 @@ def unit_gaussian_nll(outputs: Array, targets: Array) -> Array:
     return _sum(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
-def gaussian(outputs: Array, *, min_variance: Any = 1e-6) -> tuple[Array, Array]:
+def gaussian(outputs: Numeric, *, min_variance: Any = 1e-6) -> tuple[Array, Array]:
     """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
 
     variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
@@ -182,7 +183,7 @@ def gaussian(outputs: Array, *, min_variance: Any = 1e-6) -> tuple[Array, Array]
     return mean, jnp.square(jax.nn.softplus(raw_scale)) + jnp.asarray(min_variance, mean.dtype)
 
 
-def gaussian_nll(outputs: Array, targets: Array, *, min_variance: Any = 1e-6) -> Array:
+def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Any = 1e-6) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
     The full constant is there, so that figures compare with papers (Nix and Weigend 1994, doi
@@ -210,7 +211,7 @@ def gaussian_nll(outputs: Array, targets: Array, *, min_variance: Any = 1e-6) ->
     return _sum(0.5 * (jnp.log(2 * np.pi * variance) + error / variance))
 
 
-def _alike(outputs: Array, targets: Array) -> tuple[Array, Array]:
+def _alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
     """Check equal shapes and float dtypes; return both in one dtype of at least 32 bits."""
     _door.floating("outputs", outputs)
     _door.floating("targets", targets)
@@ -219,7 +220,7 @@ def _alike(outputs: Array, targets: Array) -> tuple[Array, Array]:
     return outputs, jnp.asarray(targets, outputs.dtype)
 
 
-def _same_shape(outputs: Array, targets: Array) -> None:
+def _same_shape(outputs: Numeric, targets: Numeric) -> None:
     if not _door.is_array(targets) or outputs.shape != targets.shape or outputs.ndim < 1:
         hint = ""
         if _door.is_array(targets) and (targets.ndim, outputs.ndim) in ((1, 2), (2, 1)):
@@ -230,7 +231,7 @@ def _same_shape(outputs: Array, targets: Array) -> None:
         )
 
 
-def _probabilities(targets: Array) -> None:
+def _probabilities(targets: Numeric) -> None:
     _door.within("targets of shape (batch, classes)", targets, 0, 1)
     known = _door.on_host(targets)
     if known is not None and known.size and not np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-3):

@@ -13,9 +13,10 @@ from jax import Array
 from jax.scipy.special import ndtri
 
 from jaxmlp import _door, losses
+from jaxmlp._door import Numeric
 
 
-def accuracy(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the share of examples whose largest output is their label.
 
     Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot (batch, classes).
@@ -30,7 +31,7 @@ def accuracy(outputs: Array, targets: Array, *, weight: Array | None = None) -> 
     return average(jnp.argmax(outputs, axis=-1) == labels, weight)
 
 
-def top_k_accuracy(outputs: Array, targets: Array, *, k: int = 5, weight: Array | None = None) -> Array:
+def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Numeric | None = None) -> Array:
     """Return the share of examples whose label is among their `k` largest outputs; shapes as `accuracy`.
 
     >>> top_k_accuracy(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([1]), k=2)
@@ -43,7 +44,7 @@ def top_k_accuracy(outputs: Array, targets: Array, *, k: int = 5, weight: Array 
     return average(jnp.any(best == labels[:, None], axis=-1), weight)
 
 
-def rmse(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the root of the mean squared error, one root an output and their mean, in the units of the targets.
 
     Shapes: (batch, d), (batch, d).
@@ -54,7 +55,7 @@ def rmse(outputs: Array, targets: Array, *, weight: Array | None = None) -> Arra
     return jnp.mean(jnp.sqrt(_columns(jnp.square(_residual(outputs, targets)), weight)))
 
 
-def mae(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
 
     >>> mae(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]]))
@@ -63,7 +64,7 @@ def mae(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array
     return jnp.mean(_columns(jnp.abs(_residual(outputs, targets)), weight))
 
 
-def r2(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
+def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
 
     A constant output counts 1 where it is met exactly and 0 where not. Shapes: (batch, d), (batch, d).
@@ -81,11 +82,11 @@ def r2(outputs: Array, targets: Array, *, weight: Array | None = None) -> Array:
 
 
 def nll(
-    outputs: Array,
-    targets: Array,
+    outputs: Numeric,
+    targets: Numeric,
     *,
-    likelihood: Callable[[Array, Array], Array] = losses.cross_entropy,
-    weight: Array | None = None,
+    likelihood: Callable[[Any, Any], Array] = losses.cross_entropy,
+    weight: Numeric | None = None,
 ) -> Array:
     """Return the mean negative log likelihood an example, in nats.
 
@@ -98,7 +99,9 @@ def nll(
     return average(likelihood(outputs, targets), weight)
 
 
-def expected_calibration_error(outputs: Array, targets: Array, *, bins: int = 15, weight: Array | None = None) -> Array:
+def expected_calibration_error(
+    outputs: Numeric, targets: Numeric, *, bins: int = 15, weight: Numeric | None = None
+) -> Array:
     """Return sum_b share_b |accuracy_b - confidence_b| over equal bins of the largest probability.
 
     Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), labels as for `accuracy`.
@@ -115,7 +118,7 @@ def expected_calibration_error(outputs: Array, targets: Array, *, bins: int = 15
     return jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins)))
 
 
-def interval_coverage(outputs: Array, targets: Array, *, level: Any = 0.9, weight: Array | None = None) -> Array:
+def interval_coverage(outputs: Numeric, targets: Numeric, *, level: Any = 0.9, weight: Numeric | None = None) -> Array:
     """Return the share of targets within the central interval of probability `level` of their Gaussian.
 
     Calibrated is: the share is the level. Shapes: outputs (batch, 2 d) as for `losses.gaussian`, targets (batch, d).
@@ -130,7 +133,7 @@ def interval_coverage(outputs: Array, targets: Array, *, level: Any = 0.9, weigh
     return jnp.mean(_columns(inside.astype(mean.dtype), weight))
 
 
-def average(values: Array, weight: Array | None = None) -> Array:
+def average(values: Array, weight: Numeric | None = None) -> Array:
     """Return the mean of values (batch,), weighted where `weight` (batch,) is given; zero where all weights are.
 
     >>> average(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0]))
@@ -140,23 +143,23 @@ def average(values: Array, weight: Array | None = None) -> Array:
     return jnp.sum(_share(weight, values) * values)
 
 
-def _share(weight: Array | None, like: Array) -> Array:
+def _share(weight: Numeric | None, like: Array) -> Array:
     """Return each example's share of the whole, summing to one."""
     if weight is None:
         return jnp.full_like(like, 1 / max(like.size, 1))
     if weight.shape != like.shape:
         raise ValueError(f"weight must have shape {like.shape}, one an example; got {_door.describe(weight)}")
-    weight = weight.astype(like.dtype)
+    weight = jnp.asarray(weight, like.dtype)
     total = jnp.sum(weight)
     return weight / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
-def _columns(values: Array, weight: Array | None) -> Array:
+def _columns(values: Array, weight: Numeric | None) -> Array:
     """Average (batch, d) over the batch."""
     return jax.vmap(average, (1, None))(values, weight)
 
 
-def _residual(outputs: Array, targets: Array) -> Array:
+def _residual(outputs: Numeric, targets: Numeric) -> Array:
     for name, value in (("outputs", outputs), ("targets", targets)):
         _door.floating(name, value)
     if outputs.shape != targets.shape or outputs.ndim != 2:
@@ -167,7 +170,7 @@ def _residual(outputs: Array, targets: Array) -> Array:
     return jnp.asarray(targets, outputs.dtype) - outputs
 
 
-def _labels(outputs: Array, targets: Array) -> Array:
+def _labels(outputs: Numeric, targets: Numeric) -> Array:
     _door.floating("outputs", outputs)
     if outputs.ndim != 2 or not _door.is_array(targets) or targets.shape not in (outputs.shape, outputs.shape[:1]):
         raise ValueError(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _door
+from jaxmlp._door import Numeric
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
 
 
@@ -84,7 +85,7 @@ class MLP:
                 hint = "; the rate is a number: hyperparams={'dropout_rate': ...}" if name == "dropout" else ""
                 raise ValueError(f"{name} must be True or False; got {flag!r}{hint}")
         values = (_sizes(sizes), activation, bias, init, dropout, norm, residual)
-        values += (_float_name("dtype", dtype), _float_name("param_dtype", param_dtype))
+        values += (_door.float_name("dtype", dtype), _door.float_name("param_dtype", param_dtype))
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -95,11 +96,11 @@ class MLP:
           ValueError: for a key that is not one typed key, or an initializer that returns another shape.
         """
         _door.typed_key(key)
-        dtype = _usable("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
+        dtype = _door.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = self.initializer if callable(self.initializer) else INITIALIZERS[self.initializer]
         keys = jax.random.split(key, len(self.sizes) - 1)
         layers = []
-        for i, shape in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+        for i, shape in enumerate(self._shapes):
             w = initializer(keys[i], shape, dtype)
             if getattr(w, "shape", None) != shape:
                 raise ValueError(
@@ -118,7 +119,7 @@ class MLP:
         return tuple(layers)
 
     def apply(
-        self, params: tuple[Layer, ...], x: Array, *, key: Array | None = None, dropout_rate: Any = None
+        self, params: tuple[Layer, ...], x: Numeric, *, key: Array | None = None, dropout_rate: Any = None
     ) -> Array:
         """Return the outputs: x (..., in) -> (..., out), one example and a batch alike.
 
@@ -129,7 +130,7 @@ class MLP:
           ValueError: for x or parameters that do not fit the sizes, and for a rate that is missing or not wanted.
         """
         self._check(params, x, key, dropout_rate)
-        dtype = _usable("dtype", self.dtype)
+        dtype = _door.usable_dtype("dtype", self.dtype)
         activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
         normalise = NORMS[self.norm]
         skip = _add_if_equal if self.residual else _forget
@@ -142,7 +143,7 @@ class MLP:
             h = skip(h, dropout(drop_key, dropout_rate, phi))
         return affine(last, h, dtype)
 
-    def _check(self, params: tuple[Layer, ...], x: Array, key: Array | None, dropout_rate: Any) -> None:
+    def _check(self, params: tuple[Layer, ...], x: Numeric, key: Array | None, dropout_rate: Any) -> None:
         _door.floating("x", x)
         if x.ndim < 1 or x.shape[-1] != self.sizes[0]:
             hint = "; one feature needs a last axis of 1: x[:, None]" if self.sizes[0] == 1 else ""
@@ -153,26 +154,26 @@ class MLP:
             raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
         if len(params) != len(self.sizes) - 1:
             raise ValueError(f"params must have {len(self.sizes) - 1} layers for {self!r}; got {len(params)}")
-        for i, layer in enumerate(params):
-            if layer.w.shape != self.sizes[i : i + 2]:
+        for i, (layer, shape) in enumerate(zip(params, self._shapes, strict=True)):
+            if layer.w.shape != shape:
                 hint = "; map over members with jax.vmap" if layer.w.ndim > 2 else ""
-                raise ValueError(
-                    f"layer {i} of {self!r} must have w of shape {self.sizes[i : i + 2]}; got {layer.w.shape}{hint}"
-                )
+                raise ValueError(f"layer {i} of {self!r} must have w of shape {shape}; got {layer.w.shape}{hint}")
         if dropout_rate is not None:
             if not self.dropout:
-                raise ValueError(
-                    f"dropout_rate was given to a net without dropout, {self!r}; pass MLP(..., dropout=True)"
-                )
+                raise ValueError(f"dropout_rate was given to {self!r}; it takes one with MLP(..., dropout=True)")
             _door.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
         elif self.dropout and key is not None:
             raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
 
     @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        return list(zip(self.sizes, self.sizes[1:], strict=False))
+
+    @property
     def parameter_count(self) -> int:
         """Number of trained numbers."""
         hidden_leaves = self.bias + (0 if self.norm is None else 2 if self.norm == "layer" else 1)
-        weights = sum(m * n for m, n in zip(self.sizes, self.sizes[1:], strict=False))
+        weights = sum(m * n for m, n in self._shapes)
         return weights + hidden_leaves * sum(self.sizes[1:-1]) + self.bias * self.sizes[-1]
 
     @property
@@ -184,8 +185,7 @@ class MLP:
     @property
     def forward_flops(self) -> int:
         """Additions and multiplications of the affine maps for one example: 2 in out, and out more for b."""
-        pairs = zip(self.sizes, self.sizes[1:], strict=False)
-        return sum(2 * m * n + (n if self.bias else 0) for m, n in pairs)
+        return sum(2 * m * n + (n if self.bias else 0) for m, n in self._shapes)
 
     def replace(self, **changes: Any) -> "MLP":
         """Return this description with other options."""
@@ -240,7 +240,7 @@ class MLP:
             "layer  shapes",
         ]
         last = len(self.sizes) - 2
-        for i, (m, n) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+        for i, (m, n) in enumerate(self._shapes):
             leaves = [
                 f"{name} {(m, n) if name == 'w' else (n,)}" for name in (names if i < last else names[: 1 + self.bias])
             ]
@@ -257,27 +257,9 @@ def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _float_name(what: str, dtype: Any) -> str | None:
-    if dtype is None:
-        return None
-    known = ("bfloat16", "float16", "float32", "float64")
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError:
-        name = dtype
-    _door.one_of(what, name, known)
-    return name
+def _add_if_equal(x: Numeric, h: Array) -> Array:
+    return jnp.asarray(x, h.dtype) + h if x.shape == h.shape else h
 
 
-def _usable(what: str, name: str | None) -> Any:
-    if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
-        raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
-    return name and jnp.dtype(name)
-
-
-def _add_if_equal(x: Array, h: Array) -> Array:
-    return x.astype(h.dtype) + h if x.shape == h.shape else h
-
-
-def _forget(x: Array, h: Array) -> Array:
+def _forget(x: Numeric, h: Array) -> Array:
     return h

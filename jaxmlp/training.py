@@ -4,8 +4,7 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 compilation. Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,58 +17,10 @@ from jax import Array
 from jaxmlp import _door, _numbers
 from jaxmlp.data import Order, epoch_order, steps_per_epoch
 from jaxmlp.metrics import average
+from jaxmlp.optimizers import CosineAdamW as CosineAdamW
+from jaxmlp.recipe import Recipe as Recipe
 
 _traces = 0
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What changes the program of a run; compared by value, so equal recipes share one compilation.
-
-    Args:
-      model: an `MLP`, or any hashable object with `init(key)` and `apply(params, x)`; where `apply` names `key`, it
-        gets one in training and none in evaluation.
-      loss: (outputs, targets, **numbers) -> (batch,), one loss an example.
-      optimizer: a factory of numbers, `optax.adamw`, not `optax.adamw(1e-3)`; any function that returns an
-        `optax.GradientTransformation`.
-      epochs: how often each example is seen.
-      batch_size: examples a step; None takes all at once, in their order.
-      metrics: functions (outputs, targets) -> number, read at each epoch's end on the validation data, or on the
-        training data where there is none.
-
-    Raises:
-      ValueError: for a part that is not as said.
-    """
-
-    model: Any
-    loss: Callable[..., Array]
-    optimizer: Callable[..., optax.GradientTransformation]
-    epochs: int = dataclasses.field(kw_only=True)
-    batch_size: int | None = dataclasses.field(default=None, kw_only=True)
-    metrics: tuple[Callable[..., Array], ...] = dataclasses.field(default=(), kw_only=True)
-
-    def __post_init__(self):
-        for name in ("init", "apply"):
-            if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
-                raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            raise ValueError(
-                "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
-                "got a finished optax.GradientTransformation"
-            )
-        metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
-        for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
-            if not callable(part):
-                raise ValueError(f"{name} must be callable; got {part!r}")
-        object.__setattr__(self, "metrics", metrics)
-        object.__setattr__(self, "epochs", _door.positive_int("epochs", self.epochs))
-        if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", _door.positive_int("batch_size", self.batch_size))
-        try:
-            hash(self)
-        except TypeError as error:
-            raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
 
 
 class State(NamedTuple):
@@ -88,11 +39,11 @@ def start(key: Array, recipe: Recipe, hyperparams: Any = None) -> State:
       ValueError: for a key that is not one typed key, and for numbers that nobody or two take.
     """
     _door.typed_key(key)
-    numbers = _route(recipe, hyperparams)
+    numbers = recipe.route(hyperparams)
     init_key, loop_key = jax.random.split(key)
     params = recipe.model.init(init_key, **numbers.init)
     with _loose():
-        opt_state = _optimizer(recipe, numbers).init(params)
+        opt_state = recipe.transformation(numbers).init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
@@ -112,19 +63,19 @@ def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> t
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
     x, y, weight = _unpack(batch)
-    numbers = _route(recipe, hyperparams)
+    numbers = recipe.route(hyperparams)
     _, step_key = jax.random.split(state.key)
     options = dict(numbers.apply)
     if _numbers.takes_key(recipe.model.apply):
         options["key"] = jax.random.fold_in(step_key, state.step)
 
     def objective(params: Any) -> Array:
-        return average(_per_example(recipe, recipe.model.apply(params, x, **options), y, numbers), weight)
+        return average(recipe.per_example(recipe.model.apply(params, x, **options), y, numbers), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
     with _loose():
         # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = optax.with_extra_args_support(_optimizer(recipe, numbers)).update(
+        updates, opt_state = optax.with_extra_args_support(recipe.transformation(numbers)).update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
         )
         params = optax.apply_updates(state.params, updates)
@@ -166,11 +117,11 @@ def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) ->
       ValueError: as `step`.
     """
     x, y, weight = _unpack(data)
-    numbers = _route(recipe, hyperparams)
+    numbers = recipe.route(hyperparams)
     outputs = recipe.model.apply(params, x, **numbers.apply)
     options = {} if weight is None else {"weight": weight}
     values = {_door.name_of(metric): metric(outputs, y, **options) for metric in recipe.metrics}
-    return {"loss": average(_per_example(recipe, outputs, y, numbers), weight), **values}
+    return {"loss": average(recipe.per_example(outputs, y, numbers), weight), **values}
 
 
 def fit(
@@ -235,33 +186,11 @@ def trace_count() -> int:
     return _traces
 
 
-def _route(recipe: Recipe, hyperparams: Any) -> _numbers.Numbers:
-    return _numbers.route(recipe.model, recipe.loss, recipe.optimizer, hyperparams)
-
-
-def _optimizer(recipe: Recipe, numbers: _numbers.Numbers) -> optax.GradientTransformation:
-    # Built while tracing: an optax transformation is a closure over its numbers, and these are traced.
-    optimizer = recipe.optimizer(**numbers.optimizer)
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
-    return optimizer
-
-
 @contextmanager
 def _loose() -> Iterator[None]:
     """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
-
-
-def _per_example(recipe: Recipe, outputs: Array, y: Any, numbers: _numbers.Numbers) -> Array:
-    losses = recipe.loss(outputs, y, **numbers.loss)
-    if getattr(losses, "shape", None) != outputs.shape[:1]:
-        raise ValueError(
-            f"loss must return one value an example, shape {outputs.shape[:1]}; got {_door.describe(losses)}; leave "
-            f"the mean over examples to the step"
-        )
-    return losses
 
 
 def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
@@ -279,13 +208,13 @@ def _check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: A
         raise ValueError(
             f"batch_size must be at most the {n} examples; got {recipe.batch_size}; batch_size=None takes all at once"
         )
-    numbers = _route(recipe, hyperparams)
+    numbers = recipe.route(hyperparams)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
     if "dropout_rate" in numbers.apply:
         _door.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    jax.eval_shape(lambda o: _per_example(recipe, o, y, numbers), outputs)
+    jax.eval_shape(lambda o: recipe.per_example(o, y, numbers), outputs)
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Layer, Recipe, data, linear, losses, metrics
-from jaxmlp.optimizers import CosineAdamW
+from jaxmlp import MLP, Layer, Recipe, _door, data, linear, losses, metrics
+from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(10, 3)).astype("f")
@@ -90,7 +90,7 @@ BAD = {
     "parameters of another kind": (lambda: MLP31.apply({"w": 1}, X), "params must be a tuple of Layer"),
     "rate without dropout": (
         lambda: MLP31.apply(PARAMS, X, key=KEY, dropout_rate=0.1),
-        "dropout_rate was given to a net without dropout",
+        "it takes one with MLP(..., dropout=True)",
     ),
     "dropout without rate": (
         lambda: DROPOUT.model.apply(PARAMS, X, key=KEY),
@@ -169,7 +169,11 @@ BAD = {
         "x must be finite; got 1 bad of 30 values, the first nan at x[2, 0]",
     ),
     "infinity in y": (lambda: fit(X, with_value(Y, np.inf)), "y must be finite; got 1 bad of 10 values, the first inf"),
-    "NaN in validation": (lambda: fit(validation=(X, with_value(Y, np.nan))), "y must be finite"),
+    "NaN in validation": (lambda: fit(validation=(X, with_value(Y, np.nan))), "validation y must be finite"),
+    "infinities of both signs": (
+        lambda: fit(np.stack([np.full(10, np.inf), np.full(10, -np.inf), np.zeros(10)], 1)),
+        "x must be finite; got 20 bad of 30 values, the first inf at x[0, 0]",
+    ),
     "NaN on the device": (lambda: fit(jnp.asarray(with_value(X, np.nan))), "x must be finite"),
     "integer images": (lambda: fit(X.astype("u1")), "x must hold floats; got uint8"),
     "y is a vector": (lambda: fit(X, Y[:, 0]), "a column is targets[:, None]"),
@@ -310,3 +314,11 @@ def test_shapes_are_checked_while_tracing_and_values_wait():
         jax.eval_shape(MLP31.apply, PARAMS, jax.ShapeDtypeStruct((5, 2), jnp.float32))
     outside = jax.jit(losses.cross_entropy)(jnp.zeros((1, 4)), jnp.array([7]))
     assert outside.shape == (1,)  # traced labels are not known on the host: nothing to check there
+
+
+def test_huge_but_finite_numbers_pass_the_door():
+    """Their sum overflows, which is no reason to refuse them or to warn."""
+    huge = np.full((10, 3), 3e38, "f")
+    huge[0, 0] = -huge[0, 0]
+    _door.finite("x", huge)
+    _door.finite("x", jnp.asarray(huge))

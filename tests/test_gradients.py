@@ -90,7 +90,7 @@ def test_pytorch_agrees(activation, key):
     for w, b in leaves[:-1]:
         h = phi(functional.linear(h, w.T, b))
     outputs = functional.linear(h, leaves[-1][0].T, leaves[-1][1])
-    np.testing.assert_allclose(mlp.apply(params, x), outputs.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mlp.apply(params, x), outputs.detach().numpy(), rtol=1e-6, atol=1e-6)
 
     functional.cross_entropy(outputs, torch.tensor(np.asarray(y)).long()).backward()
     grads = jax.grad(lambda p: losses.cross_entropy(mlp.apply(p, x), y).mean())(params)

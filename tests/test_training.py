@@ -14,7 +14,7 @@ import pytest
 import jaxmlp
 from jaxmlp import MLP, Recipe, data, linear, losses, metrics, training
 from jaxmlp._door import name_of
-from jaxmlp.optimizers import CosineAdamW
+from jaxmlp.training import CosineAdamW
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)).astype("f")

@@ -1,0 +1,1 @@
+"""One file a claim of the notes; `python -m experiments` runs them all and says which hold."""

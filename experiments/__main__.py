@@ -1,0 +1,61 @@
+"""`python -m experiments [NAME ...]`: run the experiments and say whether each claim holds."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+NAMES = "line linear_map collapse activations classification regression probabilistic approximation".split()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the named experiments and return the exit code: 0 where every claim holds, else 1."""
+    try:
+        import tyro
+
+        from experiments.report import Report
+    except ImportError as error:
+        print(f"{error}; the experiments need: pip install 'jaxmlp[experiments]'", file=sys.stderr)
+        return 2
+
+    from jaxmlp import _door
+
+    def options(
+        names: tyro.conf.Positional[tuple[str, ...]] = (),
+        data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+        figures: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figures"),
+        thorough: bool = False,
+    ) -> tuple[tuple[str, ...], Path | None, Path, bool]:
+        """Run the experiments; each holds a claim of the notes to what is measured.
+
+        Args:
+            names: which ones; all where none is named.
+            data: folder of IDX files, plain or gzipped, for `classification` (MNIST, Fashion-MNIST).
+            figures: folder for the figures.
+            thorough: train as long as ten minutes for the best accuracy, with --data.
+        """
+        return names, data, figures, thorough
+
+    names, data, figures, thorough = tyro.cli(options, args=argv, prog="python -m experiments")
+    for name in names:
+        try:
+            _door.one_of("an experiment", name, NAMES)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+
+    report = Report(figures)
+    for name in names or NAMES:
+        module = importlib.import_module(f"experiments.{name}")
+        question = (module.__doc__ or name).splitlines()[0]
+        with report.experiment(name, question):
+            if name == "classification":
+                module.run(report, data=data, thorough=thorough)
+            else:
+                module.run(report)
+    report.console.print(report.table())
+    return 0 if report.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

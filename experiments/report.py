@@ -1,0 +1,111 @@
+"""What an experiment says and shows: claims, progress, figures, and the table at the end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.status import Status
+from rich.table import Table
+
+matplotlib.rcParams |= {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "figure.constrained_layout.use": True,
+}
+BLUE, ORANGE, GREEN, RED, GREY = "#2864b4", "#e07b1a", "#2e8b57", "#c0392b", "#8a8f98"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the notes, what it predicts, and what came out."""
+
+    claim: str
+    expected: str
+    measured: str
+    holds: bool
+
+
+@dataclass
+class Report:
+    """Collects claims and figures; tells a terminal what goes on now, and a pipe what is done."""
+
+    folder: Path
+    console: Console = field(default_factory=Console)
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    _name: str = ""
+    _status: Status | None = None
+
+    @contextmanager
+    def experiment(self, name: str, question: str) -> Iterator[None]:
+        """Announce an experiment, and its time and claims when it is done."""
+        self._name, self.claims[name] = name, []
+        start = time.perf_counter()
+        if self.console.is_terminal:
+            with self.console.status(f"[bold]{name}[/]  {question}") as self._status:
+                yield
+        else:
+            self.console.print(f"{name}: {question}", highlight=False, soft_wrap=True)
+            yield
+        seconds = time.perf_counter() - start
+        held = sum(claim.holds for claim in self.claims[name])
+        mark = "[green]ok[/]" if held == len(self.claims[name]) else "[red]no[/]"
+        self.console.print(
+            f"{mark} [bold]{name:<14}[/] {held} of {len(self.claims[name])} claims hold, {seconds:.1f} s",
+            highlight=False,
+        )
+
+    def stage(self, text: str) -> None:
+        """Say what is being computed now."""
+        if self._status is not None:
+            self._status.update(f"[bold]{self._name}[/]  {text}")
+        elif not self.console.is_terminal:
+            self.console.print(f"   {text}", highlight=False, soft_wrap=True)
+
+    def claim(self, claim: str, *, expected: str, measured: str, holds: object) -> None:
+        """Record what was claimed and what came out."""
+        self.claims[self._name].append(Claim(claim, expected, measured, bool(holds)))
+
+    def figure(self, figure: Figure, name: str | None = None) -> None:
+        """Save a figure under the experiment's name and say where."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name or self._name}.png"
+        figure.savefig(path)
+        self.console.print(f"   figure {path}", highlight=False, soft_wrap=True)
+
+    def table(self) -> Table:
+        """Return the table claim / expected / measured / holds."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("claim", ratio=5)
+        table.add_column("expected", ratio=3)
+        table.add_column("measured", ratio=3)
+        table.add_column("holds", no_wrap=True)
+        for name, claims in self.claims.items():
+            table.add_row(f"[bold]{name}[/]")
+            for claim in claims:
+                mark = "[green]yes[/]" if claim.holds else "[red bold]NO[/]"
+                table.add_row(Padding(claim.claim, (0, 0, 0, 2)), claim.expected, claim.measured, mark)
+        return table
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim of every experiment holds."""
+        return all(claim.holds for claims in self.claims.values() for claim in claims)
+
+
+def canvas(columns: int = 1, rows: int = 1, width: float = 4.0, height: float = 3.4) -> tuple[Figure, list]:
+    """Return a figure of the house's style, and its axes in reading order."""
+    figure = Figure(figsize=(width * columns, height * rows))
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())

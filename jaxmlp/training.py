@@ -129,7 +129,8 @@ def fit(
 ) -> tuple[State, dict[str, Array]]:
     """Train from start to end in one compiled program.
 
-    Composes with `jit`, with `vmap` over keys, hyperparams, data or weights, and with `grad`.
+    Composes with `jit`, with `vmap` over keys, hyperparams, data or weights, and with `grad`. Adam's square root has no
+    derivative at zero: to differentiate through it, give its own number eps_root=1e-8, say.
 
     Args:
       key: one typed key; equal keys give equal runs.

@@ -23,7 +23,7 @@ from jaxmlp import MLP, Recipe, losses
 from jaxmlp.training import CosineAdamW
 
 SEEDS = 6
-SCALES = (1.0, 2.0, 4.0, 8.0)
+SCALES = (1.0, 2.0, 4.0, 8.0)  # of the initial weights, for Adam; L-BFGS does not mind
 
 
 def run(report: Report) -> None:
@@ -33,10 +33,10 @@ def run(report: Report) -> None:
     width, adam, curves = {}, {}, {}
     for hidden in ((2,), (8,), (32,), (64,)):
         report.stage(f"one hidden layer of {hidden[0]}, L-BFGS")
-        width[hidden], curves[hidden] = approximate(hidden, optax.lbfgs, 250, {}, x, y)
+        width[hidden], curves[hidden] = approximate(hidden, optax.lbfgs, 400, {}, (x, y), (1.0,))
     for hidden in ((8,), (32,), (64,), (4, 4, 4), (8, 8, 8), (13, 13, 13)):
         report.stage(f"hidden layers {hidden}, Adam")
-        adam[hidden], _ = approximate(hidden, CosineAdamW(2000), 2000, {"learning_rate": 1e-2}, x, y)
+        adam[hidden], _ = approximate(hidden, CosineAdamW(2000), 2000, {"learning_rate": 1e-2}, (x, y), SCALES)
     fall = width[2,] / width[64,]
     report.claim("error falls with width", expected="> 50 times", measured=f"{fall:,.0f} times", holds=fall > 50)
     gain = adam[64,] / adam[8, 8, 8]
@@ -64,7 +64,7 @@ def run(report: Report) -> None:
 
 
 def approximate(
-    hidden: tuple[int, ...], optimizer: Callable, epochs: int, numbers: dict, x: np.ndarray, y: np.ndarray
+    hidden: tuple[int, ...], optimizer: Callable, epochs: int, numbers: dict, data: tuple, scales: tuple[float, ...]
 ) -> tuple[float, np.ndarray]:
     """Train all initial scales and seeds in one program.
 
@@ -78,11 +78,11 @@ def approximate(
     @jax.vmap  # over scales
     def train(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         hyperparams = numbers | {"init_scale": scale}
-        states, history = jax.vmap(jaxmlp.fit, (0, None, None, None))(keys, (x, y), recipe, hyperparams)
-        return history["loss"][:, -1], jax.vmap(mlp.apply, (0, None))(states.params, x)
+        states, history = jax.vmap(jaxmlp.fit, (0, None, None, None))(keys, data, recipe, hyperparams)
+        return history["loss"][:, -1], jax.vmap(mlp.apply, (0, None))(states.params, data[0])
 
-    errors, curves = jax.tree.map(np.asarray, train(jnp.array(SCALES)))
-    return float(np.median(errors, 1).min()), curves.reshape(-1, len(x))[np.nanargmin(errors)]
+    errors, curves = jax.tree.map(np.asarray, train(jnp.array(scales)))
+    return float(np.median(errors, 1).min()), curves.reshape(-1, len(data[0]))[np.nanargmin(errors)]
 
 
 def paint(photo: np.ndarray, width: int) -> np.ndarray:

@@ -188,8 +188,15 @@ class MLP:
         return sum(2 * m * n + (n if self.bias else 0) for m, n in self._shapes)
 
     def replace(self, **changes: Any) -> "MLP":
-        """Return this description with other options."""
-        return MLP(**{**self._options(), **changes})
+        """Return this description with other options; an initializer that suited the activation goes on doing so.
+
+        >>> MLP((4, 8, 2)).replace(activation="tanh").initializer
+        'glorot_uniform'
+        """
+        options = self._options()
+        if options["init"] == default_init(self.activation):
+            del options["init"]
+        return MLP(**{**options, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a dict that JSON can hold; `from_dict` reads it back.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, Ridge
 
@@ -39,6 +39,7 @@ def test_rank_deficient_input_gives_the_minimum_norm(x64, shape):
     np.testing.assert_allclose(constant.b, [1.5])
 
 
+@settings(max_examples=6)  # each shape compiles anew
 @given(n=st.integers(1, 6), inputs=st.integers(1, 4), outputs=st.integers(1, 4), bias=st.booleans())
 def test_gradients_are_those_of_the_mean_squared_error(n, inputs, outputs, bias):
     with jax.enable_x64(True):
@@ -58,6 +59,7 @@ def test_the_gradient_vanishes_at_the_closed_form(x64):
         np.testing.assert_allclose(leaf, np.zeros_like(leaf), atol=1e-10)
 
 
+@settings(max_examples=6)
 @given(sizes=st.lists(st.integers(1, 6), min_size=2, max_size=6), bias=st.booleans())
 def test_a_stack_folds_into_one_layer(sizes, bias):
     with jax.enable_x64(True):

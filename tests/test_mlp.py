@@ -146,6 +146,7 @@ def test_equal_descriptions_are_one_static_value():
 def test_the_json_round_trip():
     mlp = MLP((4, 8, 8, 2), "tanh", False, "orthogonal", True, "layer", True, jnp.bfloat16, "float32")
     assert MLP.from_dict(json.loads(json.dumps(mlp.to_dict()))) == mlp
+    assert mlp.replace(activation="relu").initializer == "orthogonal"
     assert mlp.replace(sizes=(1, 1)).to_dict() == {**mlp.to_dict(), "sizes": [1, 1]}
 
 

@@ -28,7 +28,7 @@ def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = Non
     Array(0.5, dtype=float32)
     """
     labels = _labels(outputs, targets)
-    return average(jnp.argmax(outputs, axis=-1) == labels, weight)
+    return average(_guess(outputs) == labels, weight)
 
 
 def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Numeric | None = None) -> Array:
@@ -112,7 +112,7 @@ def expected_calibration_error(
     labels = _labels(outputs, targets)
     _door.positive_int("bins", bins)
     confidence = jnp.max(jax.nn.softmax(outputs), axis=-1)
-    gap = (jnp.argmax(outputs, axis=-1) == labels).astype(confidence.dtype) - confidence
+    gap = (_guess(outputs) == labels).astype(confidence.dtype) - confidence
     share = _share(weight, confidence)
     bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     return jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins)))
@@ -179,8 +179,12 @@ def _labels(outputs: Numeric, targets: Numeric) -> Array:
         )
     targets = jnp.asarray(targets)
     if targets.ndim == 2:
-        return jnp.argmax(targets, axis=-1)
+        return _guess(targets)
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise ValueError(f"labels must be integers; got {_door.describe(targets)}; pass targets.astype('int32')")
     _door.labels("labels", targets, outputs.shape[-1])
-    return targets
+    return targets.astype(jnp.int32)
+
+
+def _guess(outputs: Numeric) -> Array:
+    return jnp.argmax(outputs, axis=-1).astype(jnp.int32)

@@ -93,3 +93,15 @@ def test_members_under_vmap_equal_those_alone(name):
     metric = getattr(metrics, name)
     together = jax.jit(jax.vmap(metric, (0, None)))(members, jnp.asarray(LABELS))
     np.testing.assert_allclose(together, [metric(m, LABELS) for m in members], rtol=1e-5)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i4", "i8", "u8"])
+def test_labels_of_every_integer_type(dtype, wide):
+    """Image files hold bytes, NumPy makes int64: strict JAX must take both."""
+    with jax.enable_x64(wide):
+        labels = LABELS.astype(dtype)
+        assert float(metrics.accuracy(LOGITS, labels)) == float(metrics.accuracy(LOGITS, LABELS))
+        assert float(metrics.top_k_accuracy(LOGITS, labels, k=2)) == float(metrics.top_k_accuracy(LOGITS, LABELS, k=2))
+        np.testing.assert_array_equal(metrics.nll(LOGITS, labels), metrics.nll(LOGITS, LABELS))
+        metrics.expected_calibration_error(LOGITS, labels)

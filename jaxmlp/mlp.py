@@ -72,7 +72,9 @@ class MLP:
         dtype: Any = None,
         param_dtype: Any = None,
     ):
-        if not callable(activation):
+        if callable(activation):  # jax.nn.relu is "relu", so that equal nets are equal values
+            activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
+        else:
             _door.one_of("activation", activation, ACTIVATIONS)
         if init is None:
             init = default_init(activation)

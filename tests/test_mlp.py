@@ -138,6 +138,7 @@ def test_every_initializer_by_name(key, name):
 def test_equal_descriptions_are_one_static_value():
     one, two = MLP([np.int64(2), 3]), MLP(size for size in (2, 3))
     assert one == two and hash(one) == hash(two) and one != MLP((2, 4))
+    assert MLP((2, 3), jax.nn.tanh) == MLP((2, 3), "tanh") != MLP((2, 3), jnp.sin)
     assert jax.tree.leaves(one) == []
     with pytest.raises(AttributeError):
         one.bias = False

@@ -23,6 +23,9 @@ from jaxmlp import MLP, Recipe, losses, metrics
 from jaxmlp.data import split, steps_per_epoch
 from jaxmlp.training import CosineAdamW
 
+# Activation, norm, dropout rate and epochs: of the few tried for 50 epochs, the best on held-out training images.
+THOROUGH = {"MNIST": ("gelu", "layer", 0.4, 50), "Fashion-MNIST": ("relu", None, 0.3, 150)}
+
 
 def run(report: Report, data: Path | None = None, thorough: bool = False) -> None:
     """Train on the digits, or on the IDX files of a folder, and draw what the network gets wrong."""
@@ -101,10 +104,11 @@ def idx_files(report: Report, folder: Path, thorough: bool) -> None:
     shown = {"x".join(map(str, sizes)): np.array(curves)}
     outputs = np.asarray(recipe.model.apply(params, x_test))  # type: ignore[arg-type]
     if thorough:
-        report.stage(f"{name}, 150 epochs of a network with dropout")
-        model = MLP((x.shape[1], 1024, 1024, sizes[-1]), dropout=True)
-        large = recipe_for(model, len(x), epochs=150, batch_size=128)
-        numbers = {"learning_rate": 1e-3, "weight_decay": 0.05, "dropout_rate": 0.3, "label_smoothing": 0.1}
+        activation, norm, rate, epochs = THOROUGH[name]
+        report.stage(f"{name}, {epochs} epochs of a network with dropout")
+        model = MLP((x.shape[1], 1024, 1024, sizes[-1]), activation, norm=norm, dropout=True)
+        large = recipe_for(model, len(x), epochs=epochs, batch_size=128)
+        numbers = {"learning_rate": 1e-3, "weight_decay": 0.05, "dropout_rate": rate, "label_smoothing": 0.1}
         state, history = jaxmlp.fit(jax.random.key(0), (x, y), large, numbers, validation=(x_test, y_test))
         best = float(history["validation_accuracy"][-1])
         report.claim(

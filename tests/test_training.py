@@ -136,7 +136,7 @@ def test_members_under_vmap_equal_their_solo_runs(key, over):
     keys = jax.random.split(key, 3)
     rates = jnp.array([0.001, 0.01, 0.05])
     ys = jnp.stack([Y, 2 * Y, -Y])
-    weights = jnp.asarray(RNG.uniform(0.5, 2, (3, 50)), jnp.float32)
+    weights = jnp.asarray(np.random.default_rng(1).uniform(0.5, 2, (3, 50)), jnp.float32)
     arguments = {
         "keys": lambda i: (keys[i], (X, Y), RECIPE, RATE),
         "hyperparams": lambda i: (key, (X, Y), RECIPE, {"learning_rate": rates[i]}),
@@ -193,7 +193,7 @@ def test_a_users_own_model_is_trained_alike(key):
 
 def test_every_number_reaches_its_taker(key):
     """Each number changes the run, at one trace in all."""
-    y = RNG.integers(0, 3, 50)
+    y = np.random.default_rng(2).integers(0, 3, 50)
     recipe = Recipe(MLP((3, 8, 3), dropout=True), losses.cross_entropy, optax.adamw, epochs=2, batch_size=25)
     base = {"learning_rate": 0.01, "weight_decay": 0.0, "dropout_rate": 0.0, "label_smoothing": 0.0, "init_scale": 1.0}
     before = training.trace_count()
@@ -204,11 +204,11 @@ def test_every_number_reaches_its_taker(key):
 
 
 def test_quantile_levels_are_numbers(key):
-    recipe = Recipe(MLP((3, 2)), losses.quantile, optax.adam, epochs=300)
-    y = RNG.normal(size=(50, 1)).astype("f")
+    recipe = Recipe(MLP((1, 2)), losses.quantile, CosineAdamW(steps=500), epochs=500)
+    y = np.linspace(-1, 1, 201, dtype="f")[:, None]
     hyperparams = {"learning_rate": 0.05, "level": jnp.array([0.1, 0.9])}
-    state, _ = jaxmlp.fit(key, (np.zeros_like(X), y), recipe, hyperparams)
-    np.testing.assert_allclose(state.params[0].b, np.quantile(y, [0.1, 0.9]), atol=0.15)
+    state, _ = jaxmlp.fit(key, (np.zeros_like(y), y), recipe, hyperparams)
+    np.testing.assert_allclose(state.params[0].b, [-0.8, 0.8], atol=0.02)
 
 
 def test_dropout_is_off_in_evaluation(key):

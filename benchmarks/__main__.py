@@ -36,12 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     names, file, quick = tyro.cli(options, args=argv, prog="python -m benchmarks")
     rows = []
     console = Console()
-    for name in names or NAMES:
+    for name in names:
         try:
             _door.one_of("a benchmark", name, NAMES)
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2
+    for name in names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         console.print(header(f"python -m benchmarks {name}"), highlight=False)
         rows += module.run(quick=quick)

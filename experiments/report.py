@@ -78,10 +78,10 @@ class Report:
         """Record what was claimed and what came out."""
         self.claims[self._name].append(Claim(claim, expected, measured, bool(holds)))
 
-    def figure(self, figure: Figure, name: str | None = None) -> None:
+    def figure(self, figure: Figure) -> None:
         """Save a figure under the experiment's name and say where."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name or self._name}.png"
+        path = self.folder / f"{self._name}.png"
         figure.savefig(path)
         self.console.print(f"   figure {path}", highlight=False, soft_wrap=True)
 

@@ -43,7 +43,7 @@ def positive_int(what: str, value: Any) -> int:
 
 def describe(value: Any) -> str:
     """Return 'float32 of shape (3, 2)' for an array, else its type and value."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if is_array(value):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"{type(value).__name__} {value!r}"
 
@@ -115,7 +115,12 @@ def within(what: str, value: Any, low: float, high: float, *, open_high: bool = 
 
 
 def labels(what: str, value: Any, classes: int) -> None:
-    """Raise if a label is known and names no class: JAX itself clamps or drops such an index without a word."""
+    """Raise unless labels are integers, and where they are known, name a class.
+
+    JAX itself clamps or drops an index that is out of range without a word.
+    """
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
     known = on_host(value)
     if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
         return

@@ -30,11 +30,11 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
         raise ValueError(f"hyperparams must be a dict of numbers; got {_door.describe(hyperparams)}")
-    init, apply = _names(model.init, 1), _names(model.apply, 2)
+    init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
     takers = {
         f"model {type(model).__name__}": {**init, **apply},
         f"loss {_door.name_of(loss)}": _names(loss, 2),
-        f"optimizer {_door.name_of(optimizer)}": _names(optimizer, 0),
+        f"optimizer {_door.name_of(optimizer)}": needs,
     }
     for name, value in hyperparams.items():
         owners = [taker for taker, names in takers.items() if name in names]
@@ -48,8 +48,7 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
             )
         scalar = not owners[0].startswith("loss")
         _number(name, value, scalar)
-    missing = [name for name, required in takers[f"optimizer {_door.name_of(optimizer)}"].items() if required]
-    missing = [name for name in missing if name not in hyperparams]
+    missing = [name for name, required in needs.items() if required and name not in hyperparams]
     if missing:
         raise ValueError(
             f"optimizer {_door.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"

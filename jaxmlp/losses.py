@@ -116,8 +116,6 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 
         )
     logits = wide(outputs)
     if targets.ndim == 1:
-        if not jnp.issubdtype(targets.dtype, jnp.integer):
-            raise ValueError(f"labels must be integers; got {_door.describe(targets)}; pass targets.astype('int32')")
         _door.labels("labels", targets, classes)
         # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))

@@ -180,8 +180,6 @@ def _labels(outputs: Numeric, targets: Numeric) -> Array:
     targets = jnp.asarray(targets)
     if targets.ndim == 2:
         return _guess(targets)
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise ValueError(f"labels must be integers; got {_door.describe(targets)}; pass targets.astype('int32')")
     _door.labels("labels", targets, outputs.shape[-1])
     return targets.astype(jnp.int32)
 

@@ -7,6 +7,7 @@ An `MLP` is a description: static, hashable, without arrays. `init` makes the pa
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -172,11 +173,16 @@ class MLP:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
 
     @property
+    def _leaves(self) -> list[dict[str, tuple[int, ...]]]:
+        bias, norm = ["b"] * self.bias, {None: [], "layer": ["scale", "shift"], "rms": ["scale"]}[self.norm]
+        *hidden, last = self._shapes
+        leaves = [{"w": shape} | dict.fromkeys(bias + norm, shape[1:]) for shape in hidden]
+        return [*leaves, {"w": last} | dict.fromkeys(bias, last[1:])]
+
+    @property
     def parameter_count(self) -> int:
         """Number of trained numbers."""
-        hidden_leaves = self.bias + (0 if self.norm is None else 2 if self.norm == "layer" else 1)
-        weights = sum(m * n for m, n in self._shapes)
-        return weights + hidden_leaves * sum(self.sizes[1:-1]) + self.bias * self.sizes[-1]
+        return sum(math.prod(shape) for leaves in self._leaves for shape in leaves.values())
 
     @property
     def parameter_bytes(self) -> int:
@@ -241,19 +247,14 @@ class MLP:
         return f"MLP({', '.join(f'{k}={v}' for k, v in named.items())})"
 
     def __str__(self) -> str:
-        names = ["w", "b"][: 1 + self.bias] + {None: [], "layer": ["scale", "shift"], "rms": ["scale"]}[self.norm]
         lines = [
             f"{self!r}",
             f"{self.parameter_count:,} parameters, {self.parameter_bytes:,} bytes, "
             f"{self.forward_flops:,} FLOPs an example",
             "layer  shapes",
         ]
-        last = len(self.sizes) - 2
-        for i, (m, n) in enumerate(self._shapes):
-            leaves = [
-                f"{name} {(m, n) if name == 'w' else (n,)}" for name in (names if i < last else names[: 1 + self.bias])
-            ]
-            lines.append(f"{i:<6} {'  '.join(leaves)}")
+        for i, leaves in enumerate(self._leaves):
+            lines.append(f"{i:<6} {'  '.join(f'{name} {shape}' for name, shape in leaves.items())}")
         return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons as pure functions in JAX: one network or ten thousand in one compiled program."""
 
-from jaxmlp import data, linear, losses, metrics, training
+from jaxmlp import data, linear, losses, metrics, population, training
+from jaxmlp.devices import use_all_cores
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
@@ -18,7 +19,9 @@ __all__ = [
     "linear",
     "losses",
     "metrics",
+    "population",
     "start",
     "step",
     "training",
+    "use_all_cores",
 ]

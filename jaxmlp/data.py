@@ -117,7 +117,33 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
     return [Split(jnp.concatenate(hands[:i] + hands[i + 1 :]), hands[i]) for i in range(k)]
 
 
-def steps_per_epoch(n: int, batch_size: int | None) -> int:
+class Rows(NamedTuple):
+    """The rows of a table that one run owns: of a fold, of a bootstrap, of one of several tables in one."""
+
+    index: Any  # (n,) integers, or None for all rows
+    count: Any = None  # () int32: only so many of them count, the others are padding; None where all do
+
+
+def pick(a: Numeric, rows: Any) -> Array:
+    """Return a[rows] for rows that are known to exist."""
+    return jnp.asarray(a).at[rows].get(mode="promise_in_bounds")
+
+
+def take(data: Any, rows: Rows) -> tuple[Any, Any, Any]:
+    """Return those rows of data (x, y) or (x, y, weight), padding at weight zero.
+
+    >>> x, y, weight = take((jnp.arange(3.0), jnp.arange(3)), Rows(jnp.array([2, 0]), count=jnp.array(1)))
+    >>> x, weight
+    (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32))
+    """
+    x, y, weight = jax.tree.map(lambda a: pick(a, rows.index), (*data, None)[:3])
+    if rows.count is not None:
+        present = jnp.arange(len(rows.index)) < rows.count
+        weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
+    return x, y, weight
+
+
+def steps_per_epoch(n: Any, batch_size: int | None) -> Any:
     """Return ceil(n / batch_size), or 1 where all examples are one batch.
 
     >>> steps_per_epoch(100, 32), steps_per_epoch(100, None)
@@ -133,11 +159,12 @@ class Order(NamedTuple):
     weight: Array  # (steps, batch_size): 1 for an example, 0 where the last batch is padded
 
 
-def epoch_order(key: Array, epoch: Any, n: int, batch_size: int) -> Order:
+def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Any = None) -> Order:
     """Return the order of one epoch: every row once, shuffled, in batches of equal size.
 
     A pure function of key and epoch, so a run that is stopped and resumed sees the same batches. The last batch
-    is filled up with row 0 at weight zero: it is neither dropped nor a second shape to compile.
+    is filled up with row 0 at weight zero: it is neither dropped nor a second shape to compile. With `count`, a
+    number that may be traced, only the first so many of n rows are there, in the order of a table of that length.
 
     Raises:
       ValueError: for a batch larger than the data.
@@ -156,13 +183,14 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int) -> Order:
         )
     steps = steps_per_epoch(n, batch_size)
     place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
-    row = shuffle(jax.random.fold_in(key, epoch), place, n)
-    present = place < n
+    there = n if count is None else jnp.asarray(count).astype(jnp.uint32)
+    row = shuffle(jax.random.fold_in(key, epoch), place, there)
+    present = place < there
     rows = jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32)
     return Order(rows.reshape(steps, batch_size), present.astype(jnp.float32).reshape(steps, batch_size))
 
 
-def shuffle(key: Array, place: Array, n: int) -> Array:
+def shuffle(key: Array, place: Array, n: Any) -> Array:
     """Return the row at each `place` of a keyed permutation of range(n), without sorting or storing it.
 
     Swap-or-not (Hoang, Morris and Rogaway 2012, doi 10.1007/978-3-642-32009-5_1): in each round the partner of i
@@ -172,7 +200,7 @@ def shuffle(key: Array, place: Array, n: int) -> Array:
     >>> sorted(shuffle(jax.random.key(0), jnp.arange(6, dtype=jnp.uint32), 6).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    if n > 2**31:
+    if isinstance(n, int) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
 

@@ -15,7 +15,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _door, _numbers
-from jaxmlp.data import Order, epoch_order, steps_per_epoch
+from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import average
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Recipe as Recipe
@@ -83,8 +83,12 @@ def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> t
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
-def epoch(state: State, data: Any, recipe: Recipe, hyperparams: Any = None) -> tuple[State, dict[str, Array]]:
+def epoch(
+    state: State, data: Any, recipe: Recipe, hyperparams: Any = None, *, rows: Rows | None = None
+) -> tuple[State, dict[str, Array]]:
     """Take the steps of one epoch: each example once, in an order that state.key and the epoch's number give.
+
+    With `rows`, the examples are those rows of the data: the run is that on `take(data, rows)`, without the copy.
 
     Returns:
       The next state, and the metrics of `step` over all examples of the epoch.
@@ -94,19 +98,25 @@ def epoch(state: State, data: Any, recipe: Recipe, hyperparams: Any = None) -> t
     """
     x, y, weight = _unpack(data)
     if recipe.batch_size is None:
-        return step(state, data, recipe, hyperparams)
-    n = len(jax.tree.leaves(x)[0])
+        return step(state, data if rows is None else take(data, rows), recipe, hyperparams)
+    rows = Rows(None) if rows is None else rows
+    n = len(jax.tree.leaves(x)[0]) if rows.index is None else len(rows.index)
+    count = n if rows.count is None else rows.count
     order_key, _ = jax.random.split(state.key)
-    number = state.step // steps_per_epoch(n, recipe.batch_size)
-    order = epoch_order(order_key, number, n, recipe.batch_size)
+    number = state.step // steps_per_epoch(count, recipe.batch_size)
+    order = epoch_order(order_key, number, n, recipe.batch_size, count=rows.count)
 
-    def take(state: State, order: Order) -> tuple[State, dict[str, Array]]:
+    def take_step(state: State, order: Order) -> tuple[State, dict[str, Array]]:
         # Gathered inside the step: a shuffled copy of the data would cost its size again.
-        batch = jax.tree.map(lambda a: jnp.asarray(a).at[order.rows].get(mode="promise_in_bounds"), (x, y, weight))
+        places = order.rows if rows.index is None else pick(rows.index, order.rows)
+        batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        return step(state, (*batch[:2], present), recipe, hyperparams)
+        after, metrics = step(state, (*batch[:2], present), recipe, hyperparams)
+        if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
+            after = where(order.weight[0] > 0, after, state)
+        return after, metrics
 
-    state, metrics = jax.lax.scan(take, state, order)
+    state, metrics = jax.lax.scan(take_step, state, order)
     return state, {"loss": average(metrics["loss"], metrics["weight"]), "weight": metrics["weight"].sum()}
 
 
@@ -155,28 +165,35 @@ def fit(
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32), (100,))
     """
     _door.typed_key(key)
-    _check_data("data", key, data, recipe, hyperparams)
+    check_data("data", key, data, recipe, hyperparams)
     if validation is not None:
-        _check_data("validation", key, validation, recipe, hyperparams)
+        check_data("validation", key, validation, recipe, hyperparams)
     return _fit(key, data, recipe, hyperparams, validation)
 
 
 @jax.jit
 def _fit(key: Array, data: Any, recipe: Recipe, hyperparams: Any, validation: Any) -> tuple[State, dict[str, Array]]:
-    global _traces
-    _traces += 1  # Python runs this line only while JAX traces
+    count_trace()
 
     def one_epoch(state: State, _: None) -> tuple[State, dict[str, Array]]:
-        state, metrics = epoch(state, data, recipe, hyperparams)
-        record = {"loss": metrics["loss"]}
-        if validation is not None:
-            values = evaluate(state.params, validation, recipe, hyperparams)
-            record |= {f"validation_{name}": value for name, value in values.items()}
-        elif recipe.metrics:
-            record = evaluate(state.params, data, recipe, hyperparams) | record
-        return state, record
+        return observed_epoch(state, data, recipe, hyperparams, validation)
 
     return jax.lax.scan(one_epoch, start(key, recipe, hyperparams), length=recipe.epochs)
+
+
+def observed_epoch(
+    state: State, data: Any, recipe: Recipe, hyperparams: Any, validation: Any, rows: Rows | None = None
+) -> tuple[State, dict[str, Array]]:
+    """Return the state after an epoch, and its line of the history, as `fit` explains it."""
+    state, metrics = epoch(state, data, recipe, hyperparams, rows=rows)
+    record = {"loss": metrics["loss"]}
+    if validation is not None:
+        values = evaluate(state.params, validation, recipe, hyperparams)
+        record |= {f"validation_{name}": value for name, value in values.items()}
+    elif recipe.metrics:
+        seen = data if rows is None else take(data, rows)
+        record = evaluate(state.params, seen, recipe, hyperparams) | record
+    return state, record
 
 
 def trace_count() -> int:
@@ -185,6 +202,18 @@ def trace_count() -> int:
     Equal recipes on equal shapes share a trace, whatever their numbers: ten learning rates add one.
     """
     return _traces
+
+
+def count_trace() -> None:
+    """Add one to `trace_count`: called where Python comes by only while JAX traces the program of a `fit`."""
+    global _traces
+    _traces += 1
+
+
+def where(condition: Array, state: State, other: State) -> State:
+    """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
+    one, two = state._replace(key=None), other._replace(key=None)
+    return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
 
 
 @contextmanager
@@ -201,8 +230,8 @@ def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
     return x, y, weight
 
 
-def _check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: Any) -> None:
-    """Check what only the host can: the values. The shapes are checked with them, before any compilation."""
+def check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: Any) -> None:
+    """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
     x, y, weight = _unpack(data)
     n = _door.examples(what, x, y, weight)
     if what == "data" and recipe.batch_size is not None and recipe.batch_size > n:

@@ -1,0 +1,239 @@
+"""The host's side of a population: the door, waves that fit in memory, rounds between which members stop."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp._program import RUNNING, STOPPED, Member, Patience, Run, advance, begin, put
+from jaxmlp.data import Rows
+from jaxmlp.designs import settings
+from jaxmlp.planning import Plan, plan
+from jaxmlp.recipe import Recipe
+from jaxmlp.training import State, check_data
+
+
+def train(
+    keys: Any,
+    data: Any,
+    recipe: Recipe,
+    hyperparams: Any,
+    options: dict[str, Any],
+    chosen: Plan | None,
+    ends: list[int],
+    patience: Patience | None = None,
+    losers: Callable[..., np.ndarray] | None = None,
+    callback: Callable[[int, np.ndarray], None] | None = None,
+) -> tuple[State, dict[str, Array]]:
+    """Run the members in rounds that end after so many epochs; see `population.fit`.
+
+    `losers(history, status, epochs done)` names, after each round but the last, members that stop there.
+    """
+    members, shared = _enter(keys, data, recipe, hyperparams, **options)
+    count = len(members.key)
+    if chosen is None:
+        first = {name: value[0] for name, value in members.hyperparams.items()}
+        chosen = plan(count, data, recipe, first, keep_best=patience is not None)
+    if chosen.members != count:
+        raise ValueError(f"plan must be made for as many members as there are keys, {count}; got {chosen.members}")
+    if losers is not None and chosen.wave < count:
+        raise ValueError(f"halving must hold all {count} members at once; the plan's memory holds {chosen.wave}")
+    shared = put(chosen.layout, shared, shared=True)
+    waves = [np.arange(i, min(i + chosen.wave, count)) for i in range(0, count, chosen.wave)]
+    whole: list[Any] = []
+    structure: Any = None
+    for wave in waves:
+        runs, seats = _wave(wave, members, shared, recipe, chosen, ends, patience, losers, callback)
+        runs = runs._replace(state=runs.state._replace(key=jax.random.key_data(runs.state.key)))
+        leaves, structure = jax.tree.flatten(runs)
+        whole = whole or [None] * len(leaves)
+        del runs
+        for i, leaf in enumerate(leaves):
+            values = np.empty((count, *leaf.shape[1:]), leaf.dtype) if whole[i] is None else whole[i]
+            _bring_home(leaf, seats, values, wave[0])
+            # Members that did not fit on the devices at once wait on the host.
+            whole[i] = jnp.asarray(values) if len(waves) == 1 else values
+    run = jax.tree.unflatten(structure, whole)
+    state = run.state._replace(key=jax.random.wrap_key_data(jnp.asarray(run.state.key), impl=jax.random.key_impl(keys)))
+    history = {**run.history, "status": run.status, "epochs": run.epochs}
+    if run.best is None:
+        return state, history
+    return state._replace(params=run.best.params), {**history, "best_epoch": run.best.epoch}
+
+
+def _wave(
+    wave: np.ndarray,
+    members: Member,
+    shared: Any,
+    recipe: Recipe,
+    plan: Plan,
+    ends: list[int],
+    patience: Patience | None,
+    losers: Callable[..., np.ndarray] | None,
+    callback: Callable[[int, np.ndarray], None] | None,
+) -> tuple[Run, np.ndarray]:
+    """Train the members of a wave; return the runs on their devices, and the seat of each member there."""
+    devices, slots = len(plan.devices), plan.slots
+    turn = np.arange(len(wave))
+    seats = turn % devices * slots + turn // devices  # dealt in turn, so that stops spread evenly
+    sitter = np.full(devices * slots, wave[0])  # an empty seat holds a copy that is never trained
+    sitter[seats] = wave
+    seated = put(plan.layout, jax.tree.map(lambda a: a[sitter], members))
+    runs = begin(seated, shared, recipe, layout=plan.layout, keep_best=patience is not None)
+    going = np.zeros(devices * slots, bool)
+    going[seats] = True
+    done = 0
+    for end in ends:
+        # On each device, those who go on come first, and only as many blocks as they fill are run.
+        order = np.argsort(~going.reshape(devices, slots), axis=1, kind="stable").astype(np.int32)
+        blocks = -(-going.reshape(devices, slots).sum(1) // plan.width).astype(np.int32)
+        span = np.array([done, end], np.int32)
+        runs = advance(
+            runs, seated, shared, recipe, span, *put(plan.layout, (order.ravel(), blocks)), patience, layout=plan.layout
+        )
+        done = end
+        if end == ends[-1]:
+            break
+        status = np.array(runs.status)
+        if losers is not None:
+            history = {name: np.asarray(values)[seats] for name, values in runs.history.items()}
+            status[seats[losers(history, status[seats], done)]] = STOPPED
+            runs = runs._replace(status=put(plan.layout, status))
+        going[seats] = status[seats] == RUNNING
+        if callback is not None:
+            callback(done, status[seats])
+        if not going.any():
+            break
+    return runs, seats
+
+
+def _bring_home(leaf: Array, seats: np.ndarray, values: np.ndarray, first: int) -> None:
+    """Write the members in their seats to `values`, from member `first` on, and free the seats."""
+    mine = values[first : first + len(seats)]
+    for shard in leaf.addressable_shards:  # on a CPU a shard is read in place, the whole would be a copy
+        low, high, _ = shard.index[0].indices(len(leaf))
+        here = (low <= seats) & (seats < high)
+        mine[here] = np.asarray(shard.data)[seats[here] - low]
+    leaf.delete()
+
+
+def _enter(
+    keys: Any,
+    data: Any,
+    recipe: Recipe,
+    hyperparams: Any,
+    *,
+    validation: Any = None,
+    weights: Any = None,
+    rows: Any = None,
+    validation_rows: Any = None,
+) -> tuple[Member, tuple[Any, Any]]:
+    """Check all that the host can, and sort it: what each member has of its own, and what all share."""
+    if not _door.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+        raise ValueError(
+            f"keys must be typed keys of shape (members,); got {_door.describe(keys)}; "
+            f"make them with jax.random.split(jax.random.key(0), members)"
+        )
+    count = len(keys)
+    if count == 0:
+        raise ValueError("keys must name at least one member; got none")
+    numbers = _numbers(hyperparams, count)
+    first = {name: value[0] for name, value in numbers.items()}
+    if "dropout_rate" in numbers:
+        _door.within("dropout_rate", numbers["dropout_rate"], 0, 1, open_high=True)
+    if validation is None and validation_rows is not None:
+        validation = data
+    own: list[Any] = []
+    common: list[Any] = []
+    for what, table in (("data", data), ("validation", validation)):
+        mine = table is not None and for_each(table, count)
+        if table is not None:
+            flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
+            check_data(what, keys[0], flat, recipe, first)
+        own.append(table if mine else None)
+        common.append(None if mine else table)
+    n = len(jax.tree.leaves(data)[0]) if own[0] is None else jax.tree.leaves(data)[0].shape[1]
+    if weights is not None:
+        weights = _weights(weights, count, n)
+    used = n if rows is None else np.shape(rows)[-1]
+    rows = _rows("rows", rows, count, n)
+    if validation_rows is not None:
+        leaf = jax.tree.leaves(validation)[0]
+        validation_rows = _rows("validation_rows", validation_rows, count, leaf.shape[own[1] is not None])
+    if recipe.batch_size is not None and recipe.batch_size > used:
+        raise ValueError(f"batch_size must be at most the {used} examples of a member; got {recipe.batch_size}")
+    return Member(keys, numbers, own[0], own[1], weights, rows, validation_rows), (common[0], common[1])
+
+
+def _numbers(hyperparams: Any, count: int) -> dict[str, Any]:
+    if isinstance(hyperparams, list | tuple):
+        hyperparams = settings(hyperparams)[1]
+    hyperparams = {} if hyperparams is None else hyperparams
+    if not isinstance(hyperparams, Mapping):
+        raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_door.describe(hyperparams)}")
+    numbers = {}
+    for name, value in hyperparams.items():
+        try:
+            value = np.asarray(value)
+            value = jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
+        except TypeError:
+            raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_door.describe(value)}") from None
+        if value.ndim and len(value) != count:
+            raise ValueError(
+                f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
+                f"{_door.describe(value)}"
+            )
+        numbers[name] = value if value.ndim else jnp.full((count,), value)
+    return numbers
+
+
+def for_each(table: Any, count: int) -> bool:
+    """Tell whether a table is one for each member: x (members, N, ..., d) and y (members, N, ...)."""
+    if not isinstance(table, tuple | list) or len(table) < 2:
+        return False
+    x, rest = jax.tree.leaves(table[0]), jax.tree.leaves(tuple(table[1:]))
+    if not all(hasattr(a, "shape") for a in x + rest):
+        return False
+    sizes = {a.shape[:2] for a in x + rest}
+    return (
+        all(a.ndim >= 3 for a in x) and all(a.ndim >= 2 for a in rest) and len(sizes) == 1 and (sizes.pop()[0] == count)
+    )
+
+
+def _weights(weights: Any, count: int, n: int) -> Any:
+    _door.floating("weights", weights)
+    if weights.shape != (count, n):
+        raise ValueError(
+            f"weights must have shape ({count}, {n}), a member and an example; got {_door.describe(weights)}"
+        )
+    _door.finite("weights", weights)
+    _door.within("weights", weights, 0, math.inf)
+    empty = np.flatnonzero(~np.asarray(weights).any(1))
+    if len(empty):
+        raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}")
+    return weights
+
+
+def _rows(what: str, rows: Any, count: int, n: int) -> Rows | None:
+    if rows is None:
+        return None
+    rows = np.asarray(rows)
+    if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"{what} must be integers of shape ({count}, n), a member's rows each; got {_door.describe(rows)}"
+        )
+    there = rows >= 0
+    counts = there.sum(1)
+    if rows.max() >= n or rows.min() < -1 or not (there == (np.arange(rows.shape[1]) < counts[:, None])).all():
+        raise ValueError(
+            f"{what} must be in 0 ... {n - 1}, with -1 only at the end for none; got {rows.min()} ... {rows.max()}"
+        )
+    if counts.min() == 0:
+        raise ValueError(f"{what} must hold a row for every member; got none for member {counts.argmin()}")
+    index = np.where(there, rows, 0).astype(np.int32)
+    return Rows(index, None if there.all() else counts.astype(np.int32))

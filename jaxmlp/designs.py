@@ -1,0 +1,165 @@
+"""Which settings a population tries: grids, random designs and plain lists, as keys and stacked hyperparams."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door
+
+
+class Settings(dict):
+    """Hyperparams of many members, {name: (members, ...)}: a dict and a pytree that prints as a table."""
+
+    def __str__(self) -> str:
+        columns = {name: np.asarray(value) for name, value in self.items()}
+        if not columns:
+            return "no hyperparams"
+        count = len(next(iter(columns.values())))
+        shown = range(count) if count <= 20 else [*range(10), *range(count - 5, count)]
+        rows = [["member", *columns]]
+        rows += [[str(i), *(_cell(column[i]) for column in columns.values())] for i in shown]
+        if count > 20:
+            rows.insert(11, ["..."] * len(rows[0]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+
+    __repr__ = __str__
+
+
+jax.tree_util.register_pytree_with_keys(
+    Settings,
+    lambda s: ([(jax.tree_util.DictKey(name), s[name]) for name in sorted(s)], tuple(sorted(s))),
+    lambda names, values: Settings(zip(names, values, strict=True)),
+)
+
+
+class Uniform(NamedTuple):
+    """A number drawn evenly from [low, high)."""
+
+    low: float
+    high: float
+
+
+class LogUniform(NamedTuple):
+    """A number whose logarithm is drawn evenly, from [low, high), low > 0."""
+
+    low: float
+    high: float
+
+
+def grid(seeds: int = 1, *, key: Array | None = None, **values: Any) -> tuple[Array, Settings]:
+    """Return keys and hyperparams of every combination of the values with every seed.
+
+    The members stand in row-major order of the arguments, seeds last: `a.reshape(len(rates), len(decays), seeds)`
+    brings a result (members,) back to the grid. Equal seeds have equal keys, `jax.random.key(seed)`, so settings are
+    compared on the same initial weights and batches.
+
+    Args:
+      seeds: how many runs of each setting.
+      key: where given, seed s has the key fold_in(key, s).
+      values: a list of values for each name; an entry may itself be a vector (quantile levels).
+
+    Raises:
+      ValueError: for a name without values, or seeds below 1.
+
+    >>> keys, hyperparams = grid(seeds=2, learning_rate=[0.1, 0.01], weight_decay=[0.0])
+    >>> print(hyperparams)
+    member  learning_rate  weight_decay
+         0            0.1             0
+         1            0.1             0
+         2           0.01             0
+         3           0.01             0
+    """
+    lists = {name: _list(name, value) for name, value in values.items()}
+    combinations = list(itertools.product(*lists.values()))
+    return settings([dict(zip(lists, combination, strict=True)) for combination in combinations], seeds, key=key)
+
+
+def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | None = None) -> tuple[Array, Settings]:
+    """Return keys and hyperparams of each dict of `rows` with every seed, seeds last.
+
+    Raises:
+      ValueError: for no rows, or rows that do not name the same numbers.
+
+    >>> keys, hyperparams = settings([{"learning_rate": 0.1}, {"learning_rate": 0.2}])
+    >>> hyperparams["learning_rate"]
+    Array([0.1, 0.2], dtype=float32)
+    """
+    rows = list(rows)
+    seeds = _door.positive_int("seeds", seeds)
+    if not rows:
+        raise ValueError("settings must hold at least one dict of numbers; got none")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping) or set(row) != set(rows[0]):
+            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+    if key is None:
+        one_key = [jax.random.key(seed) for seed in range(seeds)]
+    else:
+        _door.typed_key(key)
+        one_key = [jax.random.fold_in(key, seed) for seed in range(seeds)]
+    keys = jnp.stack(one_key)[jnp.tile(jnp.arange(seeds), len(rows))]
+    stacked = {name: jnp.repeat(jnp.stack([_array(row[name]) for row in rows]), seeds, axis=0) for name in rows[0]}
+    return keys, Settings(stacked)
+
+
+def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array, Settings]:
+    """Return keys and hyperparams of `count` random settings with every seed, seeds last.
+
+    Bergstra and Bengio 2012 (jmlr.org/papers/v13/bergstra12a.html): random beats a grid where few numbers
+    matter.
+
+    Args:
+      key: draws the settings; the members' keys are fold_in of a part of it.
+      count: how many settings.
+      seeds: how many runs of each.
+      ranges: for each name `Uniform(low, high)`, `LogUniform(low, high)`, or a list to choose from.
+
+    Raises:
+      ValueError: for ranges that are empty, or not positive under a logarithm.
+
+    >>> keys, hyperparams = sample(jax.random.key(0), 3, learning_rate=LogUniform(1e-4, 1e-1))
+    >>> keys.shape, hyperparams["learning_rate"].shape
+    ((3,), (3,))
+    """
+    _door.typed_key(key)
+    count = _door.positive_int("count", count)
+    design_key, member_key = jax.random.split(key)
+    columns = {}
+    for i, (name, span) in enumerate(ranges.items()):
+        draw = jax.random.fold_in(design_key, i)
+        if isinstance(span, Uniform | LogUniform):
+            low, high = span
+            if not low < high or (isinstance(span, LogUniform) and low <= 0):
+                raise ValueError(
+                    f"{name} must have a range low < high{', low > 0' * isinstance(span, LogUniform)}; got {span}"
+                )
+            u = np.asarray(jax.random.uniform(draw, (count,)), np.float64)
+            columns[name] = low + u * (high - low) if isinstance(span, Uniform) else low * (high / low) ** u
+        else:
+            choices = _list(name, span)
+            columns[name] = [choices[i] for i in np.asarray(jax.random.randint(draw, (count,), 0, len(choices)))]
+    rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
+    return settings(rows, seeds, key=member_key)
+
+
+def _list(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not hasattr(values, "__iter__") or (_door.is_array(values) and values.ndim == 0):
+        raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
+    values = list(values)
+    if not values:
+        raise ValueError(f"{name} must list at least one value; got none")
+    return values
+
+
+def _array(value: Any) -> Array:
+    value = np.asarray(value)
+    return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if np.ndim(value) == 0 else " ".join(f"{v:.4g}" for v in np.ravel(value))

@@ -1,0 +1,34 @@
+"""The devices that a population runs on: on a CPU, one a core."""
+
+import os
+
+import jax
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_all_cores() -> int:
+    """Make each core of the CPU a JAX device, so that a population trains on all of them; return their number.
+
+    Call it first in a script, before anything of JAX runs: JAX fixes its devices when it starts. It changes
+    nothing for a single network, which trains on the first device, nor on an accelerator.
+
+    Raises:
+      RuntimeError: where JAX has started with another number of devices.
+    """
+    wanted = cores()
+    if jax.config.jax_num_cpu_devices != wanted:  # type: ignore[attr-defined]
+        try:
+            jax.config.update("jax_num_cpu_devices", wanted)
+        except RuntimeError as error:
+            got = len(jax.local_devices(backend="cpu"))
+            if got == wanted:  # the user set as many by another way
+                return wanted
+            raise RuntimeError(
+                f"use_all_cores must come before JAX starts, to make {wanted} devices of {wanted} cores; JAX has "
+                f"started with {got}; call jaxmlp.use_all_cores() at the top of the script, before any array is made"
+            ) from error
+    return wanted

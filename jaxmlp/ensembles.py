@@ -1,0 +1,264 @@
+"""Many members, one prediction with honest uncertainty: mixtures, averaged votes, selection, temperature."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door, losses
+from jaxmlp._door import Numeric
+from jaxmlp.data import Statistics, unstandardise
+
+DIVERGED = 2
+
+
+def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
+    """Return the outputs of every member on the same x (batch, in): (members, batch, out).
+
+    Raises:
+      ValueError: as `model.apply`; for states in the place of their params.
+
+    >>> from jaxmlp import MLP
+    >>> params = jax.vmap(MLP((3, 2)).init)(jax.random.split(jax.random.key(0), 4))
+    >>> predict(MLP((3, 2)), params, jnp.ones((5, 3))).shape
+    (4, 5, 2)
+    """
+    if hasattr(params, "opt_state"):
+        raise ValueError("params must be the members' parameters; got states; pass states.params")
+    return _predict(model, params, jnp.asarray(x), numbers)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any]) -> Array:
+    return jax.vmap(lambda p: model.apply(p, x, **numbers))(params)
+
+
+class Mixture(NamedTuple):
+    """An even mixture of Gaussians with independent outputs, one a member (Lakshminarayanan 2017, arXiv 1612.01474)."""
+
+    means: Array  # (members, batch, d)
+    variances: Array  # (members, batch, d)
+
+    @property
+    def mean(self) -> Array:
+        """Mean of the mixture, (batch, d)."""
+        return self.means.mean(0)
+
+    @property
+    def aleatoric(self) -> Array:
+        """Mean of the members' variances, (batch, d): the noise that they see."""
+        return self.variances.mean(0)
+
+    @property
+    def epistemic(self) -> Array:
+        """Variance of the members' means, (batch, d): what they disagree about."""
+        return self.means.var(0)
+
+    @property
+    def variance(self) -> Array:
+        """Variance of the mixture: aleatoric + epistemic."""
+        return self.aleatoric + self.epistemic
+
+    def log_prob(self, y: Numeric) -> Array:
+        """Return log (1 / M) sum_m prod_d N(y_d; mean_md, variance_md), (batch,), for y (batch, d)."""
+        members = _log_normal(self._targets(y)[None], self.means, self.variances).sum(-1)  # (members, batch)
+        return jax.nn.logsumexp(members, axis=0) - np.log(len(self.means)).astype(members.dtype)
+
+    def gaussian_log_prob(self, y: Numeric) -> Array:
+        """Return log N(y; mean, variance), (batch,), of the one Gaussian with the mixture's moments."""
+        return _log_normal(self._targets(y), self.mean, self.variance).sum(-1)
+
+    def cdf(self, y: Numeric) -> Array:
+        """Return P(Y_d <= y_d) for y (batch, d)."""
+        z = (jnp.broadcast_to(self._targets(y), self.means.shape) - self.means) / jnp.sqrt(self.variances)
+        return jax.scipy.stats.norm.cdf(z).mean(0)
+
+    def quantile(self, level: float) -> Array:
+        """Return the value (batch, d) that the mixture stays below with probability `level` in (0, 1).
+
+        By bisection between the lowest and the highest quantile of the members: it lies there.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie in (0, 1); got {level}")
+        members = self.means + jax.scipy.stats.norm.ppf(level).astype(self.means.dtype) * jnp.sqrt(self.variances)
+
+        def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            above = self.cdf(middle) > level
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        low, high = jax.lax.fori_loop(0, 60, halve, (members.min(0), members.max(0)))
+        return 0.5 * (low + high)
+
+    def sample(self, key: Array, count: int) -> Array:
+        """Return draws (count, batch, d); each draw is of one member, the same for all of the batch."""
+        _door.typed_key(key)
+        member_key, noise_key = jax.random.split(key)
+        who = jax.random.randint(member_key, (_door.positive_int("count", count),), 0, len(self.means))
+        noise = jax.random.normal(noise_key, (count, *self.means.shape[1:]), self.means.dtype)
+        return self.means[who] + jnp.sqrt(self.variances[who]) * noise
+
+    def unstandardise(self, by: Statistics) -> "Mixture":
+        """Return the mixture in the targets' own units, for members trained on standardised ones."""
+        scale = jnp.broadcast_to(by.std, self.means.shape)
+        return Mixture(unstandardise(self.means, by), self.variances * jnp.square(scale))
+
+    def _targets(self, y: Numeric) -> Array:
+        _door.floating("y", y)
+        if y.shape != self.means.shape[1:]:
+            raise ValueError(f"y must have shape {self.means.shape[1:]}; got {_door.describe(y)}")
+        return jnp.asarray(y, self.means.dtype)
+
+
+def mixture(outputs: Numeric, *, status: Any = None, min_variance: Any = 1e-6) -> Mixture:
+    """Return the mixture of the members' Gaussians.
+
+    Args:
+      outputs: (members, batch, 2 d), from `predict` with nets trained on `losses.gaussian_nll`.
+      status: history["status"]; members that diverged are left out, and a warning counts them.
+      min_variance: the floor that they were trained with.
+
+    Raises:
+      ValueError: for outputs without a members' axis, or of no member that is left.
+
+    >>> m = mixture(jnp.array([[[0.0, 0.5413]], [[2.0, 0.5413]]]))
+    >>> m.mean, m.aleatoric.round(2), m.epistemic
+    (Array([[1.]], dtype=float32), Array([[1.]], dtype=float32), Array([[1.]], dtype=float32))
+    """
+    return Mixture(*losses.gaussian(_healthy(outputs, status), min_variance=min_variance))
+
+
+class Categorical(NamedTuple):
+    """Averaged class probabilities, one vote a member."""
+
+    probabilities: Array  # (members, batch, classes)
+
+    @property
+    def mean(self) -> Array:
+        """Averaged probabilities, (batch, classes)."""
+        return self.probabilities.mean(0)
+
+    @property
+    def entropy(self) -> Array:
+        """Entropy of the average in nats, (batch,): all uncertainty."""
+        return _entropy(self.mean)
+
+    @property
+    def mutual_information(self) -> Array:
+        """Entropy of the average less the members' mean entropy, (batch,): what the members disagree about."""
+        return self.entropy - _entropy(self.probabilities).mean(0)
+
+    def log_prob(self, y: Numeric) -> Array:
+        """Return the log of the averaged probability of labels y (batch,)."""
+        _door.labels("y", y, self.mean.shape[-1])
+        tiny = jnp.finfo(self.probabilities.dtype).tiny
+        chosen = jnp.take_along_axis(self.mean, jnp.asarray(y)[:, None], axis=-1)[:, 0]
+        return jnp.log(jnp.maximum(chosen, tiny))
+
+
+def categorical(outputs: Numeric, *, status: Any = None) -> Categorical:
+    """Return the averaged probabilities softmax(outputs) of logits (members, batch, classes).
+
+    Args and errors as `mixture`.
+
+    >>> c = categorical(jnp.array([[[10.0, -10.0]], [[-10.0, 10.0]]]))
+    >>> c.mean.round(2), c.mutual_information.round(2)
+    (Array([[0.5, 0.5]], dtype=float32), Array([0.69], dtype=float32))
+    """
+    return Categorical(jax.nn.softmax(losses.wide(_healthy(outputs, status)), axis=-1))
+
+
+def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int) -> np.ndarray:
+    """Choose members with repetition, each time the one whose addition gives the average the lowest score.
+
+    Caruana 2004 (doi 10.1145/1015330.1015432). The ensemble is the average over the
+    chosen members, `predictions[chosen].mean(0)`; the best of all its prefixes is given back.
+
+    Args:
+      predictions: (members, batch, ...) of what the ensemble averages: probabilities, means, densities; on validation
+        data.
+      score: average (batch, ...) -> number, lower is better, as lambda p: -jnp.log(p[rows, labels]).mean().
+      rounds: the most members to choose.
+
+    Returns:
+      The members chosen, a number as often as it was chosen.
+
+    Raises:
+      ValueError: for scores that are not finite for any member.
+
+    >>> greedy(jnp.array([[0.0], [4.0], [9.0]]), lambda p: jnp.abs(p - 2.0).sum(), rounds=4).tolist()
+    [0, 1]
+    """
+    predictions = jnp.asarray(predictions)
+
+    @jax.jit
+    def scores(total: Array, size: Any) -> Array:
+        return jax.lax.map(lambda p: score((total + p) / size), predictions)
+
+    total, chosen, best = jnp.zeros_like(predictions[0]), [], []
+    for i in range(_door.positive_int("rounds", rounds)):
+        found = np.asarray(scores(total, jnp.asarray(i + 1, predictions.dtype)))
+        if not np.isfinite(found).any():
+            raise ValueError("score must be finite for some member; it is for none")
+        chosen.append(int(np.nanargmin(found)))
+        best.append(float(np.nanmin(found)))
+        total = total + predictions[chosen[-1]]
+    return np.array(chosen[: int(np.argmin(best)) + 1])
+
+
+def temperature(logits: Numeric, y: Numeric) -> Array:
+    """Return T > 0 that minimises the mean cross entropy of logits / T against labels y (batch,).
+
+    Guo 2017 (arXiv 1706.04599). The loss is convex in 1 / T: bisection of its derivative between 1/1000 and 1000.
+
+    Raises:
+      ValueError: for logits that are not (batch, classes), or labels outside the classes.
+
+    >>> temperature(jnp.array([[2.0, 0.0]] * 4), jnp.array([0, 0, 0, 1])).round(2)
+    Array(1.82, dtype=float32)
+    """
+    losses.cross_entropy(logits, y)  # for its door
+    logits, y = losses.wide(logits), jnp.asarray(y)
+    slope = jax.grad(lambda beta: losses.cross_entropy(beta * logits, y).mean())
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        rises = slope(jnp.exp(middle)) > 0
+        return jnp.where(rises, low, middle), jnp.where(rises, middle, high)
+
+    limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
+    low, high = jax.lax.fori_loop(0, 50, halve, (-limit, limit))
+    return jnp.exp(-0.5 * (low + high))
+
+
+def _log_normal(y: Array, mean: Array, variance: Array) -> Array:
+    error = jnp.square(jnp.broadcast_to(y, mean.shape) - mean)
+    return -0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
+
+
+def _entropy(p: Array) -> Array:
+    return -jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)
+
+
+def _healthy(outputs: Numeric, status: Any) -> Array:
+    _door.floating("outputs", outputs)
+    if outputs.ndim != 3 or len(outputs) == 0:
+        raise ValueError(
+            f"outputs must have shape (members, batch, out), as population.predict gives; got {_door.describe(outputs)}"
+        )
+    outputs = jnp.asarray(outputs)
+    if status is None:
+        return outputs
+    good = np.flatnonzero(np.asarray(status) != DIVERGED)
+    if np.shape(status) != (len(outputs),) or len(good) == 0:
+        raise ValueError(f"status must be history['status'] of {len(outputs)} members, not all diverged; got {status}")
+    if len(good) < len(outputs):
+        warnings.warn(f"{len(outputs) - len(good)} of {len(outputs)} members diverged and are left out", stacklevel=3)
+    return outputs[good]

@@ -1,0 +1,108 @@
+"""Folds x settings x seeds as one population."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp import data as tables
+from jaxmlp._rounds import train
+from jaxmlp.planning import Plan
+from jaxmlp.recipe import Recipe
+from jaxmlp.training import State
+
+
+class CrossValidation(NamedTuple):
+    """What `cross_validate` found."""
+
+    scores: dict[str, Array]  # "loss" and the recipe's metrics on the held-out fold, (members, folds), or (folds,)
+    states: State  # leading axis members x folds, folds last
+    history: dict[str, Array]
+    splits: list[tables.Split]
+    statistics: list[dict[str, tables.Statistics]]  # of x, and of y where it was standardised, a fold
+
+
+def cross_validate(
+    key: Array,
+    data: Any,
+    recipe: Recipe,
+    hyperparams: Any = None,
+    *,
+    folds: int = 5,
+    stratify: Any = None,
+    seeds: int = 1,
+    standardise: str = "x",
+    plan: Plan | None = None,
+) -> CrossValidation:
+    """Train and score all folds x settings x seeds at once, standardised by each fold's training rows.
+
+    The same as a loop over `data.k_folds(fold_key, N, folds)` with `fit` on the standardised rows, where
+    fold_key, run_key = split(key) and the run of a setting's seed s has the key fold_in(run_key, s) in every fold.
+
+    Args:
+      key: for the folds and the members.
+      data: (x, y), tables of N rows.
+      recipe: as `fit`.
+      hyperparams: numbers of one setting, or {name: (settings,)}.
+      folds: how many.
+      stratify: labels (N,) whose shares each fold keeps; True takes y.
+      seeds: runs of each setting.
+      standardise: "x", "xy" (the scores are then in standard deviations of y), or "" for neither.
+      plan: how to run.
+
+    Returns:
+      scores {name: (settings x seeds, folds)}, seeds last, or (folds,) for one setting and one seed; and all that made
+      them.
+
+    Raises:
+      ValueError: as `fit` and `data.k_folds`.
+    """
+    _door.typed_key(key)
+    _door.one_of("standardise", standardise, ("", "x", "xy"))
+    if not isinstance(data, tuple | list) or len(data) != 2 or not all(_door.is_array(a) and a.ndim for a in data):
+        raise ValueError(f"data must be two tables (x, y); got {type(data).__name__} {_door.length(data)}")
+    x, y = data
+    n = _door.examples("data", x, y, None)
+    seeds = _door.positive_int("seeds", seeds)
+    fold_key, run_key = jax.random.split(key)
+    splits = tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)
+    found, xs, ys = [], [], []
+    for split in splits:
+        one, scaled = {}, {"x": jnp.asarray(x), "y": jnp.asarray(y)}
+        for name in standardise:
+            one[name] = tables.statistics(scaled[name][split.train])
+            scaled[name] = tables.standardise(scaled[name], one[name])
+        found.append(one)
+        xs.append(scaled["x"])
+        ys.append(scaled["y"])
+    # One table of all folds' rows, each standardised its own way: members own rows of it, and none is copied a member.
+    table = jnp.concatenate(xs), jnp.concatenate(ys)
+    own = _padded([np.asarray(split.train) + i * n for i, split in enumerate(splits)])
+    held_out = _padded([np.asarray(split.test) + i * n for i, split in enumerate(splits)])
+
+    stacked = {name: np.ndim(value) > 0 for name, value in (hyperparams or {}).items()}
+    settings_ = max([len(value) for name, value in (hyperparams or {}).items() if stacked[name]], default=1)
+    member = np.arange(settings_ * seeds * folds)
+    setting, seed, fold = np.unravel_index(member, (settings_, seeds, folds))
+    keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]
+    numbers = {
+        name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in (hyperparams or {}).items()
+    }
+    options = {"rows": own[fold], "validation_rows": held_out[fold]}
+    states, history = train(keys, table, recipe, numbers, options, plan, [recipe.epochs])
+    shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
+    scores = {
+        name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(shape)
+        for name, values in history.items()
+        if name.startswith("validation_")
+    }
+    return CrossValidation(scores, states, history, splits, found)
+
+
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    """Stack index rows of unequal length, -1 where there is none."""
+    longest = max(map(len, rows))
+    return np.stack([np.pad(row, (0, longest - len(row)), constant_values=-1) for row in rows])

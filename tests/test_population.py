@@ -1,0 +1,236 @@
+"""A member is what `fit` makes of it alone: whatever its neighbours, its order, the stops and the folds."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jaxmlp
+from jaxmlp import MLP, Recipe, data, losses, metrics, population, training
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(90, 3)).astype("f")
+Y = np.sin(X[:, :1])
+LABELS = (X.sum(1) > 0).astype("i4") + (X[:, 0] > 0.5)
+RECIPE = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=6, batch_size=20)
+CLASSES = Recipe(MLP((3, 8, 3)), losses.cross_entropy, optax.adam, epochs=6, batch_size=20, metrics=(metrics.accuracy,))
+KEYS = jax.random.split(jax.random.key(7), 12)
+RATES = {"learning_rate": jnp.logspace(-3, -1, 12)}
+
+
+def same(a, b, rows=slice(None)):
+    """Whether two populations are equal bit for bit."""
+    pairs = zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True)
+    return all(np.array_equal(np.asarray(p)[rows], np.asarray(q)) for p, q in pairs)
+
+
+def close(state, other):
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_member_is_its_solo_run_after_a_hundred_steps():
+    recipe = Recipe(MLP((3, 8, 1), "tanh"), losses.squared_error, optax.adam, epochs=20, batch_size=18)
+    states, history = population.fit(KEYS, (X, Y), recipe, RATES, validation=(X, Y))
+    assert history["loss"].shape == (12, 20) and states.step.tolist() == [100] * 12
+    for i in (0, 5, 11):
+        alone, record = jaxmlp.fit(
+            KEYS[i], (X, Y), recipe, {"learning_rate": RATES["learning_rate"][i]}, validation=(X, Y)
+        )
+        close(population.member(states, i), alone)
+        np.testing.assert_allclose(history["validation_loss"][i], record["validation_loss"], rtol=1e-5)
+        assert (jax.random.key_data(states.key[i]) == jax.random.key_data(alone.key)).all()
+
+
+def test_width_one_is_the_solo_run_bit_for_bit():
+    plan = population.plan(KEYS, (X, Y), RECIPE, RATES, width=1)
+    states, _ = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=plan)
+    alone, _ = jaxmlp.fit(KEYS[4], (X, Y), RECIPE, {"learning_rate": RATES["learning_rate"][4]})
+    assert same(population.take(states, [4]), jax.tree.map(lambda a: a[None], alone))
+
+
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=12))
+def test_bits_depend_on_neither_number_nor_order_nor_neighbours(members):
+    """One trace serves all sizes that fill as many blocks, so this also says that shapes stay few."""
+    every, _ = population.fit(KEYS, (X, Y), RECIPE, RATES)
+    who = np.array(members)
+    some, _ = population.fit(KEYS[who], (X, Y), RECIPE, {"learning_rate": RATES["learning_rate"][who]})
+    assert same(every, some, who)
+
+
+def test_a_sweep_compiles_once_and_three_widths_three_times():
+    before = training.trace_count()
+    keys, hyperparams = population.grid(seeds=4, learning_rate=np.logspace(-4, -1, 50), weight_decay=[0.0, 1e-3, 1e-2])
+    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adamw, epochs=1, batch_size=45)
+    _, history = population.fit(keys, (X, Y), recipe, hyperparams)
+    assert history["loss"].shape == (600, 1) and training.trace_count() == before + 1
+    recipes = [Recipe(MLP((3, w, 1)), losses.squared_error, optax.adam, epochs=1, batch_size=45) for w in (4, 5, 6)]
+    population.fit(KEYS, (X, Y), recipes * 4, RATES)
+    assert training.trace_count() == before + 4
+
+
+def test_recipes_of_many_shapes_come_back_in_the_callers_order():
+    wide = Recipe(MLP((3, 6, 6, 1), "tanh"), losses.squared_error, optax.adam, epochs=3, batch_size=20)
+    recipes = [RECIPE, wide, RECIPE, wide]
+    states, history = population.fit(KEYS[:4], (X, Y), recipes, {"learning_rate": RATES["learning_rate"][:4]})
+    assert history["loss"].shape == (4, 6) and np.isnan(history["loss"][1, 3:]).all()
+    for i, recipe in enumerate(recipes):
+        alone, record = jaxmlp.fit(KEYS[i], (X, Y), recipe, {"learning_rate": RATES["learning_rate"][i]})
+        close(population.member(states, i), alone)
+        np.testing.assert_allclose(history["loss"][i, : recipe.epochs], record["loss"], rtol=1e-4)
+    assert population.best(states, history)[1] == int(population.ranking(history)[0])
+    assert len(population.take(states, [3, 1])) == 2
+
+
+def test_a_diverged_member_is_frozen_marked_and_changes_no_bit_of_the_others():
+    good, _ = population.fit(KEYS, (X, Y), RECIPE, RATES)
+    rates = RATES["learning_rate"].at[3].set(1e38)
+    states, history = population.fit(KEYS, (X, Y), RECIPE, {"learning_rate": rates})
+    others = np.arange(12) != 3
+    assert history["status"].tolist() == [0, 0, 0, 2] + [0] * 8
+    assert same(good, population.take(states, np.flatnonzero(others)), others)
+    ran = int(history["epochs"][3])
+    assert ran < 6 and np.isfinite(history["loss"][3, :ran]).all() and np.isnan(history["loss"][3, ran:]).all()
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(population.member(states, 3).params))
+    with pytest.warns(UserWarning, match="1 of 12 members diverged and are left out"):
+        assert 3 not in population.ranking(history)
+
+
+def test_early_stopping_keeps_the_best_weights_and_compiles_once():
+    recipe = Recipe(MLP((3, 16, 1)), losses.squared_error, optax.adam, epochs=40, batch_size=20)
+    rates = {"learning_rate": jnp.logspace(-3, 0, 12)}
+    before, seen = training.trace_count(), []
+    states, history = population.fit(
+        KEYS,
+        (X[:60], Y[:60]),
+        recipe,
+        rates,
+        validation=(X[60:], Y[60:]),
+        patience=3,
+        callback=lambda e, s: seen.append(e),
+    )
+    assert training.trace_count() == before + 1 and seen == sorted(set(seen)) and len(seen) > 5
+    losses_, ran, best = (np.asarray(history[name]) for name in ("validation_loss", "epochs", "best_epoch"))
+    assert {0, 1} >= set(history["status"].tolist()) and 1 in history["status"]
+    for i in range(12):
+        seen_losses = losses_[i, : ran[i]]
+        assert best[i] == seen_losses.argmin() and np.isnan(losses_[i, ran[i] :]).all()
+        if history["status"][i] == 1:
+            assert ran[i] - 1 - best[i] == 3
+        found = jaxmlp.evaluate(population.member(states, i).params, (X[60:], Y[60:]), recipe, {"learning_rate": 0.0})
+        np.testing.assert_allclose(found["loss"], seen_losses.min(), rtol=1e-5)
+    # What it did until its stop is what it would have done without one.
+    _, through = population.fit(KEYS, (X[:60], Y[:60]), recipe, rates, validation=(X[60:], Y[60:]))
+    there = ~np.isnan(losses_)
+    np.testing.assert_allclose(losses_[there], np.asarray(through["validation_loss"])[there], rtol=1e-5)
+
+
+def test_halving_keeps_the_best_and_the_survivor_is_its_solo_run():
+    recipe = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=9, batch_size=20)
+    before = training.trace_count()
+    states, history = population.halving(KEYS, (X, Y), recipe, RATES, validation=(X, Y), factor=3, first=1)
+    assert sorted(history["epochs"].tolist()) == [1] * 8 + [3] * 2 + [9] * 2
+    assert training.trace_count() == before + 1
+    first = np.asarray(history["validation_loss"][:, 0])
+    assert set(np.argsort(first)[:4]) == set(np.flatnonzero(history["epochs"] > 1))
+    i = int(np.flatnonzero(history["status"] == 0)[0])
+    alone, _ = jaxmlp.fit(KEYS[i], (X, Y), recipe, {"learning_rate": RATES["learning_rate"][i]})
+    close(population.member(states, i), alone)
+
+
+def test_rows_are_fit_on_those_rows_also_where_they_are_fewer():
+    rows = np.full((4, 60), -1)
+    for i, n in enumerate((60, 59, 41, 20)):
+        rows[i, :n] = np.random.default_rng(i).choice(90, n, replace=i % 2 == 1)
+    rates = {"learning_rate": RATES["learning_rate"][:4]}
+    for recipe in (RECIPE, Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=6)):
+        states, history = population.fit(KEYS[:4], (X, Y), recipe, rates, rows=rows, validation_rows=rows[::-1])
+        for i in range(4):
+            mine, other = rows[i][rows[i] >= 0], rows[3 - i][rows[3 - i] >= 0]
+            alone, record = jaxmlp.fit(
+                KEYS[i],
+                (X[mine], Y[mine]),
+                recipe,
+                {"learning_rate": rates["learning_rate"][i]},
+                validation=(X[other], Y[other]),
+            )
+            close(population.member(states, i), alone)
+            assert states.step[i] == alone.step
+            np.testing.assert_allclose(history["validation_loss"][i], record["validation_loss"], rtol=1e-4)
+
+
+def test_weights_and_data_of_each_member_are_those_of_fit():
+    weights = RNG.uniform(0, 2, (3, 90)).astype("f")
+    rates = {"learning_rate": RATES["learning_rate"][:3], "eps": 1e-8}
+    weighted, _ = population.fit(KEYS[:3], (X, Y), RECIPE, rates, weights=weights)
+    tables = np.stack([X, X + 1, 2 * X]), np.stack([Y, Y, -Y])
+    own, _ = population.fit(KEYS[:3], tables, RECIPE, rates, validation=tables)
+    for i in range(3):
+        numbers = {"learning_rate": rates["learning_rate"][i]}
+        close(population.member(weighted, i), jaxmlp.fit(KEYS[i], (X, Y, weights[i]), RECIPE, numbers)[0])
+        close(population.member(own, i), jaxmlp.fit(KEYS[i], (tables[0][i], tables[1][i]), RECIPE, numbers)[0])
+
+
+def test_cross_validation_is_a_loop_over_the_folds():
+    key = jax.random.key(3)
+    found = population.cross_validate(
+        key, (X, LABELS), CLASSES, {"learning_rate": jnp.array([1e-3, 1e-2])}, folds=4, stratify=LABELS, seeds=2
+    )
+    assert {name: a.shape for name, a in found.scores.items()} == {"loss": (4, 4), "accuracy": (4, 4)}
+    fold_key, run_key = jax.random.split(key)
+    for f, split in enumerate(data.k_folds(fold_key, 90, 4, stratify=LABELS)):
+        by = data.statistics(X[split.train])
+        train = data.standardise(X[split.train], by), LABELS[split.train]
+        test = data.standardise(X[split.test], by), LABELS[split.test]
+        _, record = jaxmlp.fit(jax.random.fold_in(run_key, 1), train, CLASSES, {"learning_rate": 1e-2}, validation=test)
+        np.testing.assert_allclose(found.scores["loss"][3, f], record["validation_loss"][-1], rtol=1e-4)
+        np.testing.assert_allclose(found.scores["accuracy"][3, f], record["validation_accuracy"][-1], rtol=1e-5)
+    single = population.cross_validate(key, (X, Y), RECIPE, {"learning_rate": 1e-2}, folds=3, standardise="xy")
+    assert single.scores["loss"].shape == (3,) and set(single.statistics[0]) == {"x", "y"}
+
+
+def test_a_budget_gives_waves_with_the_same_bits():
+    every, record = population.fit(KEYS, (X, Y), RECIPE, RATES)
+    whole = population.plan(KEYS, (X, Y), RECIPE, RATES, width=2)
+    tight = None
+    for memory in range(8_000, 400_000, 2_000):  # the smallest budget that will do
+        try:
+            tight = population.plan(KEYS, (X, Y), RECIPE, RATES, width=2, memory=memory)
+            break
+        except ValueError:
+            continue
+    assert tight.wave < whole.wave == 12 and "waves" in str(tight) and "waves" not in str(whole)
+    one, _ = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=whole)
+    many, history = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=tight)
+    assert isinstance(many.params[0].w, np.ndarray) and same(one, many)
+    np.testing.assert_allclose(history["loss"], record["loss"], rtol=1e-5)
+
+
+def test_the_plan_says_what_and_why():
+    text = str(population.plan(KEYS, (X, Y), RECIPE, RATES))
+    assert "12 members on 2 CPU devices, 16 at a time" in text and "stay in the cache" in text
+    big = Recipe(MLP((784, 512, 10)), losses.cross_entropy, optax.adam, epochs=1, batch_size=128)
+    text = str(population.plan(4, (np.zeros((128, 784), "f"), np.zeros(128, "i4")), big, {"learning_rate": 0.1}))
+    assert "one after the other" in text and "one member fills a core" in text
+
+
+def test_all_cores_become_devices_unless_jax_has_started():
+    program = (
+        "import jaxmlp; from jaxmlp import devices; devices.cores = lambda: 3; {}"
+        "n = jaxmlp.use_all_cores(); import jax; print(n, len(jax.devices())); jaxmlp.use_all_cores()"
+    )
+    run = subprocess.run([sys.executable, "-c", program.format("")], capture_output=True, text=True)
+    assert run.stdout.split() == ["3", "3"], run.stderr
+    late = program.format("import jax; jax.devices(); ")
+    run = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True)
+    assert run.returncode == 1 and "at the top of the script" in run.stderr
+    one = "import jaxmlp; from jaxmlp import devices, planning; planning.cores = lambda: 2; r = []; "
+    one += "planning._devices(None, 5, r); print(r)"
+    run = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True)
+    assert "jaxmlp.use_all_cores(), called first" in run.stdout

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-NAMES = ("small",)
+NAMES = ("small", "population")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,4 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    import jaxmlp
+
+    jaxmlp.use_all_cores()  # before JAX starts
     sys.exit(main())

@@ -22,7 +22,9 @@ class Row(NamedTuple):
     high: float
 
 
-def in_turn(benchmark: str, contenders: dict[str, Callable[[], Any]], *, steps: int, repeats: int) -> list[Row]:
+def in_turn(
+    benchmark: str, contenders: dict[str, Callable[[], Any]], steps: int | dict[str, int], *, repeats: int
+) -> list[Row]:
     """Return microseconds a step of each contender, which runs `steps` of them a call; the first one is the measure."""
     for run in contenders.values():
         jax.block_until_ready(run())  # compiles
@@ -31,7 +33,7 @@ def in_turn(benchmark: str, contenders: dict[str, Callable[[], Any]], *, steps: 
         for name, run in contenders.items():
             start = time.perf_counter()
             jax.block_until_ready(run())
-            times[name].append((time.perf_counter() - start) / steps * 1e6)
+            times[name].append((time.perf_counter() - start) / (steps if isinstance(steps, int) else steps[name]) * 1e6)
     medians = {name: statistics.median(values) for name, values in times.items()}
     measure = next(iter(medians.values()))
     return [

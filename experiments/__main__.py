@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-NAMES = "line linear_map collapse activations classification regression probabilistic approximation".split()
+NAMES = (
+    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci"
+).split()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,14 +31,18 @@ def main(argv: list[str] | None = None) -> int:
         """Run the experiments; each holds a claim of the notes to what is measured.
 
         Args:
-            names: which ones; all where none is named.
-            data: folder of IDX files, plain or gzipped, for `classification` (MNIST, Fashion-MNIST).
+            names: which ones; all where none is named. `uci` takes the names of its sets after it.
+            data: for `classification` a folder of IDX files, plain or gzipped (MNIST, Fashion-MNIST); for `uci` a
+                folder of regression sets.
             figures: folder for the figures.
             thorough: train as long as ten minutes for the best accuracy, with --data.
         """
         return names, data, figures, thorough
 
     names, data, figures, thorough = tyro.cli(options, args=argv, prog="python -m experiments")
+    sets: tuple[str, ...] = ()
+    if names[:1] == ("uci",):
+        names, sets = names[:1], names[1:]
     for name in names:
         try:
             _door.one_of("an experiment", name, NAMES)
@@ -51,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         with report.experiment(name, question):
             if name == "classification":
                 module.run(report, data=data, thorough=thorough)
+            elif name == "uci":
+                module.run(report, data=data if names else None, names=sets)
             else:
                 module.run(report)
     report.console.print(report.table())
@@ -58,4 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    import jaxmlp
+
+    jaxmlp.use_all_cores()  # before JAX starts
     sys.exit(main())

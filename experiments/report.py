@@ -1,7 +1,7 @@
 """What an experiment says and shows: claims, progress, figures, and the table at the end."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Report:
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     _name: str = ""
     _status: Status | None = None
+    _stage: str = ""
 
     @contextmanager
     def experiment(self, name: str, question: str) -> Iterator[None]:
@@ -69,10 +70,28 @@ class Report:
 
     def stage(self, text: str) -> None:
         """Say what is being computed now."""
+        self._stage = text
         if self._status is not None:
             self._status.update(f"[bold]{self._name}[/]  {text}")
         elif not self.console.is_terminal:
             self.console.print(f"   {text}", highlight=False, soft_wrap=True)
+
+    def progress(self, epochs: int) -> Callable[[int, object], None] | None:
+        """Return a callback that shows how far a population is; None, which costs nothing, in a pipe."""
+        if self._status is None:
+            return None
+        status, text = self._status, self._stage
+
+        def show(done: int, going: object) -> None:
+            bar = "━" * round(20 * done / epochs)
+            status.update(f"[bold]{self._name}[/]  {text} [green]{bar:<20}[/] epoch {done} of {epochs}")
+
+        return show
+
+    def say(self, text: str) -> None:
+        """Print a finding that is no claim, such as a time, which is the machine's."""
+        for line in text.splitlines():
+            self.console.print(f"   {line}", highlight=False)
 
     def claim(self, claim: str, *, expected: str, measured: str, holds: object) -> None:
         """Record what was claimed and what came out."""

@@ -198,15 +198,39 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Any = 1e-6
     >>> gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]])).round(3)
     Array([0.919], dtype=float32)
     """
+    mean, variance = _gaussian_for(outputs, targets, min_variance)
+    return _sum(_nll(mean, variance, targets))
+
+
+def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, min_variance: Any = 1e-6) -> Array:
+    """Return sum_d of stop_gradient(variance_d^beta) [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
+
+    The likelihood alone lets a network call hard examples noise and learn them no more; the weight gives them back
+    (Seitzer 2022, arXiv 2203.09168): beta 0 is `gaussian_nll`, 1 fits the mean as the squared error does. To train on;
+    score with `gaussian_nll`. Arguments and errors as there.
+
+    >>> beta_gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]]), beta=0.0).round(3)
+    Array([0.919], dtype=float32)
+    """
+    mean, variance = _gaussian_for(outputs, targets, min_variance)
+    weight = jax.lax.stop_gradient(variance ** jnp.asarray(beta, variance.dtype))
+    return _sum(weight * _nll(mean, variance, targets))
+
+
+def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Any) -> tuple[Array, Array]:
+    """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
     _door.floating("targets", targets)
     if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
         raise ValueError(
             f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "
             f"{_door.describe(outputs)} and {_door.describe(targets)}"
         )
-    mean, variance = gaussian(outputs, min_variance=min_variance)
+    return gaussian(outputs, min_variance=min_variance)
+
+
+def _nll(mean: Array, variance: Array, targets: Numeric) -> Array:
     error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
-    return _sum(0.5 * (jnp.log(2 * np.pi * variance) + error / variance))
+    return 0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
 
 
 def _alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:

@@ -47,3 +47,22 @@ class CosineAdamW:
             weight_decay=weight_decay,
             mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
         )
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ClippedCosineAdamW(CosineAdamW):
+    """`CosineAdamW` on gradients whose global norm is clipped (Pascanu 2013, arXiv 1211.5063).
+
+    The Gaussian likelihood needs it at large rates: an error at a small variance has a gradient without bound.
+
+    >>> ClippedCosineAdamW(steps=1000)
+    ClippedCosineAdamW(steps=1000, warmup=0.05)
+    """
+
+    def __call__(
+        self, learning_rate: Any, weight_decay: Any = 0.0, clip_norm: Any = 1.0
+    ) -> optax.GradientTransformation:
+        """Return the transformation; all numbers may be traced."""
+        cosine = super().__call__(learning_rate, weight_decay)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), cosine)

@@ -21,6 +21,8 @@ from jaxmlp.designs import Uniform as Uniform
 from jaxmlp.designs import grid as grid
 from jaxmlp.designs import sample as sample
 from jaxmlp.designs import settings as settings
+from jaxmlp.ensembles import Categorical as Categorical
+from jaxmlp.ensembles import Mixture as Mixture
 from jaxmlp.ensembles import categorical as categorical
 from jaxmlp.ensembles import greedy as greedy
 from jaxmlp.ensembles import mixture as mixture

@@ -17,6 +17,7 @@ from jax import Array
 from jaxmlp import _door, _numbers
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import average
+from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Recipe as Recipe
 

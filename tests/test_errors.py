@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Layer, Recipe, _door, data, linear, losses, metrics
+from jaxmlp import MLP, Layer, Recipe, _door, data, linear, losses, metrics, population
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -33,6 +33,15 @@ def with_value(array, value):
 
 def fit(x=X, y=Y, recipe=RECIPE, hyperparams=RATE, key=KEY, **options):
     return jaxmlp.fit(key, (x, y), recipe, hyperparams, **options)
+
+
+KEYS = jax.random.split(KEY, 2)
+STATES, HISTORY = population.fit(KEYS, (X, Y), RECIPE, RATE)
+WAVES = dataclasses.replace(population.plan(2, (X, Y), RECIPE, RATE), wave=1)
+
+
+def fits(hyperparams=RATE, recipe=RECIPE, *, keys=KEYS, **options):
+    return population.fit(keys, (X, Y), recipe, hyperparams, **options)
 
 
 BAD = {
@@ -293,6 +302,144 @@ BAD = {
     ),
     "no steps": (lambda: CosineAdamW(steps=0), "steps must be a positive int; got 0"),
     "all warm-up": (lambda: CosineAdamW(steps=5, warmup=1.0), "warmup must lie in [0, 1); got 1.0"),
+    # Populations.
+    "one key for many": (
+        lambda: fits(keys=KEY),
+        "keys must be typed keys of shape (members,); got key<fry> of shape ()",
+    ),
+    "no members": (lambda: fits(keys=KEYS[:0]), "keys must name at least one member"),
+    "rates for other members": (
+        lambda: fits({"learning_rate": np.ones(3, "f")}),
+        "hyperparams['learning_rate'] must have one entry for each of 2 keys, or be one number for all; got float32 of "
+        "shape (3,)",
+    ),
+    "text for rates": (lambda: fits({"learning_rate": "fast"}), "hyperparams['learning_rate'] must hold numbers"),
+    "numbers no dict": (lambda: fits(0.1), "hyperparams must be a dict of (members,) numbers; got float 0.1"),
+    "misspelt number of members": (lambda: fits({"learning_rat": 0.1}), "did you mean 'learning_rate'?"),
+    "a member's dropout rate": (
+        lambda: fits(RATE | {"dropout_rate": np.array([0.1, 1.5])}, DROPOUT),
+        "dropout_rate must lie in [0, 1); got 1.5",
+    ),
+    "NaN in a member's table": (
+        lambda: population.fit(KEYS, (np.stack([X, with_value(X, np.nan)]), np.stack([Y, Y])), RECIPE, RATE),
+        "x must be finite; got 1 bad of 60 values",
+    ),
+    "label of a member": (
+        lambda: population.fit(KEYS, (np.stack([X, X]), np.stack([LABELS, LABELS + 9])), CLASSES, RATE),
+        "labels must be integers in 0 ... 3",
+    ),
+    "weights' shape": (
+        lambda: fits(weights=np.ones(10, "f")),
+        "weights must have shape (2, 10), a member and an example; got float32 of shape (10,)",
+    ),
+    "weights of nobody": (
+        lambda: fits(weights=np.stack([np.ones(10, "f"), np.zeros(10, "f")])),
+        "weights must not be zero for every example; they are for member 1",
+    ),
+    "negative weights": (lambda: fits(weights=np.full((2, 10), -1.0, "f")), "weights must lie in [0, inf]; got -1.0"),
+    "float rows": (lambda: fits(rows=np.ones((2, 5))), "rows must be integers of shape (2, n), a member's rows each"),
+    "row outside": (lambda: fits(rows=np.full((2, 5), 10)), "rows must be in 0 ... 9, with -1 only at the end"),
+    "padding first": (lambda: fits(rows=np.array([[-1, 0], [0, 1]])), "with -1 only at the end for none"),
+    "no rows": (
+        lambda: fits(rows=np.array([[0, 1], [-1, -1]])),
+        "rows must hold a row for every member; got none for member 1",
+    ),
+    "batch above the rows": (
+        lambda: fits(rows=np.array([[0, 1], [2, 3]])),
+        "batch_size must be at most the 2 examples of a member; got 5",
+    ),
+    "patience without validation": (lambda: fits(patience=3), "patience must have validation data to watch"),
+    "zero patience": (lambda: fits(patience=0), "patience must be a positive int; got 0"),
+    "improvement without patience": (lambda: fits(min_improvement=0.1), "min_improvement=0.1 needs patience"),
+    "plan of others": (
+        lambda: fits(plan=population.plan(5, (X, Y), RECIPE, RATE)),
+        "plan must be made for as many members as there are keys, 2; got 5",
+    ),
+    "recipes for others": (
+        lambda: fits(recipe=[RECIPE] * 3),
+        "recipe must be a Recipe or a list of one for each of 2 members; got 3; for every recipe with every key: ",
+    ),
+    "plan for many shapes": (
+        lambda: fits(recipe=[RECIPE] * 2, plan=population.plan(2, (X, Y), RECIPE, RATE)),
+        "plan must be None for a list of recipes",
+    ),
+    "halving by one": (
+        lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, factor=1),
+        "factor must be above 1; got 1",
+    ),
+    "halving by nothing": (
+        lambda: population.halving(KEYS, (X, Y), dataclasses.replace(RECIPE, epochs=3), RATE),
+        "by must be one of loss; got 'validation_loss'",
+    ),
+    "halving with patience": (
+        lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, patience=3),
+        "an option of halving must be one of validation, weights, rows, validation_rows; got 'patience'",
+    ),
+    "halving in waves": (
+        lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, plan=WAVES),
+        "halving must hold all 2 members at once; the plan's memory holds 1",
+    ),
+    "too little memory": (
+        lambda: population.plan(2, (X, Y), RECIPE, RATE, memory=1000),
+        "memory must hold the data, one block of members and all results: ",
+    ),
+    "more devices than there are": (
+        lambda: population.plan(2, (X, Y), RECIPE, RATE, devices=99),
+        "devices must be at most the 2 local ones; got 99; on a CPU jaxmlp.use_all_cores()",
+    ),
+    "no devices": (
+        lambda: population.plan(2, (X, Y), RECIPE, RATE, devices=[]),
+        "devices must name at least one device",
+    ),
+    "zero width": (lambda: population.plan(2, (X, Y), RECIPE, RATE, width=0), "width must be a positive int; got 0"),
+    "a member outside": (lambda: population.member(STATES, 3), "i must be a member, 0 ... 1; got 3"),
+    "ranking by nothing": (
+        lambda: population.ranking(HISTORY, by="los"),
+        "by must be one of loss; got 'los' (did you mean 'loss'?)",
+    ),
+    "nobody to rank": (
+        lambda: population.ranking(HISTORY | {"status": np.array([2, 2])}),
+        "all 2 members diverged; try smaller learning rates",
+    ),
+    "folds of one array": (
+        lambda: population.cross_validate(KEY, X, RECIPE),
+        "data must be two tables (x, y); got ndarray",
+    ),
+    "standardise what": (
+        lambda: population.cross_validate(KEY, (X, Y), RECIPE, standardise="y"),
+        "standardise must be one of , x, xy; got 'y'",
+    ),
+    "grid of a number": (lambda: population.grid(rate=0.1), "rate must list its values; got 0.1; one value is [0.1]"),
+    "grid of nothing": (lambda: population.grid(rate=[]), "rate must list at least one value; got none"),
+    "no settings": (lambda: population.settings([]), "settings must hold at least one dict of numbers; got none"),
+    "uneven settings": (
+        lambda: population.settings([{"a": 1.0}, {"b": 1.0}]),
+        "settings must be dicts of the same names; got {'a': 1.0} and, at 1, {'b': 1.0}",
+    ),
+    "logarithm of nothing": (
+        lambda: population.sample(KEY, 3, rate=population.LogUniform(0.0, 1.0)),
+        "rate must have a range low < high, low > 0; got LogUniform(low=0.0, high=1.0)",
+    ),
+    "states for params": (
+        lambda: population.predict(MLP31, STATES, X),
+        "params must be the members' parameters; got states; pass states.params",
+    ),
+    "outputs of one": (
+        lambda: population.mixture(np.ones((5, 2), "f")),
+        "outputs must have shape (members, batch, out), as population.predict gives; got float32 of shape (5, 2)",
+    ),
+    "status of others": (
+        lambda: population.categorical(np.ones((2, 5, 2), "f"), status=np.zeros(3)),
+        "status must be history['status'] of 2 members, not all diverged",
+    ),
+    "targets of a mixture": (
+        lambda: population.mixture(np.ones((2, 5, 2), "f")).log_prob(Y[:3]),
+        "y must have shape (5, 1); got float32 of shape (3, 1)",
+    ),
+    "level of a mixture": (
+        lambda: population.mixture(np.ones((2, 5, 2), "f")).quantile(1.0),
+        "level must lie in (0, 1); got 1.0",
+    ),
 }
 
 

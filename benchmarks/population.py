@@ -1,0 +1,96 @@
+"""How many networks a second, beside training them any other way?
+
+    python -m benchmarks population
+
+64-64-10 on scikit-learn's digits, batch 64, and 8-50-1 on a made-up table, batch 32, Adam, a seed and a learning rate
+each: `population.fit` on all cores, our own `fit` in a loop, scikit-learn's MLP and PyTorch on a process a core, and
+`torch.func`, which trains all as one stack. A step is one network's on one batch; times are for each such step. Then
+`population.fit` for 1 to 4,096 members, with what the process held at its most. Peers that are not installed are
+left out.
+"""
+
+import resource
+import sys
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import jaxmlp
+from benchmarks import peers
+from benchmarks.timing import Row, in_turn
+from jaxmlp import MLP, Recipe, losses, population
+from jaxmlp.data import steps_per_epoch
+
+MEMBERS = 256
+
+
+def run(*, quick: bool = False) -> list[Row]:
+    """Time the contenders on both nets, and the members' curve."""
+    digits, labels = load_digits(return_X_y=True)
+    x = np.random.default_rng(0).normal(size=(1000, 8)).astype("f")
+    tasks = {
+        "64-64-10": ((64, 64, 10), ((digits / 16).astype("f"), labels.astype("i4")), losses.cross_entropy, 64),
+        "8-50-1": ((8, 50, 1), (x, np.sin(x[:, :1])), losses.squared_error, 32),
+    }
+    rows = []
+    for name, (sizes, data, loss, batch) in tasks.items():
+        members, epochs = (4, 1) if quick else (MEMBERS, 10)
+        rows += in_turn(
+            f"population {name}", *contenders(sizes, data, loss, batch, members, epochs), repeats=2 if quick else 5
+        )
+    for name, (sizes, data, loss, batch) in tasks.items():
+        rows += curve(name, sizes, data, loss, batch, (1, 4) if quick else (1, 4, 16, 64, 256, 1024, 4096))
+    return rows
+
+
+def contenders(sizes: Any, data: Any, loss: Any, batch: int, members: int, epochs: int) -> tuple[dict, dict]:
+    """Return what each contender runs, and how many network-steps that is: the slow ones train fewer, as long."""
+    per_epoch = steps_per_epoch(len(data[0]), batch)
+    recipe = Recipe(MLP(sizes), loss, optax.adam, epochs=epochs, batch_size=batch)
+    keys = jax.random.split(jax.random.key(0), members)
+    rates = np.logspace(-4, -2, members).astype("f")
+    few = max(2, members // 16)
+
+    def looped() -> Any:
+        return [jaxmlp.fit(keys[i], data, recipe, {"learning_rate": rates[i]}) for i in range(few)]
+
+    runs: dict[str, Any] = {
+        "population.fit": (partial(population.fit, keys, data, recipe, {"learning_rate": jnp.asarray(rates)}), members),
+        "jaxmlp.fit in a loop": (looped, few),
+    }
+    some = rates[:: len(rates) // few][:few]
+    runs["scikit-learn, processes"] = (partial(peers.sklearn, sizes, data, batch, epochs, some), few)
+    if peers.has_torch():
+        stack = max(2, members // 4)
+        runs["torch.func"] = (
+            partial(peers.torch_func, sizes, data, batch, max(1, epochs // 5), rates[:stack]),
+            stack / 5 if epochs >= 5 else stack,
+        )
+        runs["PyTorch, processes"] = (partial(peers.torch_processes, sizes, data, batch, epochs, some), few)
+    return {name: call for name, (call, _) in runs.items()}, {
+        name: int(round(count * epochs * per_epoch)) for name, (_, count) in runs.items()
+    }
+
+
+def curve(name: str, sizes: Any, data: Any, loss: Any, batch: int, members: tuple[int, ...]) -> list[Row]:
+    """Return network-steps a second against the number of members, and the most memory that the process held."""
+    rows: list[Row] = []
+    for count in members:
+        epochs = 10 if count < 1024 else 3
+        recipe = Recipe(MLP(sizes), loss, optax.adam, epochs=epochs, batch_size=batch)
+        keys = jax.random.split(jax.random.key(0), count)
+        fit = partial(population.fit, keys, data, recipe, {"learning_rate": jnp.full(count, 1e-3)})
+        steps = count * epochs * steps_per_epoch(len(data[0]), batch)
+        (found,) = in_turn(f"members {name}", {f"{count:,}": fit}, steps=steps, repeats=3)
+        rates = [1e6 / value for value in (found.value, found.high, found.low)]
+        first = rows[0].value if rows else rates[0]
+        rows.append(
+            Row(found.benchmark, found.contender, rates[0], "net-steps/s", rates[0] / first, rates[1], rates[2])
+        )
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+    return [*rows, Row(f"members {name}", "most memory, all", held, "MiB", 1.0, held, held)]

@@ -1,0 +1,45 @@
+"""Grids and random designs: the order they promise, the ranges they keep, the table they print."""
+
+import jax
+import numpy as np
+
+from jaxmlp import population
+from jaxmlp.population import LogUniform, Uniform
+
+
+def test_a_grid_is_row_major_with_the_seeds_last():
+    keys, found = population.grid(seeds=3, a=[1.0, 2.0], b=[5.0, 6.0, 7.0, 8.0])
+    assert keys.shape == (24,) and list(found) == ["a", "b"]
+    a, b = (np.asarray(found[name]).reshape(2, 4, 3) for name in "ab")
+    assert (a == np.array([1.0, 2.0])[:, None, None]).all() and (b == np.arange(5.0, 9.0)[None, :, None]).all()
+    data = np.asarray(jax.random.key_data(keys)).reshape(2, 4, 3, -1)
+    for seed in range(3):
+        assert (data[:, :, seed] == np.asarray(jax.random.key_data(jax.random.key(seed)))).all()
+    other, _ = population.grid(seeds=2, key=jax.random.key(9), a=[1.0])
+    assert (jax.random.key_data(other[1]) == jax.random.key_data(jax.random.fold_in(jax.random.key(9), 1))).all()
+
+
+def test_vectors_are_values_too():
+    _, found = population.grid(level=[[0.1, 0.9], [0.25, 0.75]])
+    assert found["level"].shape == (2, 2) and "0.25 0.75" in str(found)
+
+
+def test_random_designs_keep_their_ranges_and_their_laws():
+    keys, found = population.sample(
+        jax.random.key(1), 500, seeds=2, a=Uniform(-1, 3), b=LogUniform(1e-4, 1.0), c=[1.0, 2.0, 4.0]
+    )
+    assert keys.shape == (1000,) and all(value.shape == (1000,) for value in found.values())
+    a, b, c = (np.asarray(found[name])[::2] for name in "abc")
+    assert -1 <= a.min() and a.max() < 3 and 1e-4 <= b.min() and b.max() < 1
+    assert abs(a.mean() - 1) < 0.2 and abs(np.log10(b).mean() + 2) < 0.2
+    assert set(c) == {1.0, 2.0, 4.0} and (np.asarray(found["a"])[1::2] == a).all()
+
+
+def test_settings_are_a_pytree_that_prints_as_a_table():
+    _, found = population.grid(seeds=20, rate=[1e-3, 1e-2], decay=[0.0])
+    lines = str(found).splitlines()
+    assert lines[0].split() == ["member", "rate", "decay"] and len(lines) == 17 and "..." in lines[11]
+    twice = jax.tree.map(lambda a: 2 * a, found)
+    assert type(twice) is type(found) and twice["rate"][0] == 2e-3
+    assert jax.vmap(lambda s: s["rate"] + s["decay"])(found).shape == (40,)
+    assert str(population.Settings()) == "no hyperparams"

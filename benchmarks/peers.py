@@ -35,7 +35,7 @@ def _one_sklearn(sizes: Any, data: Any, batch: int, epochs: int, rate: float, se
 
     x, y = data
     kind = MLPClassifier if sizes[-1] > 1 else MLPRegressor
-    net = kind(
+    options: dict[str, Any] = dict(
         hidden_layer_sizes=sizes[1:-1],
         batch_size=batch,
         learning_rate_init=rate,
@@ -45,6 +45,7 @@ def _one_sklearn(sizes: Any, data: Any, batch: int, epochs: int, rate: float, se
         n_iter_no_change=epochs + 1,
         random_state=seed,
     )
+    net = kind(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
         net.fit(x, y if sizes[-1] > 1 else y[:, 0])
@@ -52,7 +53,7 @@ def _one_sklearn(sizes: Any, data: Any, batch: int, epochs: int, rate: float, se
 
 
 def _one_torch(sizes: Any, data: Any, batch: int, epochs: int, rate: float, seed: int) -> float:
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -71,8 +72,8 @@ def _one_torch(sizes: Any, data: Any, batch: int, epochs: int, rate: float, seed
 
 def torch_func(sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray) -> Any:
     """Train all members as one stack, under torch.func, with Adam written for the stack and a learning rate each."""
-    import torch
-    from torch.func import functional_call, grad, stack_module_state, vmap
+    import torch  # type: ignore[import-not-found]
+    from torch.func import functional_call, grad, stack_module_state, vmap  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
     nets = [_torch_net(sizes)[0] for _ in rates]
@@ -105,7 +106,7 @@ def torch_func(sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray
 
 
 def _torch_net(sizes: Any) -> tuple[Any, Any]:
-    from torch import nn
+    from torch import nn  # type: ignore[import-not-found]
 
     layers: list[Any] = []
     for m, n in zip(sizes, sizes[1:], strict=False):
@@ -114,6 +115,6 @@ def _torch_net(sizes: Any) -> tuple[Any, Any]:
 
 
 def _torch_targets(y: np.ndarray) -> Any:
-    import torch
+    import torch  # type: ignore[import-not-found]
 
     return torch.as_tensor(y.astype("i8") if y.ndim == 1 else y)

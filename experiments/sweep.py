@@ -34,7 +34,12 @@ def run(report: Report) -> None:
     train, test = split(jax.random.key(0), len(x), 0.3)
     data, validation = (x[train], y[train]), (x[test], y[test])
     recipe = Recipe(
-        MLP((64, 32, 10)), losses.cross_entropy, optax.adamw, epochs=EPOCHS, batch_size=BATCH, metrics=metrics.accuracy
+        MLP((64, 32, 10)),
+        losses.cross_entropy,
+        optax.adamw,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        metrics=(metrics.accuracy,),
     )
     keys, hyperparams = population.grid(seeds=SEEDS, learning_rate=RATES, weight_decay=DECAYS)
     report.say(str(population.plan(keys, data, recipe, hyperparams)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def openml(name: str) -> Table:
     from sklearn.datasets import fetch_openml
 
     try:
-        found = fetch_openml(name, version=1, as_frame=False, parser="liac-arff")
+        found: Any = fetch_openml(name, version=1, as_frame=False, parser="liac-arff")
     except Exception as error:
         raise SystemExit(
             f"OpenML must give a set of the name {name!r}; it said: {error}; with files, pass --data"
@@ -97,8 +98,9 @@ def diabetes() -> Table:
     """Return scikit-learn's diabetes data with five random splits."""
     from sklearn.datasets import load_diabetes
 
-    x, y = load_diabetes(return_X_y=True)
-    return Table("diabetes", x, y[:, None], _random_splits(len(x), 5))
+    found: Any = load_diabetes()
+    x, y = _numbers(found.data, found.target)
+    return Table("diabetes", x, y, _random_splits(len(x), 5))
 
 
 def _numbers(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,8 +84,10 @@ def tuned(report: Report, table: Table, settings: list[Setting] | None = None) -
     """Choose a setting for each split inside its training rows, refit on all of them, and return score and choices."""
     n = len(table.splits[0][0])
     batch = 32 if n < 2000 else 128
-    longest = 400 if n < 2000 else max(40, 12_000 // steps_per_epoch(n, batch))
-    settings = settings or [Setting(*values) for values in itertools.product(RATES, DECAYS, (longest // 4, longest))]
+    longest = 400 if n < 2000 else max(48, 12_000 // steps_per_epoch(n, batch))
+    settings = settings or [
+        Setting(*values) for values in itertools.product(RATES, DECAYS, (longest // 16, longest // 4, longest))
+    ]
     model = MLP((table.x.shape[1], table.hidden, table.hidden, 2), ACTIVATION)
     splits = range(len(table.splits))
     rng = np.random.default_rng(0)

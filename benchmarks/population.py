@@ -12,9 +12,9 @@ Two cores, medians of five in turn, as ratios to `population.fit` (64-64-10, 8-5
 `torch.func` 4.2, 13; scikit-learn 11, 65; PyTorch 17, 128.
 """
 
-import resource
-import sys
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,6 +49,8 @@ def run(*, quick: bool = False) -> list[Row]:
     rows += stopping(*tasks["64-64-10"][1], members=4 if quick else MEMBERS, epochs=8 if quick else 120, quick=quick)
     for name, (sizes, data, loss, batch) in tasks.items():
         rows += curve(name, sizes, data, loss, batch, (1, 4) if quick else (1, 4, 16, 64, 256, 1024, 4096))
+    if not quick:
+        draw(rows, Path("figures/members.png"))
     return rows
 
 
@@ -93,19 +95,59 @@ def stopping(x: np.ndarray, y: np.ndarray, *, members: int, epochs: int, quick: 
 
 
 def curve(name: str, sizes: Any, data: Any, loss: Any, batch: int, members: tuple[int, ...]) -> list[Row]:
-    """Return network-steps a second against the number of members, and the most memory that the process held."""
-    rows: list[Row] = []
+    """Return network-steps a second against the number of members, and what the process held at its most meanwhile."""
+    rates: list[Row] = []
+    memory: list[Row] = []
     for count in members:
-        epochs = 10 if count < 1024 else 3
+        epochs = 10 if count < 1024 else 5
         recipe = Recipe(MLP(sizes), loss, optax.adam, epochs=epochs, batch_size=batch)
         keys = jax.random.split(jax.random.key(0), count)
         fit = partial(population.fit, keys, data, recipe, {"learning_rate": jnp.full(count, 1e-3)})
         steps = count * epochs * steps_per_epoch(len(data[0]), batch)
-        (found,) = in_turn(f"members {name}", {f"{count:,}": fit}, steps=steps, repeats=3)
-        rates = [1e6 / value for value in (found.value, found.high, found.low)]
-        first = rows[0].value if rows else rates[0]
-        rows.append(
-            Row(found.benchmark, found.contender, rates[0], "net-steps/s", rates[0] / first, rates[1], rates[2])
-        )
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
-    return [*rows, Row(f"members {name}", "most memory, all", held, "MiB", 1.0, held, held)]
+        reset_peak()
+        (found,) = in_turn(f"members {name}", {f"{count:,}": fit}, steps, repeats=3)
+        value, low, high = (1e6 / time for time in (found.value, found.high, found.low))
+        first = rates[0].value if rates else value
+        rates.append(Row(found.benchmark, found.contender, value, "net-steps/s", value / first, low, high))
+        held = peak()
+        if held is not None:
+            first = memory[0].value if memory else held
+            memory.append(Row(f"memory {name}", f"{count:,}", held, "MiB", held / first, held, held))
+    return rates + memory
+
+
+def reset_peak() -> None:
+    """Forget the most memory that the process held, where Linux keeps it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float | None:
+    """Return the most memory in MiB that the process held since, or None where that is not known."""
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return None
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw throughput and memory against the number of members."""
+    from experiments.report import BLUE, ORANGE, canvas
+
+    figure, (left, right) = canvas(2, width=4.4)
+    for colour, net in ((BLUE, "64-64-10"), (ORANGE, "8-50-1")):
+        for axis, what, scale in ((left, "members", 1e-3), (right, "memory", 1.0)):
+            mine = [row for row in rows if row.benchmark == f"{what} {net}"]
+            axis.plot(
+                [int(r.contender.replace(",", "")) for r in mine],
+                [scale * r.value for r in mine],
+                "o-",
+                color=colour,
+                label=net,
+            )
+    left.set(xscale="log", yscale="log", xlabel="members", ylabel="thousand network-steps a second", title="Throughput")
+    right.set(xscale="log", xlabel="members", ylabel="MiB, the whole process", title="Memory", ylim=(0, None))
+    left.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(f"figure {path}")

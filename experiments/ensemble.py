@@ -34,7 +34,7 @@ def run(report: Report) -> None:
     rng = np.random.default_rng(1)
     learnt = np.where(rng.random(LEARN) < WRONG, rng.integers(0, 10, LEARN), y[:LEARN]).astype("i4")
     report.stage(f"{MEMBERS} networks that differ in their seed")
-    states, _ = population.fit(keys, (x[:LEARN], learnt), recipe, hyperparams)
+    states, _ = population.fit(keys, (x[:LEARN], learnt), recipe, hyperparams, callback=report.progress(60))
     logits = population.predict(recipe.model, states.params, x[test])
 
     nll, accuracy, error = [], [], []
@@ -107,7 +107,7 @@ def gap(report: Report) -> tuple[np.ndarray, np.ndarray, population.Mixture]:
         MLP((1, 50, 50, 2), "tanh"), losses.beta_gaussian_nll, CosineAdamW(200 * 8), epochs=200, batch_size=50
     )
     keys, hyperparams = population.grid(seeds=16, learning_rate=[1e-2])
-    states, history = population.fit(keys, (x, y), recipe, hyperparams)
+    states, history = population.fit(keys, (x, y), recipe, hyperparams, callback=report.progress(200))
     grid = np.linspace(-4, 4, 161, dtype="f")[:, None]
     found = population.mixture(population.predict(recipe.model, states.params, grid), status=history["status"])
     inside = ((abs(grid) > 1.2) & (abs(grid) < 2.8)).ravel()

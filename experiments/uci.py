@@ -34,6 +34,7 @@ from jaxmlp.optimizers import ClippedCosineAdamW
 
 MEMBERS, FLOOR = 5, 1e-5  # networks of an ensemble; the least variance, in variances of the target
 RATES, DECAYS, ACTIVATION = (3e-3, 1e-2), (0.02, 0.1), "gelu"
+PARTS_OF_LONGEST = (16, 4, 1)  # lengths of training, as parts of the longest
 PARTS, TRIED = 2, 2  # to choose a setting: random validation parts, and networks for each
 
 
@@ -86,7 +87,7 @@ def tuned(report: Report, table: Table, settings: list[Setting] | None = None) -
     batch = 32 if n < 2000 else 128
     longest = 400 if n < 2000 else max(48, 12_000 // steps_per_epoch(n, batch))
     settings = settings or [
-        Setting(*values) for values in itertools.product(RATES, DECAYS, (longest // 16, longest // 4, longest))
+        Setting(*values) for values in itertools.product(RATES, DECAYS, [longest // part for part in PARTS_OF_LONGEST])
     ]
     model = MLP((table.x.shape[1], table.hidden, table.hidden, 2), ACTIVATION)
     splits = range(len(table.splits))

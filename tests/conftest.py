@@ -15,6 +15,18 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
+OPTIMISED = ("test_population", "test_training", "test_experiments", "test_benchmarks", "test_readme")
+
+
+@pytest.fixture(autouse=True)
+def quick_compiler(request):
+    """Let XLA optimise only where bits, counts or whole programs are the promise: compiling is most of the suite."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", request.module.__name__.split(".")[-1] not in OPTIMISED)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture
 def x64():
     """Run a test in 64-bit JAX."""

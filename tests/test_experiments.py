@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import report
+from experiments import report, tables, uci
 from experiments.__main__ import NAMES, main
 
 
@@ -21,12 +21,24 @@ def as_users_have_it():
         yield
 
 
+# Here the longest run smaller; `python -m experiments` runs them whole.
+SMALLER = {
+    "activations": {"SEEDS": 2},
+    "approximation": {"SEEDS": 2},
+    "sweep": {"SEEDS": 2, "ALONE": 3},
+    "uci": {"RATES": (3e-3,), "PARTS_OF_LONGEST": (16,)},
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_claim_holds(name, tmp_path, capsys):
+def test_every_claim_holds(name, tmp_path, capsys, monkeypatch):
+    for constant, value in SMALLER.get(name, {}).items():
+        monkeypatch.setattr(f"experiments.{name}.{constant}", value)
     assert main([name, "--figures", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert " yes" in out and " NO" not in out and f"ok {name}" in out
-    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    if name != "uci":  # a table
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     assert all(len(line) <= 80 for line in out.split("claims hold")[-1].splitlines())  # the table
 
 
@@ -48,6 +60,45 @@ def test_classification_reads_idx_files_and_says_when_a_claim_fails(tmp_path, ca
 def test_a_folder_without_files_is_named(tmp_path):
     with pytest.raises(SystemExit, match="must hold a file train-images"):
         main(["classification", "--data", str(tmp_path)])
+
+
+def write_set(folder, x, y, splits):
+    folder.mkdir()
+    np.savetxt(folder / "data.txt", np.column_stack([y, x]))
+    np.savetxt(folder / "index_features.txt", 1 + np.arange(x.shape[1]), fmt="%d")
+    np.savetxt(folder / "index_target.txt", [0], fmt="%d")
+    np.savetxt(folder / "n_splits.txt", [len(splits)], fmt="%d")
+    for i, (train, test) in enumerate(splits):
+        np.savetxt(folder / f"index_train_{i}.txt", train, fmt="%d")
+        np.savetxt(folder / f"index_test_{i}.txt", test, fmt="%d")
+
+
+def test_a_folder_of_sets_is_read_and_each_split_standardised_by_its_training_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3, 2, (30, 2)), rng.normal(5, 4, 30)
+    x[:, 1] = 7.0
+    splits = [(np.arange(20), np.arange(20, 30)), (np.arange(11, 30), np.arange(11))]  # of unequal sizes
+    write_set(tmp_path / "noise", x, y, splits)
+    table = tables.read(tmp_path / "noise")
+    assert table.name == "noise" and table.x.shape == (30, 2) and table.y.shape == (30, 1)
+    for i, (train, _) in enumerate(splits):
+        mine = table.targets[table.rows(i)]
+        np.testing.assert_allclose([mine.mean(), mine.std()], [0, 1], atol=1e-5)
+        np.testing.assert_allclose(table.units[i][0], y[train].mean(), rtol=1e-6)
+        assert (table.features[table.rows(i, test=True), 1] == 0).all()
+    (tmp_path / "noise" / "index_test_1.txt").unlink()
+    with pytest.raises(SystemExit, match="must hold index_test_1.txt"):
+        tables.read(tmp_path / "noise")
+    with pytest.raises(SystemExit, match="must hold a folder a set"):
+        main(["uci", "--data", str(tmp_path / "noise")])
+
+
+def test_the_stretch_is_the_one_of_least_nll():
+    """Members that agree and are twice too sure: their variances are to be stretched by four."""
+    rng = np.random.default_rng(0)
+    y, zero = rng.normal(0, 2, (4000, 1)), np.zeros((4000, 1))
+    _, factor = uci.best_stretch([[(zero, zero + 1)], [(zero, zero + 1)]], y)
+    assert abs(factor - 4) < 0.4
 
 
 def test_an_unknown_name_is_named(capsys):

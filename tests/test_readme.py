@@ -35,10 +35,14 @@ def test_the_python_blocks_run_as_one_program(capsys):
     assert namespace["state"].step == 1
 
     namespace = {}
-    for block in program:
+    for block in program[:-1]:
         exec(block, namespace)
     assert namespace["history"]["loss"][-1] < 0.3 < namespace["history"]["loss"][0]
     assert namespace["accuracy"] > 0.9 and abs(namespace["slope"]) > 0
+    with pytest.warns(UserWarning, match="6 of 18 members diverged"):
+        exec(program[-1], namespace)
+    assert namespace["history"]["status"].tolist().count(2) == 6
+    assert namespace["accuracy"] > 0.85 and namespace["i"] in range(3, 12)
     assert "did you mean 'dropout_rate'?" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 import jaxmlp
-from benchmarks import small
+from benchmarks import population, small
 from benchmarks.__main__ import main
 from jaxmlp import MLP, Recipe, losses
 
@@ -37,3 +37,12 @@ def test_the_scan_by_hand_does_the_same_work(loose):
 def test_an_unknown_name_is_named(capsys):
     assert main(["smal"]) == 2
     assert "did you mean 'small'?" in capsys.readouterr().err
+
+
+def test_the_population_counts_its_steps_right():
+    """A rate is steps over time: a contender that took fewer than it says would look fast."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype("f")
+    runs, steps = population.contenders((3, 4, 1), (x, x[:, :1]), losses.squared_error, 20, members=4, epochs=2)
+    states, _ = runs["population.fit"]()
+    assert int(states.step.sum()) == steps["population.fit"] == 4 * 2 * 3
+    assert sum(int(state.step) for state, _ in runs["jaxmlp.fit in a loop"]()) == steps["jaxmlp.fit in a loop"]

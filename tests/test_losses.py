@@ -98,3 +98,18 @@ def test_losses_under_vmap_equal_those_alone(key):
     outputs, y = jax.random.normal(key, (3, 5, 4)), jnp.arange(5) % 4
     together = jax.vmap(losses.cross_entropy, (0, None))(outputs, y)
     np.testing.assert_allclose(together[1], losses.cross_entropy(outputs[1], y), rtol=1e-6)
+
+
+def test_beta_weights_the_likelihood_by_a_variance_without_a_derivative(x64):
+    rng = np.random.default_rng(5)
+    outputs, y = jnp.asarray(rng.normal(size=(6, 4))), jnp.asarray(rng.normal(size=(6, 2)))
+    numbers = {"min_variance": 0.01}
+    plain = losses.gaussian_nll(outputs, y, **numbers)
+    np.testing.assert_allclose(losses.beta_gaussian_nll(outputs, y, beta=0.0, **numbers), plain, rtol=1e-12)
+    # At beta 1 the mean learns as by half the squared error, whatever the variance.
+    slope = jax.grad(lambda o: losses.beta_gaussian_nll(o, y, beta=1.0, **numbers).sum())(outputs)
+    np.testing.assert_allclose(slope[:, :2], outputs[:, :2] - y, rtol=1e-10)
+    plain_slope = jax.grad(lambda o: losses.gaussian_nll(o, y, **numbers).sum())(outputs)
+    _, variance = losses.gaussian(outputs, **numbers)
+    half = jax.grad(lambda o: losses.beta_gaussian_nll(o, y, **numbers).sum())(outputs)
+    np.testing.assert_allclose(half, plain_slope * jnp.tile(jnp.sqrt(variance), 2), rtol=1e-10)

@@ -14,7 +14,7 @@ import pytest
 import jaxmlp
 from jaxmlp import MLP, Recipe, data, linear, losses, metrics, training
 from jaxmlp._door import name_of
-from jaxmlp.training import CosineAdamW
+from jaxmlp.training import ClippedCosineAdamW, CosineAdamW
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)).astype("f")
@@ -316,3 +316,14 @@ def test_a_run_may_live_on_any_device(key):
     state, _ = jaxmlp.fit(*jax.device_put((key, (X, Y)), second), RECIPE, RATE)
     assert state.params[0].w.devices() == {second}
     same(state, jax.device_put(jaxmlp.fit(key, (X, Y), RECIPE, RATE)[0], second))
+
+
+def test_clipped_cosine_adamw_clips_the_global_norm(loose):
+    """Adam forgets the scale of a first gradient but not of the next: large, then small, tells clipped from not."""
+    params, large = {"w": jnp.zeros((2, 2))}, {"w": jnp.full((2, 2), 100.0)}
+    clipped = ClippedCosineAdamW(steps=10, warmup=0.0)(0.1, 0.0, 1.0)
+    plain = CosineAdamW(steps=10, warmup=0.0)(0.1, 0.0)
+    state = clipped.update(large, clipped.init(params), params)[1]
+    expected = plain.update({"w": large["w"] / 200.0}, plain.init(params), params)[1]
+    for mine, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)

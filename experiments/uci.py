@@ -214,8 +214,9 @@ def page(table: Table, plain: Score, weighted: Score, best: Score) -> Page:
             rmse, nll = PUBLISHED[table.name]
             found.add_row(name, f"{rmse[i]:g}", f"{nll[i]:g}", "")
     for name, mine in (("ours, 40 epochs", plain), ("ours, 40 epochs, beta 0.5", weighted), ("ours, tuned", best)):
-        digits = 3 if mine.rmse.mean() > 0.05 else 5
-        cells = [f"{a.mean():.{digits}f} ± {a.std(ddof=1) / len(a) ** 0.5:.{digits}f}" for a in mine]
+        digits = (3 if mine.rmse.mean() > 0.05 else 5, 3, 3)
+        errors = [a.std(ddof=1) / len(a) ** 0.5 for a in mine]
+        cells = [f"{a.mean():.{k}f} ± {error:.{k}f}" for a, error, k in zip(mine, errors, digits, strict=True)]
         found.add_row(f"[bold]{name}[/]", *cells)
     return found
 

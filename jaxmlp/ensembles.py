@@ -12,9 +12,8 @@ from jax import Array
 
 from jaxmlp import _door, losses
 from jaxmlp._door import Numeric
+from jaxmlp._program import DIVERGED
 from jaxmlp.data import Statistics, unstandardise
-
-DIVERGED = 2
 
 
 def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:

@@ -59,6 +59,9 @@ def fit(
 ) -> tuple[Any, dict[str, Any]]:
     """Train every member from start to end, as `jaxmlp.fit` trains one.
 
+    The host runs it, so it is not for `jit` itself: `jax.vmap(jaxmlp.fit)` is. A member's bits depend on the plan's
+    width and number of devices, and on neither the number of members, nor their order, nor what becomes of the others.
+
     Args:
       keys: (members,) typed keys.
       data: (x, y) or (x, y, weight) that all members share, never copied a member; or a table for each, x (members,

@@ -94,9 +94,10 @@ def tuned(report: Report, table: Table, settings: list[Setting] | None = None) -
     rng = np.random.default_rng(0)
     parts = [[_fifth(rng, table.rows(split)) for _ in range(PARTS)] for split in splits]
 
-    def networks(wanted: list[tuple[Setting, np.ndarray, int]], why: str) -> list[Any]:
+    def networks(wanted: list[tuple[Setting, np.ndarray, int]], why: str) -> Any:
         """Train (setting, rows, seed) each, those of equal epochs at once, and return their parameters in order."""
-        found: list[Any] = [None] * len(wanted)
+        order: list[int] = []
+        found: list[Any] = []
         for epochs in sorted({setting.epochs for setting, _, _ in wanted}):
             mine = [i for i, (setting, _, _) in enumerate(wanted) if setting.epochs == epochs]
             report.stage(f"{table.name}: {len(mine)} networks of {epochs} epochs {why}")
@@ -106,15 +107,14 @@ def tuned(report: Report, table: Table, settings: list[Setting] | None = None) -
             }
             rows, seeds = [wanted[i][1] for i in mine], [wanted[i][2] for i in mine]
             params = train(report, table, model, rows, seeds, {**numbers, "beta": 0.5, "clip_norm": 0.1}, epochs, batch)
-            host = jax.tree.map(np.asarray, params)
-            for place, i in enumerate(mine):
-                found[i] = jax.tree.map(lambda a, place=place: a[place], host)
-        return found
+            order += mine
+            found.append(params)
+        return population.take(jax.tree.map(lambda *a: jnp.concatenate(a), *found), np.argsort(order))
 
     trials = list(itertools.product(settings, splits, range(PARTS), range(TRIED)))
     params = networks([(setting, parts[s][p][0], seed) for setting, s, p, seed in trials], "to choose from")
     held = [parts[s][p][1] for _, s, p, _ in trials]
-    pairs = predict(table, model, jax.tree.map(lambda *a: np.stack(a), *params), held)
+    pairs = predict(table, model, params, held)
     outputs = dict(zip(trials, pairs, strict=True))
     chosen, stretch = [], []
     for s in splits:
@@ -128,7 +128,7 @@ def tuned(report: Report, table: Table, settings: list[Setting] | None = None) -
         stretch.append(found[best][1])
     wanted = [(chosen[s], table.rows(s), 100 + m) for s in splits for m in range(MEMBERS)]
     params = networks(wanted, "on all training rows")
-    return score(table, model, jax.tree.map(lambda *a: jnp.stack(a), *params), np.array(stretch)), chosen
+    return score(table, model, params, np.array(stretch)), chosen
 
 
 def best_stretch(ensemble: list[list[tuple[np.ndarray, np.ndarray]]], y: np.ndarray) -> tuple[float, float]:

@@ -4,6 +4,7 @@ One program trains any number of survivors: the host says by `order` and `blocks
 so that members that stop leave no gap and ask for no new compilation.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import training
-from jaxmlp.data import Rows, take
+from jaxmlp.data import Rows, pick, take
 from jaxmlp.planning import Layout
 from jaxmlp.recipe import Recipe
+from jaxmlp.stops import Rules
 from jaxmlp.training import State
 
 RUNNING, STOPPED, DIVERGED = 0, 1, 2  # who runs to the end stays 0: finished
@@ -51,13 +53,7 @@ class Run(NamedTuple):
     epochs: Array  # () int32, epochs done
     history: dict[str, Array]  # (epochs,) each, NaN where the member did not come to
     best: Best | None
-
-
-class Patience(NamedTuple):
-    """Stop a member whose validation loss did not fall by `minimum` for `epochs` epochs."""
-
-    epochs: Any
-    minimum: Any
+    mean: Any  # Mean of the losses of an epoch that is under way: only a stream stops inside one
 
 
 def mesh_of(layout: Layout) -> Mesh:
@@ -70,17 +66,21 @@ def put(layout: Layout, tree: Any, *, shared: bool = False) -> Any:
     return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
 
 
-@partial(jax.jit, static_argnames=("layout", "keep_best"))
-def begin(members: Member, shared: Any, recipe: Recipe, *, layout: Layout, keep_best: bool) -> Run:
-    """Return the runs of all members before their first epoch."""
+@partial(jax.jit, static_argnames=("layout", "keep_best", "batched"))
+def begin(
+    members: Member, shared: Any, recipe: Recipe, *, layout: Layout, keep_best: bool, batched: bool = False
+) -> Run:
+    """Return the runs of all members before their first epoch; of a stream, `shared` has a batch for the data."""
 
     def one(member: Member, shared: Any) -> Run:
         state = training.start(member.key, recipe, member.hyperparams)
-        _, record = jax.eval_shape(lambda s, m, d: _epoch(s, m, d, recipe), state, member, shared)
+        whole = recipe if not batched else dataclasses.replace(recipe, batch_size=None)
+        _, record = jax.eval_shape(lambda s, m, d: _epoch(s, m, d, whole), state, member, shared)
         history = {name: jnp.full((recipe.epochs, *a.shape), jnp.nan, a.dtype) for name, a in record.items()}
         zero = jnp.zeros((), jnp.int32)
         best = Best(state.params, jnp.full((), jnp.inf, history["loss"].dtype), zero) if keep_best else None
-        return Run(state, zero, zero, history, best)
+        mean = training.no_steps(state, shared[0], recipe, member.hyperparams) if batched else None
+        return Run(state, zero, zero, history, best, mean)
 
     def on_device(members: Member, shared: Any) -> Run:
         blocks = jax.tree.map(lambda a: a.reshape(-1, layout.width, *a.shape[1:]), members)
@@ -99,25 +99,74 @@ def advance(
     span: Array,
     order: Array,
     blocks: Array,
-    patience: Patience | None,
+    rules: Rules,
     *,
     layout: Layout,
 ) -> Run:
     """Train epochs span[0] ... span[1] - 1 of the first `blocks` blocks, on each device, of members in `order`."""
     training.count_trace()
 
-    def one(run: Run, member: Member, shared: Any, span: Array, patience: Patience | None) -> Run:
+    def one(run: Run, member: Member, shared: Any, span: Array, rules: Rules) -> Run:
         def one_epoch(number: Array, run: Run) -> Run:
             state, record = _epoch(run.state, member, shared, recipe)
-            return _observe(run, state, record, number, patience)
+            return _observe(run, state, record, number, rules)
 
         return jax.lax.fori_loop(span[0], span[1], one_epoch, run)
 
-    def on_device(runs: Run, members: Member, shared: Any, span: Array, order: Array, blocks: Array, patience: Any):
+    return _blocks(one, layout)(runs, members, shared, span, order, blocks, rules)
+
+
+@partial(jax.jit, static_argnames=("layout",), donate_argnums=0)
+def follow(
+    runs: Run,
+    members: Member,
+    shared: Any,
+    recipe: Recipe,
+    span: Array,
+    order: Array,
+    blocks: Array,
+    rules: Rules,
+    *,
+    layout: Layout,
+) -> Run:
+    """Take the first span[0] of a stack of batches, a step each; with span[1] they end epoch span[2].
+
+    `shared` is (batches, validation), the batches with leading axes (steps, batch).
+    """
+    training.count_trace()
+
+    def one(run: Run, member: Member, shared: Any, span: Array, rules: Rules) -> Run:
+        batches, validation = shared
+
+        def one_step(i: Array, run: Run) -> Run:
+            size = batches[2].shape[1]  # picked as `epoch` picks, so that the compiler rounds a loss as it does there
+            rows = i * size + jnp.arange(size, dtype=jnp.int32)
+            x, y, _ = jax.tree.map(lambda a: pick(a.reshape(-1, *a.shape[2:]), rows), batches)
+            batch = x, y, batches[2][i]
+            state, metrics = training.step(run.state, batch, recipe, member.hyperparams)
+            goes, status = _judge(run, metrics["loss"], state.params)
+            mean = jax.tree.map(lambda a, b: jax.lax.select(goes, a, b), run.mean.add(metrics), run.mean)
+            return run._replace(state=training.where(goes, state, run.state), status=status, mean=mean)
+
+        def close(run: Run) -> Run:
+            record = training.observe(run.state, run.mean.loss, validation, recipe, member.hyperparams)
+            closed = _observe(run, run.state, record, span[2], rules)
+            return closed._replace(mean=jax.tree.map(jnp.zeros_like, run.mean))
+
+        run = jax.lax.fori_loop(0, span[0], one_step, run)
+        return jax.lax.cond(span[1] > 0, close, lambda run: run, run)
+
+    return _blocks(one, layout)(runs, members, shared, span, order, blocks, rules)
+
+
+def _blocks(one: Any, layout: Layout) -> Any:
+    """Run `one` over the first blocks of members in `order`, on each device."""
+
+    def on_device(runs: Run, members: Member, shared: Any, span: Array, order: Array, blocks: Array, rules: Any):
         def one_block(b: Array, runs: Run) -> Run:
             who = jax.lax.dynamic_slice_in_dim(order, b * layout.width, layout.width)
             mine, theirs = jax.tree.map(lambda a: a.at[who].get(mode="promise_in_bounds"), (runs, members))
-            mine = _over(one, layout.width)(mine, theirs, shared, span, patience)
+            mine = _over(one, layout.width)(mine, theirs, shared, span, rules)
             return jax.tree.map(
                 lambda a, new: a.at[who].set(new, mode="promise_in_bounds", unique_indices=True), runs, mine
             )
@@ -125,8 +174,7 @@ def advance(
         return jax.lax.fori_loop(0, blocks[0], one_block, runs)
 
     own, all_ = P("members"), P()
-    specs = (own, own, all_, all_, own, own, all_)
-    return _on_devices(on_device, layout, specs)(runs, members, shared, span, order, blocks, patience)
+    return _on_devices(on_device, layout, (own, own, all_, all_, own, own, all_))
 
 
 def _on_devices(function: Any, layout: Layout, specs: Any) -> Any:
@@ -157,24 +205,32 @@ def _epoch(state: State, member: Member, shared: Any, recipe: Recipe) -> tuple[S
     return training.observed_epoch(state, data, recipe, member.hyperparams, validation, member.rows)
 
 
-def _observe(run: Run, state: State, record: dict[str, Array], number: Array, patience: Patience | None) -> Run:
-    """Return the run after an epoch: a member that stands still, or just left the finite, keeps its state."""
-    leaves = [record["loss"], *jax.tree.leaves(state.params)]
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in leaves]))
+def _judge(run: Run, loss: Array, params: Any) -> tuple[Array, Array]:
+    """Return whether the run takes this step or epoch, and its status: who just left the finite has diverged."""
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in (loss, *jax.tree.leaves(params))]))
     runs = run.status == RUNNING
-    goes = runs & finite
-    status = jax.lax.select(runs & ~finite, jnp.full_like(run.status, DIVERGED), run.status)
+    return runs & finite, jax.lax.select(runs & ~finite, jnp.full_like(run.status, DIVERGED), run.status)
+
+
+def _observe(run: Run, state: State, record: dict[str, Array], number: Array, rules: Rules) -> Run:
+    """Return the run after an epoch: a member that stands still, or just left the finite, keeps its state."""
+    goes, status = _judge(run, record["loss"], state.params)
     state = training.where(goes, state, run.state)
     history = {
         name: run.history[name].at[number].set(jax.lax.select(goes, value, run.history[name][number]))
         for name, value in record.items()
     }
+    stops = jnp.zeros((), bool)
     best = run.best
-    if best is not None and patience is not None:
+    if best is not None and rules.patience is not None:
         loss = record["validation_loss"].astype(best.loss.dtype)
-        better = goes & (loss < best.loss - patience.minimum)
+        better = goes & (loss < best.loss - rules.patience.min_improvement)
         new = Best(state.params, loss, number.astype(jnp.int32))
         best = jax.tree.map(lambda a, b: jax.lax.select(better, a, b), new, best)
-        late = goes & (number - best.epoch >= patience.epochs)
-        status = jax.lax.select(late, jnp.full_like(status, STOPPED), status)
-    return Run(state, status, run.epochs + goes.astype(jnp.int32), history, best)
+        stops |= number - best.epoch >= rules.patience.epochs
+    for name, bound in rules.targets.items():
+        stops |= record[name] >= bound.at_least if bound.at_most is None else record[name] <= bound.at_most
+    status = jax.lax.select(goes & stops, jnp.full_like(status, STOPPED), status)
+    return run._replace(
+        state=state, status=status, epochs=run.epochs + goes.astype(jnp.int32), history=history, best=best
+    )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -10,11 +11,13 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _door
-from jaxmlp._program import RUNNING, STOPPED, Member, Patience, Run, advance, begin, put
+from jaxmlp._cohort import Cohort, without_keys
+from jaxmlp._program import RUNNING, Member, Run, put
 from jaxmlp.data import Rows
 from jaxmlp.designs import settings
 from jaxmlp.planning import Plan, plan
 from jaxmlp.recipe import Recipe
+from jaxmlp.stops import Halving, Rules
 from jaxmlp.training import State, check_data
 
 
@@ -26,103 +29,76 @@ def train(
     options: dict[str, Any],
     chosen: Plan | None,
     ends: list[int],
-    patience: Patience | None = None,
-    losers: Callable[..., np.ndarray] | None = None,
+    rules: Rules = Rules(),  # noqa: B008  (a constant)
+    halving: Halving | None = None,
     callback: Callable[[int, np.ndarray], None] | None = None,
 ) -> tuple[State, dict[str, Array]]:
-    """Run the members in rounds that end after so many epochs; see `population.fit`.
+    """Run the members in rounds that end after so many epochs; see `population.fit`."""
+    members, shared = enter(keys, data, recipe, hyperparams, **options)
+    count = len(members.key)
+    chosen = plan_for(members, data, recipe, rules, chosen)
+    if halving is not None and chosen.wave < count:
+        raise ValueError(f"halving must hold all {count} members at once; the plan's memory holds {chosen.wave}")
+    shared = put(chosen.layout, shared, shared=True)
+    whole: list[Any] = []
+    structure: Any = None
+    for first in range(0, count, chosen.wave):
+        wave = slice(first, min(first + chosen.wave, count))
+        mine = jax.tree.map(lambda a, wave=wave: a[wave], members)
+        cohort = Cohort(mine, shared, recipe, rules, chosen.layout, chosen.slots)
+        for done, end in pairwise([0, *ends]):
+            cohort.advance(done, end)
+            if end == ends[-1]:
+                break
+            status = cohort.look()
+            if halving is not None:
+                cohort.stop(losers(halving, cohort.history(), status, end))
+                status = cohort.look()
+            if callback is not None:
+                callback(end, status)
+            if not cohort.goes_on:
+                break
+        leaves, structure = jax.tree.flatten(without_keys(cohort.runs))
+        whole = whole or [None] * len(leaves)
+        del cohort.runs
+        for i, leaf in enumerate(leaves):
+            values = np.empty((count, *leaf.shape[1:]), leaf.dtype) if whole[i] is None else whole[i]
+            cohort.bring_home(leaf, values, first)
+            # Members that did not fit on the devices at once wait on the host.
+            whole[i] = jnp.asarray(values) if chosen.wave >= count else values
+    run = jax.tree.unflatten(structure, whole)
+    key = jax.random.wrap_key_data(jnp.asarray(run.state.key), impl=jax.random.key_impl(keys))
+    return result(run._replace(state=run.state._replace(key=key)))
 
-    `losers(history, status, epochs done)` names, after each round but the last, members that stop there.
-    """
-    members, shared = _enter(keys, data, recipe, hyperparams, **options)
+
+def plan_for(members: Member, data: Any, recipe: Recipe, rules: Rules, chosen: Plan | None) -> Plan:
+    """Return the chosen plan, or choose one."""
     count = len(members.key)
     if chosen is None:
         first = {name: value[0] for name, value in members.hyperparams.items()}
-        chosen = plan(count, data, recipe, first, keep_best=patience is not None)
+        chosen = plan(count, data, recipe, first, keep_best=rules.patience is not None)
     if chosen.members != count:
         raise ValueError(f"plan must be made for as many members as there are keys, {count}; got {chosen.members}")
-    if losers is not None and chosen.wave < count:
-        raise ValueError(f"halving must hold all {count} members at once; the plan's memory holds {chosen.wave}")
-    shared = put(chosen.layout, shared, shared=True)
-    waves = [np.arange(i, min(i + chosen.wave, count)) for i in range(0, count, chosen.wave)]
-    whole: list[Any] = []
-    structure: Any = None
-    for wave in waves:
-        runs, seats = _wave(wave, members, shared, recipe, chosen, ends, patience, losers, callback)
-        runs = runs._replace(state=runs.state._replace(key=jax.random.key_data(runs.state.key)))
-        leaves, structure = jax.tree.flatten(runs)
-        whole = whole or [None] * len(leaves)
-        del runs
-        for i, leaf in enumerate(leaves):
-            values = np.empty((count, *leaf.shape[1:]), leaf.dtype) if whole[i] is None else whole[i]
-            _bring_home(leaf, seats, values, wave[0])
-            # Members that did not fit on the devices at once wait on the host.
-            whole[i] = jnp.asarray(values) if len(waves) == 1 else values
-    run = jax.tree.unflatten(structure, whole)
-    state = run.state._replace(key=jax.random.wrap_key_data(jnp.asarray(run.state.key), impl=jax.random.key_impl(keys)))
+    return chosen
+
+
+def losers(halving: Halving, history: dict[str, np.ndarray], status: np.ndarray, done: int) -> np.ndarray:
+    """Return who is left out at a rung: of those who run, all but the best 1 / factor."""
+    _door.one_of("by", halving.by, history)
+    alive = np.flatnonzero(status == RUNNING)
+    order = alive[np.argsort(history[halving.by][alive, done - 1], kind="stable")]
+    return order[math.ceil(len(alive) / halving.factor) :]
+
+
+def result(run: Run) -> tuple[State, dict[str, Any]]:
+    """Return what `population.fit` gives back for the runs of all members."""
     history = {**run.history, "status": run.status, "epochs": run.epochs}
     if run.best is None:
-        return state, history
-    return state._replace(params=run.best.params), {**history, "best_epoch": run.best.epoch}
+        return run.state, history
+    return run.state._replace(params=run.best.params), {**history, "best_epoch": run.best.epoch}
 
 
-def _wave(
-    wave: np.ndarray,
-    members: Member,
-    shared: Any,
-    recipe: Recipe,
-    plan: Plan,
-    ends: list[int],
-    patience: Patience | None,
-    losers: Callable[..., np.ndarray] | None,
-    callback: Callable[[int, np.ndarray], None] | None,
-) -> tuple[Run, np.ndarray]:
-    """Train the members of a wave; return the runs on their devices, and the seat of each member there."""
-    devices, slots = len(plan.devices), plan.slots
-    turn = np.arange(len(wave))
-    seats = turn % devices * slots + turn // devices  # dealt in turn, so that stops spread evenly
-    sitter = np.full(devices * slots, wave[0])  # an empty seat holds a copy that is never trained
-    sitter[seats] = wave
-    seated = put(plan.layout, jax.tree.map(lambda a: a[sitter], members))
-    runs = begin(seated, shared, recipe, layout=plan.layout, keep_best=patience is not None)
-    going = np.zeros(devices * slots, bool)
-    going[seats] = True
-    done = 0
-    for end in ends:
-        # On each device, those who go on come first, and only as many blocks as they fill are run.
-        order = np.argsort(~going.reshape(devices, slots), axis=1, kind="stable").astype(np.int32)
-        blocks = -(-going.reshape(devices, slots).sum(1) // plan.width).astype(np.int32)
-        span = np.array([done, end], np.int32)
-        runs = advance(
-            runs, seated, shared, recipe, span, *put(plan.layout, (order.ravel(), blocks)), patience, layout=plan.layout
-        )
-        done = end
-        if end == ends[-1]:
-            break
-        status = np.array(runs.status)
-        if losers is not None:
-            history = {name: np.asarray(values)[seats] for name, values in runs.history.items()}
-            status[seats[losers(history, status[seats], done)]] = STOPPED
-            runs = runs._replace(status=put(plan.layout, status))
-        going[seats] = status[seats] == RUNNING
-        if callback is not None:
-            callback(done, status[seats])
-        if not going.any():
-            break
-    return runs, seats
-
-
-def _bring_home(leaf: Array, seats: np.ndarray, values: np.ndarray, first: int) -> None:
-    """Write the members in their seats to `values`, from member `first` on, and free the seats."""
-    mine = values[first : first + len(seats)]
-    for shard in leaf.addressable_shards:  # on a CPU a shard is read in place, the whole would be a copy
-        low, high, _ = shard.index[0].indices(len(leaf))
-        here = (low <= seats) & (seats < high)
-        mine[here] = np.asarray(shard.data)[seats[here] - low]
-    leaf.delete()
-
-
-def _enter(
+def enter(
     keys: Any,
     data: Any,
     recipe: Recipe,
@@ -132,8 +108,12 @@ def _enter(
     weights: Any = None,
     rows: Any = None,
     validation_rows: Any = None,
+    tables: bool = True,
 ) -> tuple[Member, tuple[Any, Any]]:
-    """Check all that the host can, and sort it: what each member has of its own, and what all share."""
+    """Check all that the host can, and sort it: what each member has of its own, and what all share.
+
+    With `tables`, the data may have a leading axis of members.
+    """
     if not _door.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
         raise ValueError(
             f"keys must be typed keys of shape (members,); got {_door.describe(keys)}; "
@@ -151,7 +131,7 @@ def _enter(
     own: list[Any] = []
     common: list[Any] = []
     for what, table in (("data", data), ("validation", validation)):
-        mine = table is not None and for_each(table, count)
+        mine = tables and table is not None and for_each(table, count)
         if table is not None:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
             check_data(what, keys[0], flat, recipe, first)
@@ -179,8 +159,9 @@ def _numbers(hyperparams: Any, count: int) -> dict[str, Any]:
     numbers = {}
     for name, value in hyperparams.items():
         try:
-            value = np.asarray(value)
-            value = jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
+            if not isinstance(value, jax.Array):
+                value = np.asarray(value)
+                value = jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
         except TypeError:
             raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_door.describe(value)}") from None
         if value.ndim and len(value) != count:

@@ -5,7 +5,7 @@ zero leaves it out. Where scikit-learn has the metric, the number is scikit-lear
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +141,19 @@ def average(values: Array, weight: Numeric | None = None) -> Array:
     """
     values = losses.wide(values)
     return jnp.sum(_share(weight, values) * values)
+
+
+class Mean(NamedTuple):
+    """The mean of the losses so far, step by step: m <- m + (loss - m) weight / (sum of the weights)."""
+
+    loss: Array  # ()
+    weight: Array  # ()
+
+    def add(self, metrics: dict[str, Array]) -> "Mean":
+        """Return the mean with one step more."""
+        total = self.weight + metrics["weight"]
+        share = metrics["weight"] / jnp.where(total > 0, total, jnp.ones_like(total))
+        return Mean(self.loss + (metrics["loss"] - self.loss) * share, total)
 
 
 def _share(weight: Numeric | None, like: Array) -> Array:

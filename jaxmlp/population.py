@@ -13,7 +13,6 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _door
-from jaxmlp._program import RUNNING, Patience
 from jaxmlp._rounds import for_each, train
 from jaxmlp.designs import LogUniform as LogUniform
 from jaxmlp.designs import Settings as Settings
@@ -37,6 +36,7 @@ from jaxmlp.members import take as take
 from jaxmlp.planning import Plan as Plan
 from jaxmlp.planning import plan as plan
 from jaxmlp.recipe import Recipe
+from jaxmlp.stops import Halving, Patience, Rules, check_halving, check_patience
 from jaxmlp.training import State
 
 ROUNDS = 32  # how often a run with early stopping looks for members to leave out
@@ -102,17 +102,15 @@ def fit(
     if not isinstance(recipe, Recipe):
         stop = {"patience": patience, "min_improvement": min_improvement, "plan": plan, "callback": callback}
         return _each_recipe(keys, data, list(recipe), hyperparams, options, stop)
+    rules = Rules()
     if patience is not None:
-        patience = _door.positive_int("patience", patience)
-        if validation is None and validation_rows is None:
-            raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
-        _door.within("min_improvement", min_improvement, 0, math.inf)
+        watched = validation is not None or validation_rows is not None
+        rules = Rules(check_patience(Patience(patience, min_improvement), watched))
     elif min_improvement:
         raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
     chunk = recipe.epochs if patience is None and callback is None else math.ceil(recipe.epochs / ROUNDS)
     ends = [*range(chunk, recipe.epochs, chunk), recipe.epochs]
-    stop = None if patience is None else Patience(patience, float(min_improvement))
-    return train(keys, data, recipe, hyperparams, options, plan, ends, stop, None, callback)
+    return train(keys, data, recipe, hyperparams, options, plan, ends, rules, None, callback)
 
 
 def halving(
@@ -151,26 +149,14 @@ def halving(
     Raises:
       ValueError: as `fit`, and where there is nothing to rank by.
     """
-    if not factor > 1:
-        raise ValueError(f"factor must be above 1; got {factor}")
-    first = _door.positive_int("first", first)
+    rule = Halving(factor, first, by)
+    check_halving(rule)
     known = ("validation", "weights", "rows", "validation_rows")
     for name in options:
         _door.one_of("an option of halving", name, known)
     options = {name: options.get(name) for name in known}
-    ends, rung = [], float(first)
-    while rung < recipe.epochs:
-        ends.append(int(rung))
-        rung *= factor
-    ends = [*dict.fromkeys(ends), recipe.epochs]
-
-    def losers(history: dict[str, np.ndarray], status: np.ndarray, done: int) -> np.ndarray:
-        _door.one_of("by", by, history)
-        alive = np.flatnonzero(status == RUNNING)
-        order = alive[np.argsort(history[by][alive, done - 1], kind="stable")]
-        return order[math.ceil(len(alive) / factor) :]
-
-    return train(keys, data, recipe, hyperparams, options, plan, ends, None, losers, callback)
+    ends = [*rule.rungs(recipe.epochs), recipe.epochs]
+    return train(keys, data, recipe, hyperparams, options, plan, ends, Rules(), rule, callback)
 
 
 def _each_recipe(

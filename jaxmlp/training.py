@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxmlp import _door, _numbers
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
-from jaxmlp.metrics import average
+from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Recipe as Recipe
@@ -107,7 +107,8 @@ def epoch(
     number = state.step // steps_per_epoch(count, recipe.batch_size)
     order = epoch_order(order_key, number, n, recipe.batch_size, count=rows.count)
 
-    def take_step(state: State, order: Order) -> tuple[State, dict[str, Array]]:
+    def take_step(carry: tuple[State, Mean], order: Order) -> tuple[tuple[State, Mean], None]:
+        state, mean = carry
         # Gathered inside the step: a shuffled copy of the data would cost its size again.
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
@@ -115,10 +116,16 @@ def epoch(
         after, metrics = step(state, (*batch[:2], present), recipe, hyperparams)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
-        return after, metrics
+        return (after, mean.add(metrics)), None
 
-    state, metrics = jax.lax.scan(take_step, state, order)
-    return state, {"loss": average(metrics["loss"], metrics["weight"]), "weight": metrics["weight"].sum()}
+    (state, mean), _ = jax.lax.scan(take_step, (state, no_steps(state, (x, y, weight), recipe, hyperparams)), order)
+    return state, mean._asdict()
+
+
+def no_steps(state: State, batch: Any, recipe: Recipe, hyperparams: Any) -> Mean:
+    """Return the mean over no steps, in the dtypes of the metrics of `step`."""
+    _, metrics = jax.eval_shape(lambda s, b, h: step(s, b, recipe, h), state, batch, hyperparams)
+    return Mean(jnp.zeros((), metrics["loss"].dtype), jnp.zeros((), metrics["weight"].dtype))
 
 
 def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) -> dict[str, Array]:
@@ -187,14 +194,18 @@ def observed_epoch(
 ) -> tuple[State, dict[str, Array]]:
     """Return the state after an epoch, and its line of the history, as `fit` explains it."""
     state, metrics = epoch(state, data, recipe, hyperparams, rows=rows)
-    record = {"loss": metrics["loss"]}
-    if validation is not None:
-        values = evaluate(state.params, validation, recipe, hyperparams)
-        record |= {f"validation_{name}": value for name, value in values.items()}
-    elif recipe.metrics:
+    if validation is None and recipe.metrics:
         seen = data if rows is None else take(data, rows)
-        record = evaluate(state.params, seen, recipe, hyperparams) | record
-    return state, record
+        return state, evaluate(state.params, seen, recipe, hyperparams) | {"loss": metrics["loss"]}
+    return state, observe(state, metrics["loss"], validation, recipe, hyperparams)
+
+
+def observe(state: State, loss: Array, validation: Any, recipe: Recipe, hyperparams: Any) -> dict[str, Array]:
+    """Return the line of the history after an epoch of this mean loss."""
+    if validation is None:
+        return {"loss": loss}
+    values = evaluate(state.params, validation, recipe, hyperparams)
+    return {"loss": loss} | {f"validation_{name}": value for name, value in values.items()}
 
 
 def trace_count() -> int:

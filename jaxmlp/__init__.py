@@ -1,6 +1,6 @@
 """Multi-layer perceptrons as pure functions in JAX: one network or ten thousand in one compiled program."""
 
-from jaxmlp import data, linear, losses, metrics, population, training
+from jaxmlp import data, linear, loop, losses, metrics, population, training
 from jaxmlp.devices import use_all_cores
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "fit",
     "linear",
+    "loop",
     "losses",
     "metrics",
     "population",

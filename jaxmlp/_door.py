@@ -5,6 +5,7 @@ while JAX traces; a check of values looks only at arrays that are known on the h
 """
 
 import difflib
+import importlib
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -39,6 +40,18 @@ def positive_int(what: str, value: Any) -> int:
     if number < 1 or isinstance(value, bool):
         raise ValueError(f"{what} must be a positive int; got {value!r}")
     return number
+
+
+def extra(module: str, name: str) -> Any:
+    """Return a module that is an optional extra.
+
+    Raises:
+      ImportError: with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{error}; this needs: pip install 'jaxmlp[{name}]'") from error
 
 
 def describe(value: Any) -> str:

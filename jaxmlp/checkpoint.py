@@ -1,0 +1,210 @@
+"""A run to disk and back, whole: each checkpoint is a folder that is there complete or not at all.
+
+    directory/00000012/arrays/      the arrays, written by Orbax
+                       run.json     what the run is made of, and where it stands
+                       SHA256SUMS   a digest of every file; `sha256sum -c SHA256SUMS` reads it too
+
+A checkpoint is written under another name and renamed when complete; damage done later is seen by the digests.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmlp import _door
+
+SAVING, DAMAGED = ".saving", ".damaged"
+FORMAT = 1
+
+
+class Saved(NamedTuple):
+    """A checkpoint as it was read."""
+
+    number: int
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Checkpoints:
+    """The checkpoints in a directory: the newest `keep` and the best are kept."""
+
+    def __init__(self, directory: Any, keep: int = 3):
+        """Open or make the directory, for one process at a time, and clear away what a killed one left unfinished.
+
+        Raises:
+          ValueError: for a directory that cannot be written, or that another process trains in.
+        """
+        self._orbax = _door.extra("orbax.checkpoint", "checkpoint")
+        self.directory, self.keep = Path(directory).absolute(), _door.positive_int("keep", keep)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.directory)
+            for unfinished in self.directory.glob(f"*{SAVING}"):
+                shutil.rmtree(unfinished)
+        except OSError as error:
+            raise ValueError(_cannot_write(self.directory, error)) from error
+
+    def save(
+        self, number: int, arrays: dict[str, np.ndarray], meta: dict[str, Any], then: Callable[[], None] | None = None
+    ) -> None:
+        """Write a checkpoint in the background, after the one before it, and then do `then`.
+
+        Raises:
+          ValueError: where the one before could not be written.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(number, arrays, meta, then), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+          ValueError: where it could not be written; the older checkpoints are whole.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise ValueError(_cannot_write(self.directory, error)) from error
+
+    def close(self) -> None:
+        """Wait for what is being written, whatever becomes of it, and let others into the directory."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._lock is not None:
+            self._lock.close()
+
+    def numbers(self) -> list[int]:
+        """Return which checkpoints are there, oldest first."""
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+
+    def newest(self) -> Saved | None:
+        """Return the newest whole checkpoint; a damaged one is named by a warning, and set aside."""
+        for number in reversed(self.numbers()):
+            folder = self._folder(number)
+            problems = damages(folder)
+            if not problems:
+                try:
+                    return self._read(number)
+                except Exception as error:  # whatever Orbax raises for bytes that it cannot read
+                    problems = [f"{type(error).__name__}: {error}"]
+            aside = folder.with_name(folder.name + DAMAGED)
+            warnings.warn(
+                f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; "
+                f"it is set aside as {aside.name}",
+                stacklevel=4,
+            )
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+        return None
+
+    def meta(self, number: int) -> dict[str, Any]:
+        """Return what a checkpoint says of itself."""
+        return json.loads((self._folder(number) / "run.json").read_text())
+
+    def _folder(self, number: int) -> Path:
+        return self.directory / f"{number:08d}"
+
+    def _read(self, number: int) -> Saved:
+        ocp = self._orbax
+        meta = self.meta(number)
+        if meta.get("format") != FORMAT:
+            raise ValueError(f"{self._folder(number)} must be of format {FORMAT}; got {meta.get('format')!r}")
+        reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        arrays = reader.restore(self._folder(number) / "arrays", args=ocp.args.StandardRestore())
+        return Saved(number, meta, {name: np.asarray(array) for name, array in arrays.items()})
+
+    def _write(
+        self, number: int, arrays: dict[str, Any], meta: dict[str, Any], then: Callable[[], None] | None
+    ) -> None:
+        ocp, folder = self._orbax, self._folder(number)
+        saving = folder.with_name(folder.name + SAVING)
+        try:
+            saving.mkdir()
+            writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+            writer.save(saving / "arrays", args=ocp.args.StandardSave(arrays))
+            (saving / "run.json").write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
+            (saving / "SHA256SUMS").write_text(_sums(saving))
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(saving, folder)
+            self._forget()
+            if then is not None:
+                then()
+        except BaseException as error:  # raised by the next `save` or `wait`
+            shutil.rmtree(saving, ignore_errors=True)
+            self._error = error
+
+    def _forget(self) -> None:
+        numbers = self.numbers()
+        scores = {number: self.meta(number).get("score") for number in numbers}
+        scored = [number for number in numbers if scores[number] is not None]
+        best = min(scored, key=lambda number: scores[number], default=None)  # type: ignore[arg-type,return-value]
+        for number in numbers[: -self.keep]:
+            if number != best:
+                # Renamed first: a folder that is half removed when the process dies must not look like a checkpoint.
+                gone = self._folder(number).with_name(f"{number:08d}{SAVING}")
+                os.replace(self._folder(number), gone)
+                shutil.rmtree(gone)
+
+
+def damages(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a checkpoint, by their digests."""
+    try:
+        wanted = dict(line.split("  ", 1)[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    except (OSError, ValueError) as error:
+        return [f"SHA256SUMS cannot be read ({error})"]
+    found = dict(line.split("  ", 1)[::-1] for line in _sums(folder).splitlines())
+    if not wanted:
+        return ["SHA256SUMS is empty"]
+    lines = [f"{name} is missing" for name in wanted if name not in found]
+    lines += [f"{name} does not belong there" for name in found if name not in wanted]
+    return lines + [f"{name} has changed" for name in wanted if name in found and wanted[name] != found[name]]
+
+
+def _sums(folder: Path) -> str:
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    lines = []
+    for name in names:
+        if name != "SHA256SUMS":
+            with open(folder / name, "rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
+
+
+def _lock(directory: Path) -> Any:
+    """Hold the directory until the file is closed or the process is gone, however it goes."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    file = open(directory / ".lock", "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(
+            f"directory must be one run's own; another process trains in {directory} now; wait for it, or pass another"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def _cannot_write(directory: Path, error: BaseException) -> str:
+    return (
+        f"directory must be writable and have room; {directory} could not be written: "
+        f"{type(error).__name__}: {error}; older checkpoints in it are whole"
+    )

@@ -1,0 +1,143 @@
+"""Tables in mapped .npy files, larger than memory: shuffled rows by number, and no more pages than needed."""
+
+import mmap
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp._stacks import Position, Stack, aligned, stack_size
+from jaxmlp.data import shuffle, steps_per_epoch
+from jaxmlp.fingerprints import of_data
+
+# Touching a row maps up to 64 KiB around it, and what is mapped counts as this process's memory until it is given back:
+# after so many rows, 256 MiB. Files below that size stay mapped.
+RELEASE_ROWS, RELEASE_BYTES = 4096, 2**28
+
+
+class Table(NamedTuple):
+    """Shards of one table, (x, y) or (x, y, weight) of mapped arrays each."""
+
+    shards: list[tuple[Any, ...]]
+
+
+def folder(path: Path) -> Table:
+    """Map the .npy files of a folder: x.npy and y.npy, or shards x-000.npy, y-000.npy, ...; weight likewise.
+
+    Raises:
+      ValueError: for a folder without them, or with shards that do not match.
+    """
+    names = [sorted(path.glob(f"{part}[-_.]*npy")) for part in ("x", "y", "weight")]
+    x, y, weight = names
+    if not x or len(x) != len(y) or len(weight) not in (0, len(x)):
+        raise ValueError(
+            f"{path} must hold x.npy and y.npy, or shards x-000.npy, y-000.npy and so on, as many of each; got "
+            f"{len(x)} of x, {len(y)} of y and {len(weight)} of weight"
+        )
+    parts = [p for p in names if p]
+    return Table([tuple(_map(part[i]) for part in parts) for i in range(len(x))])
+
+
+def _map(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} must be a .npy file of numbers; it could not be read: {error}") from error
+
+
+class Files:
+    """The rows of mapped files, each once an epoch, in the order of `data.epoch_order`, so as `fit` would take them."""
+
+    def __init__(self, table: Table, key: Array, batch_size: int | None):
+        self.shards = [_same_form(shard, table.shards[0], i) for i, shard in enumerate(table.shards)]
+        self.first = np.cumsum([0, *(len(jax.tree.leaves(shard)[0]) for shard in self.shards)])
+        n = int(self.first[-1])
+        if batch_size is None or batch_size > n:
+            raise ValueError(f"batch_size must be at most the {n} rows of the files, and not None; got {batch_size}")
+        self.count, self.batch_size, self.steps = n, batch_size, steps_per_epoch(n, batch_size)
+        leaves = [leaf for shard in self.shards for leaf in jax.tree.leaves(shard)]
+        large = sum(leaf.nbytes for leaf in leaves) > RELEASE_BYTES
+        self._maps = [found for leaf in leaves if large and (found := _mmap_of(leaf)) is not None]
+        _, loop_key = jax.random.split(key)  # as `start` and `epoch` split it
+        self._order_key, _ = jax.random.split(loop_key)
+        x, y, weight = self._gather(np.arange(batch_size))
+        self.example = x, y, np.ones(batch_size, np.float32 if weight is None else weight.dtype)
+        self.fingerprint = [of_data(shard) for shard in table.shards]
+
+    def stacks(self, start: Position, epochs: int, every: int | None, state: Any) -> Iterator[Stack]:
+        """Yield the stacks from `start` to the end of the last epoch."""
+        size = stack_size(self.example, self.steps, every)
+        position = start
+        while position.epoch < epochs:
+            count = min(size, self.steps - position.step, *([every - position.total % every] if every else []))
+            batches = self._read(position.epoch, position.step, size)
+            after = position.after(count, position.step + count == self.steps)
+            yield Stack(position, batches, count, after.step == 0, after, {})
+            position = after
+
+    def _read(self, epoch: int, step: int, steps: int) -> tuple[Any, Any, Any]:
+        """Return (x, y, weight) of so many steps, (steps, batch, ...) each; beyond the epoch's end they weigh zero."""
+        first = np.uint32(step * self.batch_size)
+        places = partial(_places, count=steps * self.batch_size)
+        rows, present = map(np.asarray, places(self._order_key, np.uint32(epoch), first, np.uint32(self.count)))
+        x, y, weight = self._gather(rows)
+        weight = present if weight is None else present.astype(weight.dtype) * weight
+        return jax.tree.map(lambda a: a.reshape(steps, self.batch_size, *a.shape[1:]), (x, y, weight))
+
+    def _gather(self, rows: np.ndarray) -> tuple[Any, Any, Any]:
+        """Return a copy of these rows of (x, y, weight or None)."""
+        like = (*self.shards[0], None)[:3]
+        out = jax.tree.map(lambda a: aligned((len(rows), *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), like)
+        shard = np.searchsorted(self.first, rows, side="right") - 1
+        for i in np.unique(shard):
+            mine = np.flatnonzero(shard == i)
+            for start in range(0, len(mine), RELEASE_ROWS):
+                here = mine[start : start + RELEASE_ROWS]
+                places = rows[here] - self.first[i]
+                jax.tree.map(partial(_copy, here, places), out, (*self.shards[i], None)[:3])
+                for mapped in self._maps:
+                    mapped.madvise(mmap.MADV_DONTNEED)  # the system keeps the pages; they count no more as ours
+        return out
+
+
+def _copy(here: np.ndarray, places: np.ndarray, out: np.ndarray, source: np.ndarray) -> None:
+    contiguous = len(here) == here[-1] - here[0] + 1
+    if contiguous and source.dtype == out.dtype:
+        np.take(source, places, axis=0, out=out[here[0] : here[-1] + 1], mode="clip")
+    else:
+        out[here] = source[places]
+
+
+@partial(jax.jit, static_argnames="count")
+def _places(key: Array, epoch: Array, first: Array, n: Array, *, count: int) -> tuple[Array, Array]:
+    """Return rows and weights of `count` places of an epoch, from place `first` on, as `data.epoch_order` has them."""
+    place = first + jnp.arange(count, dtype=jnp.uint32)
+    present = place < n
+    row = shuffle(jax.random.fold_in(key, epoch), place, n)
+    return jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32), present.astype(jnp.float32)
+
+
+def _same_form(shard: tuple[Any, ...], like: tuple[Any, ...], number: int) -> tuple[Any, ...]:
+    counts = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(shard)}
+    forms = [[(a.shape[1:], a.dtype) for a in jax.tree.leaves(s)] for s in (shard, like)]
+    if len(counts) != 1 or 0 in counts or forms[0] != forms[1]:
+        raise ValueError(
+            f"shard {number} must have as many rows in each file, and the form of the first; got "
+            f"{', '.join(_door.describe(leaf) for leaf in jax.tree.leaves(shard))}"
+        )
+    return shard
+
+
+def _mmap_of(array: Any) -> mmap.mmap | None:
+    """Return the map behind an array, if its pages may be given back: not those of a private, changed copy."""
+    if not hasattr(mmap, "MADV_DONTNEED") or getattr(array, "mode", "c") == "c":
+        return None
+    while isinstance(array, np.ndarray):
+        array = array.base  # type: ignore[assignment]
+    return array if isinstance(array, mmap.mmap) else None

@@ -1,0 +1,112 @@
+"""How far a run is: a live line on a terminal, a plain line now and then in a pipe or a file."""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from jaxmlp._program import DIVERGED, RUNNING
+
+EVERY = 10.0  # seconds between two plain lines
+
+
+class Progress:
+    """Says where a run stands, on standard error; `show` None says it, False keeps silent."""
+
+    def __init__(self, show: bool | None, unit: str, total: int | None, done: int, examples: int | None):
+        """Begin at `done` of `total` units (epochs or steps) of so many examples each."""
+        self._unit, self._total, self._first, self._examples = unit, total, done, examples
+        self._started = self._timed = self._said = time.monotonic()
+        self._timed_at = done
+        self._live: Any = None
+        self._line = ""
+        self._show = show is not False
+        if self._show and sys.stderr.isatty():
+            try:
+                from rich.console import Console
+                from rich.live import Live
+            except ImportError:  # plain lines will do
+                return
+            self._live = Live(console=Console(stderr=True), transient=False, auto_refresh=False)
+            self._live.start()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self._show and self._line:
+            print(self._line, file=sys.stderr, flush=True)
+        self._live, self._show = None, False
+
+    def update(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray) -> None:
+        """Show the end of a chunk; history (members, epochs), of which `epochs` are done."""
+        if not self._show:
+            return
+        now = time.monotonic()
+        if self._timed_at == self._first:  # the first chunk compiles: count from its end
+            self._timed, self._timed_at = now, done
+        width = len(str(self._total)) if self._total else 0
+        parts = [f"{self._unit} {done:>{width}}" + (f"/{self._total}" if self._total else "")]
+        if epochs:
+            parts += members(history, status, epochs) if len(status) > 1 else one(history, epochs)
+        speed = (done - self._timed_at) / (now - self._timed) if now > self._timed else 0
+        if speed > 0 and done > self._timed_at:
+            if self._examples:
+                parts.append(f"{speed * self._examples:,.0f} ex/s")
+            if self._total:
+                parts.append(f"{clock((self._total - done) / speed)} left")
+        self._line = "  ".join(parts)
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(self._line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif now - self._said >= EVERY:
+            print(self._line, file=sys.stderr, flush=True)
+            self._said, self._line = now, ""
+
+    def say(self, text: str) -> None:
+        """Print a line of its own, below or above the live one."""
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def one(history: dict[str, np.ndarray], epochs: int) -> list[str]:
+    """Return the last line of a network's history as words."""
+    short = {"validation_loss": "val loss"}
+    names = sorted(history, key=lambda name: (name != "loss", name != "validation_loss"))
+    return [
+        f"{short.get(name, name.replace('validation_', 'val ').replace('_', ' '))} {history[name][0, epochs - 1]:.4g}"
+        for name in names
+        if history[name].ndim == 2
+    ][:3]
+
+
+def members(history: dict[str, np.ndarray], status: np.ndarray, epochs: int) -> list[str]:
+    """Return best, median and the members' fates as words.
+
+    >>> members({"loss": np.array([[0.1], [0.2], [np.nan]])}, np.array([0, 0, 2]), 1)
+    ['loss best 0.1', 'median 0.15', '2 alive', '1 diverged']
+    """
+    name = "validation_loss" if "validation_loss" in history else "loss"
+    ends = np.sum(~np.isnan(history[name][:, :epochs]), axis=1)
+    last = history[name][np.arange(len(ends)), np.maximum(ends - 1, 0)]
+    last = last[ends > 0]
+    label = name.replace("validation_", "val ").replace("_", " ")
+    values = [f"{label} best {last.min():.4g}", f"median {np.median(last):.4g}"] if len(last) else []
+    return [*values, f"{np.sum(status == RUNNING)} alive", f"{np.sum(status == DIVERGED)} diverged"]
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people write it.
+
+    >>> clock(75), clock(7260)
+    ('1:15', '2:01:00')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

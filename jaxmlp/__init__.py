@@ -1,7 +1,9 @@
 """Multi-layer perceptrons as pure functions in JAX: one network or ten thousand in one compiled program."""
 
-from jaxmlp import data, linear, loop, losses, metrics, population, training
+from jaxmlp import data, interop, linear, loop, losses, metrics, population, training
 from jaxmlp.devices import use_all_cores
+from jaxmlp.files import load, save
+from jaxmlp.interop import export
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
@@ -15,12 +17,16 @@ __all__ = [
     "data",
     "epoch",
     "evaluate",
+    "export",
     "fit",
+    "interop",
     "linear",
+    "load",
     "loop",
     "losses",
     "metrics",
     "population",
+    "save",
     "start",
     "step",
     "training",

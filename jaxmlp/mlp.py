@@ -153,10 +153,7 @@ class MLP:
             raise ValueError(
                 f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_door.describe(x)}{hint}"
             )
-        if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
-            raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
-        if len(params) != len(self.sizes) - 1:
-            raise ValueError(f"params must have {len(self.sizes) - 1} layers for {self!r}; got {len(params)}")
+        self._check_layers(params)
         for i, (layer, shape) in enumerate(zip(params, self._shapes, strict=True)):
             if layer.w.shape != shape:
                 hint = "; map over members with jax.vmap" if layer.w.ndim > 2 else ""
@@ -167,6 +164,12 @@ class MLP:
             _door.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
         elif self.dropout and key is not None:
             raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
+
+    def _check_layers(self, params: tuple[Layer, ...]) -> None:
+        if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
+            raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
+        if len(params) != len(self.sizes) - 1:
+            raise ValueError(f"params must have {len(self.sizes) - 1} layers for {self!r}; got {len(params)}")
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:

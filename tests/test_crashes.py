@@ -1,0 +1,175 @@
+"""A run that is killed, or whose checkpoints are damaged, ends with the bits of one that was not."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import crash
+from jaxmlp import loop
+
+FILE = Path(__file__).parent / "crash.py"
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def start(kind, directory):
+    with open(directory / "errors", "w") as errors:
+        command = [sys.executable, str(FILE), kind, str(directory)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    with process.stdout as out:
+        assert out.readline() == "ready\n", (directory / "errors").read_text()
+    return process
+
+
+def kill_until(kind, kills, directory, seed):
+    """Kill runs in one directory at random moments, then let one end; start over where a run ends before its kill.
+
+    Returns the number of kills, and by how many of them a save was cut.
+    """
+    rng = np.random.default_rng(seed)
+    done = cut = 0
+    runs = 0
+    span = None
+    while done < kills:
+        folder = directory / f"run{runs}"
+        folder.mkdir()
+        runs += 1
+        while done < kills:
+            began = time.monotonic()
+            process = start(kind, folder)
+            try:
+                # Up to the time that a whole run took: compilation, first steps, saves, the end.
+                process.wait(timeout=rng.uniform(0, span or 3.0))
+                assert process.returncode == 0, (folder / "errors").read_text()
+                span = time.monotonic() - began
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                done += 1
+                cut += any(folder.glob("*.saving"))
+        if not (folder / "digest").exists():
+            process = start(kind, folder)
+            assert process.wait() == 0, (folder / "errors").read_text()
+        assert (folder / "digest").read_text() == straight(kind), f"{kind}, run {runs}, after {done} kills"
+    return done, cut
+
+
+def straight(kind, known={}):  # noqa: B006
+    if kind not in known:
+        run = "import crash, sys; print(crash.digest(crash.run(sys.argv[1], None)))"
+        found = subprocess.run([sys.executable, "-c", run, kind], capture_output=True, text=True, cwd=FILE.parent)
+        assert found.returncode == 0, found.stderr
+        known[kind] = found.stdout.strip()
+    return known[kind]
+
+
+@pytest.mark.parametrize("kind", ["one", "population", "stream"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(kind, tmp_path):
+    kill_until(kind, 1, tmp_path, seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["one", "population", "stream"])
+def test_a_hundred_kills(kind, tmp_path, capsys):
+    kills, cut = kill_until(kind, 40, tmp_path, seed=2)
+    with capsys.disabled():
+        print(f"\n{kind}: {kills} kills, {cut} of them within a save")
+
+
+DAMAGES = {
+    "emptied": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "flipped": lambda file: file.write_bytes(flipped(file.read_bytes())),
+    "removed": lambda file: file.unlink(),
+    "grown": lambda file: file.write_bytes(file.read_bytes() + b"more"),
+}
+
+
+def flipped(data):
+    at = len(data) // 3
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+def test_every_damage_to_a_checkpoint_is_seen_named_and_survived(tmp_path):
+    """Each file of a checkpoint emptied, cut, flipped and removed; then the run goes on from the one before."""
+    straight_run = crash.digest(crash.run("one", tmp_path / "run", epochs=12))
+    newest, older = "00000012", "00000010"
+    names = [p.relative_to(tmp_path / "run" / newest) for p in (tmp_path / "run" / newest).rglob("*") if p.is_file()]
+    count = 0
+    for (kind, damage), name in itertools.product(DAMAGES.items(), sorted(names)):
+        folder = tmp_path / "damaged"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "run", folder)
+        damage(folder / newest / name)
+        journal = loop.Journal(folder, 3)
+        with pytest.warns(UserWarning, match=f"checkpoint .*{newest} is damaged and is not used") as seen:
+            journal.find()
+        journal.__exit__()
+        assert name.name in str(seen[0].message) or name.name == "SHA256SUMS", (kind, name)
+        assert journal.saved.number == int(older) and (folder / f"{newest}.damaged").is_dir()
+        count += 1
+    assert count >= 50
+    # The last of them to the end; and a second time, since nothing may need a hand.
+    for _ in range(2):
+        with warnings.catch_warnings(action="error"):
+            assert crash.digest(crash.run("one", folder, epochs=12)) == straight_run
+
+
+def test_a_run_begins_anew_where_nothing_whole_is_left(tmp_path):
+    straight_run = crash.digest(crash.run("one", tmp_path / "run", epochs=4))
+    for folder in (tmp_path / "run").glob("0*"):
+        (folder / "run.json").write_text("{}")
+    with pytest.warns(UserWarning, match="run.json has changed"):
+        assert crash.digest(crash.run("one", tmp_path / "run", epochs=4)) == straight_run
+    for folder in (tmp_path / "run").glob("0*[0-9]"):
+        shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="holds? a whole checkpoint|must hold a whole checkpoint"):
+        loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoints_whole(tmp_path, monkeypatch):
+    """The disk is full from the third save on: the error says so, and the run goes on once there is room."""
+    from jaxmlp import checkpoint
+
+    write, room = checkpoint._sums, [2]
+
+    def sums(folder):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        return write(folder)
+
+    monkeypatch.setattr(checkpoint, "_sums", sums)
+    with pytest.raises(ValueError, match="must be writable and have room; .*No space left on device"):
+        crash.run("one", tmp_path / "run", epochs=12)
+    assert sorted(p.name for p in (tmp_path / "run").glob("0*")) == ["00000002", "00000004"]
+    monkeypatch.setattr(checkpoint, "_sums", write)
+    assert crash.digest(crash.run("one", tmp_path / "run", epochs=12)) == crash.digest(
+        crash.run("one", None, epochs=12)
+    )
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="directory must be writable and have room"):
+        crash.run("one", tmp_path / "file" / "run", epochs=4)
+
+
+def test_a_directory_serves_one_process_at_a_time(tmp_path):
+    with loop.Journal(tmp_path, 3), pytest.raises(ValueError, match="another process trains in"):
+        crash.run("one", tmp_path, epochs=4)
+    assert os.listdir(tmp_path) == [".lock"]

@@ -50,6 +50,7 @@ class Cohort:
             runs = restore(jax.eval_shape(starting, self.members, first, recipe))
             self.runs = put(layout, jax.tree.map(lambda a: a[sitter], runs))
         self._going = np.zeros((devices, slots), bool)
+        self._places: Any = None
         self._seat_going()
 
     def advance(self, done: int, end: int) -> None:
@@ -62,14 +63,8 @@ class Cohort:
         self._run(follow, shared, (count, ends, epoch))
 
     def _run(self, program: Any, shared: Any, span: tuple[int, ...]) -> None:
-        # On each device, those who go on come first, and only as many blocks as they fill are run.
-        order = np.argsort(~self._going, axis=1, kind="stable").astype(np.int32).ravel()
-        blocks = -(-self._going.sum(1) // self.layout.width).astype(np.int32)
-        places = put(self.layout, (order, blocks))
-        span_ = np.array(span, np.int32)
-        self.runs = program(
-            self.runs, self.members, shared, self.recipe, span_, *places, self.rules, layout=self.layout
-        )
+        args = (self.members, shared, self.recipe, np.array(span, np.int32), *self._places, self.rules)
+        self.runs = program(self.runs, *args, layout=self.layout)
 
     def look(self) -> np.ndarray:
         """Wait for the devices and return the status of each member; those who stopped leave their place to others."""
@@ -78,7 +73,13 @@ class Cohort:
 
     def _seat_going(self) -> np.ndarray:
         status = np.array(self.runs.status)
-        self._going.ravel()[self.seats] = status[self.seats] == RUNNING
+        going = np.zeros_like(self._going)
+        going.ravel()[self.seats] = status[self.seats] == RUNNING
+        if self._places is None or (going != self._going).any():
+            # On each device, those who go on come first, and only as many blocks as they fill are run.
+            order = np.argsort(~going, axis=1, kind="stable").astype(np.int32).ravel()
+            blocks = -(-going.sum(1) // self.layout.width).astype(np.int32)
+            self._going, self._places = going, put(self.layout, (order, blocks))
         return status
 
     def stop(self, losers: Any) -> None:

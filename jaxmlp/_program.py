@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmlp import training
 from jaxmlp.data import Rows, pick, take
+from jaxmlp.metrics import Mean
 from jaxmlp.planning import Layout
 from jaxmlp.recipe import Recipe
 from jaxmlp.stops import Rules
@@ -138,22 +139,32 @@ def follow(
     def one(run: Run, member: Member, shared: Any, span: Array, rules: Rules) -> Run:
         batches, validation = shared
 
-        def one_step(i: Array, run: Run) -> Run:
-            size = batches[2].shape[1]  # picked as `epoch` picks, so that the compiler rounds a loss as it does there
+        def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
+            state, mean, first_bad = carry
+            size = batches[2].shape[1]  # picked as `epoch` picks, so that the compiler rounds as it does there
             rows = i * size + jnp.arange(size, dtype=jnp.int32)
             x, y, _ = jax.tree.map(lambda a: pick(a.reshape(-1, *a.shape[2:]), rows), batches)
-            batch = x, y, batches[2][i]
-            state, metrics = training.step(run.state, batch, recipe, member.hyperparams)
-            goes, status = _judge(run, metrics["loss"], state.params)
-            mean = jax.tree.map(lambda a, b: jax.lax.select(goes, a, b), run.mean.add(metrics), run.mean)
-            return run._replace(state=training.where(goes, state, run.state), status=status, mean=mean)
+            state, metrics = training.step(state, (x, y, batches[2][i]), recipe, member.hyperparams)
+            bad = jax.lax.select(_finite(metrics["loss"], state.params), first_bad, jnp.minimum(first_bad, i))
+            return state, mean.add(metrics), bad
+
+        start = run.state, run.mean, span[0]
+        state, mean, first_bad = jax.lax.fori_loop(0, span[0], one_step, start)
+        good = first_bad == span[0]
+        # Choosing in each step would cost a copy of the state: a step gone bad is seen, and those before it redone.
+        redone = jax.lax.fori_loop(0, jax.lax.select(good, jnp.zeros_like(first_bad), first_bad), one_step, start)
+        state = training.where(good, state, redone[0])
+        mean = jax.tree.map(lambda a, b: jax.lax.select(good, a, b), mean, redone[1])
+        stood = run.status != RUNNING
+        status = jax.lax.select(stood | good, run.status, jnp.full_like(run.status, DIVERGED))
+        state = training.where(stood, run.state, state)
+        run = run._replace(state=state, status=status, mean=mean)
 
         def close(run: Run) -> Run:
             record = training.observe(run.state, run.mean.loss, validation, recipe, member.hyperparams)
             closed = _observe(run, run.state, record, span[2], rules)
             return closed._replace(mean=jax.tree.map(jnp.zeros_like, run.mean))
 
-        run = jax.lax.fori_loop(0, span[0], one_step, run)
         return jax.lax.cond(span[1] > 0, close, lambda run: run, run)
 
     return _blocks(one, layout)(runs, members, shared, span, order, blocks, rules)
@@ -205,17 +216,21 @@ def _epoch(state: State, member: Member, shared: Any, recipe: Recipe) -> tuple[S
     return training.observed_epoch(state, data, recipe, member.hyperparams, validation, member.rows)
 
 
+def _finite(loss: Array, params: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in (loss, *jax.tree.leaves(params))]))
+
+
 def _judge(run: Run, loss: Array, params: Any) -> tuple[Array, Array]:
-    """Return whether the run takes this step or epoch, and its status: who just left the finite has diverged."""
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in (loss, *jax.tree.leaves(params))]))
-    runs = run.status == RUNNING
+    """Return whether the run takes this epoch, and its status: who just left the finite has diverged."""
+    finite, runs = _finite(loss, params), run.status == RUNNING
     return runs & finite, jax.lax.select(runs & ~finite, jnp.full_like(run.status, DIVERGED), run.status)
 
 
 def _observe(run: Run, state: State, record: dict[str, Array], number: Array, rules: Rules) -> Run:
     """Return the run after an epoch: a member that stands still, or just left the finite, keeps its state."""
     goes, status = _judge(run, record["loss"], state.params)
-    state = training.where(goes, state, run.state)
+    # A branch and not a choice: that would be fused into the update of a run without batches, and round it otherwise.
+    state = jax.lax.cond(goes, lambda: state, lambda: run.state)
     history = {
         name: run.history[name].at[number].set(jax.lax.select(goes, value, run.history[name][number]))
         for name, value in record.items()

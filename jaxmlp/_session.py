@@ -80,12 +80,13 @@ class Session:
                 if journal is not None and due:
                     journal.save(cohort, work, self.every)
                     saved_at, unsaved = time.monotonic(), False
-                history = cohort.history()
-                progress.update(work.done, work.epochs, history, status)
-                if self.callbacks and (due or closed):
-                    state, seen = self._so_far(history, status)
-                    for callback in self.callbacks:
-                        callback(state, seen)
+                if progress.due or self.callbacks and (due or closed):
+                    history = cohort.history()
+                    progress.update(work.done, work.epochs, history, status)
+                    if self.callbacks and (due or closed):
+                        state, seen = self._so_far(history, status)
+                        for callback in self.callbacks:
+                            callback(state, seen)
                 if late:
                     break
             if journal is not None:

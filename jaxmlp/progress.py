@@ -41,6 +41,11 @@ class Progress:
             print(self._line, file=sys.stderr, flush=True)
         self._live, self._show = None, False
 
+    @property
+    def due(self) -> bool:
+        """Whether `update` has anything to do."""
+        return self._show
+
     def update(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray) -> None:
         """Show the end of a chunk; history (members, epochs), of which `epochs` are done."""
         if not self._show:

@@ -16,10 +16,13 @@ def is_stream(data: Any) -> bool:
     """Tell whether data is a folder, mapped files or an iterable of batches, and not arrays in memory."""
     if isinstance(data, str | Path):
         return True
-    if isinstance(data, tuple | list) and any(_door.is_array(leaf) for leaf in jax.tree.leaves(tuple(data[:3]))):
-        mapped = any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
-        return mapped or isinstance(data, list) and isinstance(data[0], tuple | list)
-    return isinstance(data, Iterable) and not _door.is_array(data) and not (isinstance(data, tuple) and data == ())
+    if _door.is_array(data) or not isinstance(data, Iterable):
+        return False
+    return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
+
+
+def _is_table(data: Any) -> bool:
+    return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_door.is_array, data))
 
 
 def open_stream(data: Any, key: Any, batch_size: int | None, steps: int | None) -> "Files | Batches":
@@ -28,9 +31,10 @@ def open_stream(data: Any, key: Any, batch_size: int | None, steps: int | None) 
         steps = _door.positive_int("steps", steps)
     if isinstance(data, str | Path):
         data = folder(Path(data))
-    elif isinstance(data, tuple | list) and _door.is_array(jax.tree.leaves(data[0])[0]) and len(data) in (2, 3):
-        if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data))):
-            data = Table([tuple(data)])
+    elif _is_table(data):
+        if len(data) not in (2, 3):
+            raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")
+        data = Table([tuple(data)])
     if isinstance(data, Table):
         if steps is not None:
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")

@@ -16,8 +16,8 @@ from jaxmlp import MLP, Recipe, loop, losses
 
 X = np.random.default_rng(0).normal(size=(256, 8)).astype("f")
 Y = np.sin(X[:, :1])
-RECIPE = Recipe(MLP((8, 64, 64, 1), dropout=True), losses.squared_error, optax.adamw, epochs=60, batch_size=32)
-NUMBERS = {"learning_rate": 1e-3, "weight_decay": 1e-4, "dropout_rate": 0.1}
+RECIPE = Recipe(MLP((8, 64, 1)), losses.squared_error, optax.adamw, epochs=60, batch_size=32)
+NUMBERS = {"learning_rate": 1e-3, "weight_decay": 1e-4}
 
 
 class Batches:
@@ -62,5 +62,5 @@ if __name__ == "__main__":
     assert jaxmlp is not None
     kind, directory = sys.argv[1], Path(sys.argv[2])
     print("ready", flush=True)
-    found = digest(run(kind, directory))
+    found = digest(run(kind, directory, callbacks=[lambda state, history: print("chunk", flush=True)]))
     (directory / "digest").write_text(found)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-NAMES = ("small", "population")
+NAMES = ("small", "population", "loop")
 
 
 def main(argv: list[str] | None = None) -> int:

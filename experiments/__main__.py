@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
         figures: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figures"),
         thorough: bool = False,
-    ) -> tuple[tuple[str, ...], Path | None, Path, bool]:
+        directory: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
+    ) -> tuple[tuple[str, ...], Path | None, Path, bool, Path | None]:
         """Run the experiments; each holds a claim of the notes to what is measured.
 
         Args:
@@ -36,10 +37,11 @@ def main(argv: list[str] | None = None) -> int:
                 folder of regression sets.
             figures: folder for the figures.
             thorough: train as long as ten minutes for the best accuracy, with --data.
+            directory: for `classification`, where one network's run is saved, stopped and resumed, and its model kept.
         """
-        return names, data, figures, thorough
+        return names, data, figures, thorough, directory
 
-    names, data, figures, thorough = tyro.cli(options, args=argv, prog="python -m experiments")
+    names, data, figures, thorough, directory = tyro.cli(options, args=argv, prog="python -m experiments")
     sets: tuple[str, ...] = ()
     if names[:1] == ("uci",):
         names, sets = names[:1], names[1:]
@@ -50,13 +52,19 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
 
+    if directory is not None and names != ("classification",):
+        print(
+            "--directory is for classification alone: python -m experiments classification --directory DIR",
+            file=sys.stderr,
+        )
+        return 2
     report = Report(figures)
     for name in names or NAMES:
         module = importlib.import_module(f"experiments.{name}")
         question = (module.__doc__ or name).splitlines()[0]
         with report.experiment(name, question):
             if name == "classification":
-                module.run(report, data=data, thorough=thorough)
+                module.run(report, data=data, thorough=thorough, directory=directory)
             elif name == "uci":
                 module.run(report, data=data if names else None, names=sets)
             else:

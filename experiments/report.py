@@ -76,6 +76,15 @@ class Report:
         elif not self.console.is_terminal:
             self.console.print(f"   {text}", highlight=False, soft_wrap=True)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal's last line to someone else."""
+        if self._status is not None:
+            self._status.stop()
+        yield
+        if self._status is not None:
+            self._status.start()
+
     def progress(self, epochs: int) -> Callable[[int, object], None] | None:
         """Return a callback that shows how far a population is; None, which costs nothing, in a pipe."""
         if self._status is None:

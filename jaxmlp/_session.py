@@ -65,6 +65,10 @@ class Session:
             Progress(self.progress, work.unit, work.total, work.done, work.examples) as progress,
             _Signals(progress) as signals,
         ):
+            if journal is not None and journal.saved is not None:
+                over = work.finished or not cohort.goes_on
+                how = "has ended, and comes back as it is" if over else f"goes on from {self._place()}"
+                progress.say(f"the run in {journal.directory} {how}")
             while not work.finished and cohort.goes_on and not signals.caught:
                 closed = work.advance()
                 _wait(cohort.runs.status)
@@ -82,7 +86,8 @@ class Session:
                     saved_at, unsaved = time.monotonic(), False
                 if progress.due or self.callbacks and (due or closed):
                     history = cohort.history()
-                    progress.update(work.done, work.epochs, history, status)
+                    done = int(cohort.runs.epochs[0]) if self.single and work.unit == "epoch" else work.done
+                    progress.update(done, work.epochs, history, status)
                     if self.callbacks and (due or closed):
                         state, seen = self._so_far(history, status)
                         for callback in self.callbacks:
@@ -131,13 +136,15 @@ class Session:
         error.state, error.history = state, history
         return error
 
+    def _place(self) -> str:
+        return f"{self.work.unit} {self.work.done}" + (f" of {self.work.total}" if self.work.total else "")
+
     def _interrupted(self, state: Any, history: dict[str, Any]) -> Interrupted:
-        place = f"{self.work.unit} {self.work.done}" + (f" of {self.work.total}" if self.work.total else "")
         if self.journal is not None:
             way = f"saved in {self.journal.directory}; the same call goes on from there, and so does loop.resume"
         else:
             way = "not saved: pass directory= to be able to go on"
-        error = Interrupted(f"interrupted after {place}; {way}")
+        error = Interrupted(f"interrupted after {self._place()}; {way}")
         error.state, error.history = state, history
         return error
 
@@ -226,7 +233,7 @@ def _wait(array: Array) -> None:
     pause = 1e-4
     while not array.is_ready():  # type: ignore[attr-defined]
         time.sleep(pause)
-        pause = min(1.5 * pause, 1e-3)
+        pause = min(1.5 * pause, 4e-4)
 
 
 class _Signals:

@@ -82,13 +82,16 @@ def ahead(stacks: Iterator[Stack], check: Callable[[Any], None]) -> Generator[St
                 for name, value in options.items():
                     scopes.enter_context(getattr(jax, name)(value))
                 for stack in stacks:
+                    if closed.is_set():
+                        return
                     _check(stack, check)
                     put(stack)
             put(None)
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
         while (item := ready.get()) is not None:
             if isinstance(item, BaseException):
@@ -96,6 +99,7 @@ def ahead(stacks: Iterator[Stack], check: Callable[[Any], None]) -> Generator[St
             yield item
     finally:
         closed.set()
+        reader.join(timeout=10)  # a thread that still computes while the interpreter ends would abort the process
 
 
 def _check(stack: Stack, check: Callable[[Any], None]) -> None:

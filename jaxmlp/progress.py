@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp._program import DIVERGED, RUNNING
+from jaxmlp._program import DIVERGED, RUNNING, STOPPED
 
 EVERY = 10.0  # seconds between two plain lines
+WIDTH = 80
 
 
 class Progress:
@@ -53,17 +54,7 @@ class Progress:
         now = time.monotonic()
         if self._timed_at == self._first:  # the first chunk compiles: count from its end
             self._timed, self._timed_at = now, done
-        width = len(str(self._total)) if self._total else 0
-        parts = [f"{self._unit} {done:>{width}}" + (f"/{self._total}" if self._total else "")]
-        if epochs:
-            parts += members(history, status, epochs) if len(status) > 1 else one(history, epochs)
-        speed = (done - self._timed_at) / (now - self._timed) if now > self._timed else 0
-        if speed > 0 and done > self._timed_at:
-            if self._examples:
-                parts.append(f"{speed * self._examples:,.0f} ex/s")
-            if self._total:
-                parts.append(f"{clock((self._total - done) / speed)} left")
-        self._line = "  ".join(parts)
+        self._line = self._words(done, epochs, history, status, now)
         if self._live is not None:
             from rich.text import Text
 
@@ -72,8 +63,26 @@ class Progress:
             print(self._line, file=sys.stderr, flush=True)
             self._said, self._line = now, ""
 
+    def _words(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray, now: float) -> str:
+        total = "" if self._total is None else f"/{self._total}"
+        place = f"{self._unit} {done:>{max(0, len(total) - 1)}}{total}"
+        values = [] if not epochs else one(history, epochs) if len(status) == 1 else members(history, status, epochs)
+        ahead = []
+        done_since, seconds = done - self._timed_at, now - self._timed
+        if status.size == 1 and status[0] == STOPPED:
+            ahead = ["stopped early"]
+        elif done_since > 0 and seconds > 0:
+            speed = done_since / seconds
+            ahead = [f"{short(speed * self._examples)} ex/s"] if self._examples else []
+            ahead += [f"{clock((self._total - done) / speed)} left"] if self._total else []
+        while len("  ".join([place, *values, *ahead])) > WIDTH and len(ahead) > 1:
+            ahead.pop(0)
+        return "  ".join([place, *values, *ahead])
+
     def say(self, text: str) -> None:
-        """Print a line of its own, below or above the live one."""
+        """Print a line of its own, above the live one."""
+        if not self._show:
+            return
         if self._live is not None:
             self._live.console.print(text, highlight=False, soft_wrap=True)
         else:
@@ -81,14 +90,15 @@ class Progress:
 
 
 def one(history: dict[str, np.ndarray], epochs: int) -> list[str]:
-    """Return the last line of a network's history as words."""
-    short = {"validation_loss": "val loss"}
+    """Return the last line of a network's history as words.
+
+    >>> one({"loss": np.array([[0.5, 0.25, np.nan]]), "validation_accuracy": np.array([[0.9, 0.912, np.nan]])}, 3)
+    ['loss 0.25', 'val accuracy 0.912']
+    """
+    last = max(int(np.sum(~np.isnan(history["loss"][0, :epochs]))) - 1, 0)  # a run that stopped has no more
     names = sorted(history, key=lambda name: (name != "loss", name != "validation_loss"))
-    return [
-        f"{short.get(name, name.replace('validation_', 'val ').replace('_', ' '))} {history[name][0, epochs - 1]:.4g}"
-        for name in names
-        if history[name].ndim == 2
-    ][:3]
+    plain = [name for name in names if history[name].ndim == 2][:3]
+    return [f"{_label(name)} {history[name][0, last]:.3g}" for name in plain]
 
 
 def members(history: dict[str, np.ndarray], status: np.ndarray, epochs: int) -> list[str]:
@@ -101,9 +111,24 @@ def members(history: dict[str, np.ndarray], status: np.ndarray, epochs: int) -> 
     ends = np.sum(~np.isnan(history[name][:, :epochs]), axis=1)
     last = history[name][np.arange(len(ends)), np.maximum(ends - 1, 0)]
     last = last[ends > 0]
-    label = name.replace("validation_", "val ").replace("_", " ")
-    values = [f"{label} best {last.min():.4g}", f"median {np.median(last):.4g}"] if len(last) else []
+    values = [f"{_label(name)} best {last.min():.3g}", f"median {np.median(last):.3g}"] if len(last) else []
     return [*values, f"{np.sum(status == RUNNING)} alive", f"{np.sum(status == DIVERGED)} diverged"]
+
+
+def _label(name: str) -> str:
+    return name.replace("validation_", "val ").replace("_", " ")
+
+
+def short(number: float) -> str:
+    """Return three digits of a number and its thousands or millions.
+
+    >>> short(950), short(63700), short(1.59e6)
+    ('950', '63.7k', '1.59M')
+    """
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
 
 
 def clock(seconds: float) -> str:

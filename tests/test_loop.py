@@ -408,7 +408,7 @@ def test_plain_lines_go_to_a_pipe_and_nothing_where_nothing_is_asked_for(capsys,
     loop.train(KEY, (X, Y), RECIPE, RATE, validation=HELD_OUT, every=3)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and all(len(line) <= 80 for line in lines)
-    assert re.fullmatch(r"epoch 6/9  loss [\d.]+  val loss [\d.]+  [\d,]+ ex/s  0:00 left", lines[1])
+    assert re.fullmatch(r"epoch 6/9  loss [\d.]+  val loss [\d.]+  [\d.]+[kM]? ex/s  0:00 left", lines[1])
     loop.train(KEYS, (X, Y), RECIPE, RATES, every=9)
     assert re.match(r"epoch 9/9  loss best [\d.]+  median [\d.]+  5 alive  0 diverged", capsys.readouterr().err)
     train()

@@ -55,6 +55,7 @@ class Session:
         self.callbacks, self.progress, self.journal, self.single = callbacks, progress, journal, single
 
     def run(self) -> tuple[Any, dict[str, Any]]:
+        """Train to the end, or to where a rule, a signal or the arithmetic ends it."""
         cohort, work, journal = self.cohort, self.work, self.journal
         started = saved_at = time.monotonic()
         rungs = () if self.rules.halving is None else self.rules.halving.rungs(work.total_epochs)
@@ -109,7 +110,7 @@ class Session:
     def _so_far(self, history: dict[str, np.ndarray], status: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Return copies of the state and the history that stay when training goes on."""
         state = jax.tree.map(lambda a: jnp.copy(a[0] if self.single else a[self.cohort.seats]), self.cohort.runs.state)
-        done = self.work.epochs
+        done = int(self.cohort.runs.epochs[0]) if self.single else self.work.epochs
         seen = {name: values[0, :done] if self.single else values[:, :done] for name, values in history.items()}
         return state, seen if self.single else seen | {"status": status}
 

@@ -222,6 +222,8 @@ def _train(
     batch = None if stream is None else stream.example
     shared = shared if stream is None else (None, shared[1])
     cohort = Cohort(members, shared, recipe, rules.rules, layout, slots, batch=batch, restore=restore)
+    for metric in rules.rules.targets:
+        _door.one_of("the metric of a Target", metric, cohort.runs.history)
     if stream is None:
         rows = jax.tree.leaves(table)[0].shape[members.data is not None] if members.rows is None else members.rows.index
         examples = len(keys) * (rows if isinstance(rows, int) else rows.shape[1])

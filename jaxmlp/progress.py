@@ -75,7 +75,7 @@ class Progress:
             speed = done_since / seconds
             ahead = [f"{short(speed * self._examples)} ex/s"] if self._examples else []
             ahead += [f"{clock((self._total - done) / speed)} left"] if self._total else []
-        while len("  ".join([place, *values, *ahead])) > WIDTH and len(ahead) > 1:
+        while len("  ".join([place, *values, *ahead])) > WIDTH and ahead:
             ahead.pop(0)
         return "  ".join([place, *values, *ahead])
 

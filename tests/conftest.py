@@ -15,7 +15,7 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
-OPTIMISED = ("test_loop", "test_population", "test_training", "test_experiments", "test_benchmarks", "test_readme")
+OPTIMISED = ("test_loop", "test_population", "test_training", "test_experiments", "test_benchmarks")
 
 
 @pytest.fixture(autouse=True)

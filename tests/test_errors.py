@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Layer, Recipe, _door, data, linear, losses, metrics, population
+from jaxmlp import MLP, Layer, Recipe, _door, data, interop, linear, loop, losses, metrics, population
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -44,6 +44,11 @@ def fits(hyperparams=RATE, recipe=RECIPE, *, keys=KEYS, **options):
     return population.fit(keys, (X, Y), recipe, hyperparams, **options)
 
 
+def train(data=(X, Y), recipe=RECIPE, *, key=KEY, **options):
+    return loop.train(key, data, recipe, RATE, progress=False, **options)
+
+
+NO_BATCH = dataclasses.replace(RECIPE, batch_size=None)
 BAD = {
     # The description.
     "no sizes": (lambda: MLP(()), "sizes must name at least an input and an output width; got ()"),
@@ -440,6 +445,87 @@ BAD = {
         lambda: population.mixture(np.ones((2, 5, 2), "f")).quantile(1.0),
         "level must lie in (0, 1); got 1.0",
     ),
+    # The loop.
+    "loop: no key": (lambda: train(key=0), "key must be a typed JAX key; got int 0"),
+    "loop: every": (lambda: train(every=0), "every must be a positive int; got 0"),
+    "loop: keep": (lambda: train(directory=".", keep=0), "keep must be a positive int; got 0"),
+    "loop: steps of a table": (lambda: train(steps=3), "steps must be None for data in memory"),
+    "loop: no data": (lambda: train(7), "data must be (x, y) or (x, y, weight); got int"),
+    "loop: resume nothing": (
+        lambda: loop.resume("nowhere", (X, Y)),
+        "directory must be one that train saved in; nowhere",
+    ),
+    "loop: a folder without files": (lambda: train("tests/golden"), "must hold x.npy and y.npy, or shards x-000.npy"),
+    "loop: weights of a stream": (
+        lambda: train([(X, Y)], NO_BATCH, weights=np.ones((1, 10), "f")),
+        "weights must be None for a stream",
+    ),
+    "loop: metrics of a stream": (
+        lambda: train([(X, Y)], dataclasses.replace(NO_BATCH, metrics=(metrics.rmse,))),
+        "metrics must have validation data for a stream",
+    ),
+    "loop: batch size of a stream": (
+        lambda: train([(X, Y)]),
+        "batch_size must be None or that of the stream, 10; got 5",
+    ),
+    "loop: waves": (
+        lambda: train(key=KEYS, plan=WAVES),
+        "loop.train must hold all 2 members at once; the plan's memory holds 1",
+    ),
+    "stop: no rule": (
+        lambda: train(stop=5),
+        "stop must be Patience, Target, Budget or Halving, or a list of them; got 5",
+    ),
+    "stop: two of a kind": (
+        lambda: train(stop=[loop.Budget(1), loop.Budget(2)]),
+        "stop must name at most one Budget",
+    ),
+    "stop: patience without validation": (lambda: train(stop=loop.Patience(3)), "patience must have validation data"),
+    "stop: no time": (lambda: train(stop=loop.Budget(0)), "Budget must have seconds above 0; got 0"),
+    "stop: halving one": (lambda: train(stop=loop.Halving()), "Halving must have a population to choose from"),
+    "stop: target both ways": (lambda: train(stop=loop.Target("loss")), "Target must say either at_least or at_most"),
+    "stop: target twice": (
+        lambda: train(stop=[loop.Target("loss", at_most=1), loop.Target("loss", at_most=2)]),
+        "stop must name at most one Target of 'loss'",
+    ),
+    "stop: target of nothing": (
+        lambda: train(stop=loop.Target("validation_loss", at_most=1)),
+        "the metric of a Target must be one of loss; got 'validation_loss'",
+    ),
+    # Models that travel.
+    "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
+    "save: other parameters": (
+        lambda: jaxmlp.save("m", MLP((3, 5, 1)), PARAMS),
+        "0/w must have shape (3, 5) for MLP(sizes=(3, 5, 1)); got (3, 4)",
+    ),
+    "save: NaN": (
+        lambda: jaxmlp.save("m", MLP31, jax.tree.map(lambda a: a * np.float32("nan"), PARAMS)),
+        "0/w must be finite",
+    ),
+    "save: metadata": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata=X), "metadata must be what JSON can hold"),
+    "save: too much of it": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata="a" * 3_000_000), "metadata must leave"),
+    "load: nothing": (lambda: jaxmlp.load("nowhere"), "nowhere must be a file that can be read"),
+    "export: no example": (lambda: jaxmlp.export(object(), PARAMS), "x must be given for a model that is no MLP"),
+    "sklearn: norm": (
+        lambda: interop.to_sklearn(MLP((3, 4, 1), norm="rms"), PARAMS),
+        "model must be an MLP of affine maps and a named activation",
+    ),
+    "sklearn: gelu": (lambda: interop.to_sklearn(MLP((3, 4, 1), "gelu"), PARAMS), "for scikit-learn; got MLP"),
+    "sklearn: classes": (
+        lambda: interop.to_sklearn(MLP31, PARAMS, classes=["a"]),
+        "classes must name 2 labels; got 1",
+    ),
+    "sklearn: order": (
+        lambda: interop.to_sklearn(MLP31, PARAMS, classes=["b", "a"]),
+        "classes must be sorted, as scikit-learn has them",
+    ),
+    "sklearn: not fitted": (lambda: interop.from_sklearn(object()), "estimator must be a fitted MLPRegressor"),
+    "a population elsewhere": (
+        lambda: interop.to_sklearn(MLP31, STATES.params),
+        "params must be of one network; got w of shape (2, 3, 4); population.member picks",
+    ),
+    "torch: no weights": (lambda: interop.from_torch({}), "a state dict must hold 0.weight, 0.bias"),
+    "torch: strange weights": (lambda: interop.from_torch({"norm.scale": 1}), "of nn.Sequential; got norm.scale"),
 }
 
 

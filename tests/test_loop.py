@@ -314,7 +314,7 @@ def test_a_signal_ends_the_run_at_the_chunks_end(number, tmp_path, capsys):
     with pytest.raises(
         loop.Interrupted, match="interrupted after epoch 4 of 9; saved in .*the same call goes on"
     ) as end:
-        train(every=2, directory=tmp_path, callbacks=[callback])
+        loop.train(KEY, (X, Y), RECIPE, RATE, every=2, directory=tmp_path, callbacks=[callback])
     assert len(end.value.history["loss"]) == 4
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert "ending after this chunk; once more ends at once" in capsys.readouterr().err

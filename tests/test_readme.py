@@ -15,7 +15,8 @@ COMMANDS = [line for language, block in BLOCKS if language == "bash" for line in
 MODULES = {"experiments", "benchmarks", "pytest"}
 
 
-def test_the_python_blocks_run_as_one_program(capsys):
+def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one of them saves
     blocks = [block for language, block in BLOCKS if language == "python"]
     # The first block is the library in one line; its names come from the room it stands for.
     one_line, *program = blocks
@@ -35,14 +36,18 @@ def test_the_python_blocks_run_as_one_program(capsys):
     assert namespace["state"].step == 1
 
     namespace = {}
-    for block in program[:-1]:
+    *alone, members, saved = program
+    for block in alone:
         exec(block, namespace)
     assert namespace["history"]["loss"][-1] < 0.3 < namespace["history"]["loss"][0]
     assert namespace["accuracy"] > 0.9 and abs(namespace["slope"]) > 0
     with pytest.warns(UserWarning, match="6 of 18 members diverged"):
-        exec(program[-1], namespace)
+        exec(members, namespace)
     assert namespace["history"]["status"].tolist().count(2) == 6
     assert namespace["accuracy"] > 0.85 and namespace["i"] in range(3, 12)
+    exec(saved, namespace)
+    assert namespace["model"] == namespace["recipe"].model and isinstance(namespace["program"], bytes)
+    assert (tmp_path / "runs" / "digits" / "history.csv").is_file() and len(namespace["history"]["loss"]) <= 40
     assert "did you mean 'dropout_rate'?" in capsys.readouterr().out
 
 

@@ -33,7 +33,7 @@ def run(*, quick: bool = False) -> list[Row]:
     """Time the contenders on both nets, and measure the memory of the large file."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for sizes, batch, count, epochs in (((8, 50, 1), 32, 20_000, 100), ((784, 256, 256, 10), 128, 90_000, 4)):
+        for sizes, batch, count, epochs in (((8, 50, 1), 32, 200_000, 32), ((784, 256, 256, 10), 128, 90_000, 4)):
             count, epochs = (256, CHUNKS) if quick else (count, epochs)
             name = "loop " + "-".join(map(str, sizes))
             contenders = _contenders(Path(folder) / name.replace(" ", "_"), sizes, batch, count, epochs)

@@ -230,11 +230,16 @@ class Steps:
 
 
 def _wait(array: Array) -> None:
-    """Wait for a device as `block_until_ready` does, but let signals come through."""
-    pause = 1e-4
-    while not array.is_ready():  # type: ignore[attr-defined]
-        time.sleep(pause)
-        pause = min(1.5 * pause, 4e-4)
+    """Wait for a device as `block_until_ready` does, but let signals through: a lock may be interrupted."""
+    done = threading.Event()
+
+    def wait() -> None:
+        with contextlib.suppress(Exception):  # whoever reads the array raises it
+            array.block_until_ready()
+        done.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    done.wait()
 
 
 class _Signals:

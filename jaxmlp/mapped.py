@@ -1,6 +1,8 @@
 """Tables in mapped .npy files, larger than memory: shuffled rows by number, and no more pages than needed."""
 
 import mmap
+import os
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,9 @@ from jaxmlp._stacks import Position, Stack, aligned, stack_size
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.fingerprints import of_data
 
-# Touching a row maps up to 64 KiB around it, and what is mapped counts as this process's memory until it is given back:
-# after so many rows, 256 MiB. Files below that size stay mapped.
-RELEASE_ROWS, RELEASE_BYTES = 4096, 2**28
+# Touching a row of a map maps up to 64 KiB around it, and what is mapped counts as this process's memory. So only files
+# that are small together are read by their maps; of the others each row is read into its place.
+MAPPED_BYTES = 2**28
 
 
 class Table(NamedTuple):
@@ -61,9 +63,10 @@ class Files:
         if batch_size is None or batch_size > n:
             raise ValueError(f"batch_size must be at most the {n} rows of the files, and not None; got {batch_size}")
         self.count, self.batch_size, self.steps = n, batch_size, steps_per_epoch(n, batch_size)
-        leaves = [leaf for shard in self.shards for leaf in jax.tree.leaves(shard)]
-        large = sum(leaf.nbytes for leaf in leaves) > RELEASE_BYTES
-        self._maps = [found for leaf in leaves if large and (found := _mmap_of(leaf)) is not None]
+        leaves = sorted((leaf for shard in self.shards for leaf in jax.tree.leaves(shard)), key=lambda a: a.nbytes)
+        sizes = np.cumsum([leaf.nbytes for leaf in leaves])
+        large = [leaf for leaf, size in zip(leaves, sizes, strict=True) if size > MAPPED_BYTES]
+        self._files = {id(leaf): file for leaf in large if (file := _File.behind(leaf)) is not None}
         _, loop_key = jax.random.split(key)  # as `start` and `epoch` split it
         self._order_key, _ = jax.random.split(loop_key)
         x, y, weight = self._gather(np.arange(batch_size))
@@ -97,21 +100,54 @@ class Files:
         shard = np.searchsorted(self.first, rows, side="right") - 1
         for i in np.unique(shard):
             mine = np.flatnonzero(shard == i)
-            for start in range(0, len(mine), RELEASE_ROWS):
-                here = mine[start : start + RELEASE_ROWS]
-                places = rows[here] - self.first[i]
-                jax.tree.map(partial(_copy, here, places), out, (*self.shards[i], None)[:3])
-                for mapped in self._maps:
-                    mapped.madvise(mmap.MADV_DONTNEED)  # the system keeps the pages; they count no more as ours
+            places = rows[mine] - self.first[i]
+            jax.tree.map(partial(self._copy, mine, places), out, (*self.shards[i], None)[:3])
         return out
 
+    def _copy(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, source: np.ndarray) -> None:
+        """Write the rows of `source` at `places` to those of `out` at `here`."""
+        file = self._files.get(id(source))
+        if file is not None:
+            file.read(here, places, out, source.dtype)
+        elif len(here) == len(out) and source.dtype == out.dtype:
+            np.take(source, places, axis=0, out=out, mode="clip")
+        else:
+            out[here] = source[places]
 
-def _copy(here: np.ndarray, places: np.ndarray, out: np.ndarray, source: np.ndarray) -> None:
-    contiguous = len(here) == here[-1] - here[0] + 1
-    if contiguous and source.dtype == out.dtype:
-        np.take(source, places, axis=0, out=out[here[0] : here[-1] + 1], mode="clip")
-    else:
-        out[here] = source[places]
+
+class _File:
+    """The file behind a mapped array, read row by row past the map."""
+
+    def __init__(self, path: Any, offset: int, row: int):
+        self._path, self._offset, self._row = path, offset, row
+        self._number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._number)
+
+    @staticmethod
+    def behind(array: Any) -> "_File | None":
+        """Return the file of a mapped array whose rows lie in it one after the other."""
+        base = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        path = getattr(array, "filename", None)
+        if not isinstance(base, mmap.mmap) or path is None or not array.flags.c_contiguous or array.mode == "c":
+            return None
+        if not hasattr(os, "preadv"):  # where there is none, the map must do
+            return None
+        begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY  # of the map in the file
+        inside = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+        return _File(path, begin + inside, array.nbytes // len(array))
+
+    def read(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, dtype: Any) -> None:
+        """Read the rows at `places` into those of `out` at `here`."""
+        target = out if out.dtype == dtype else np.empty(out.shape, dtype)
+        lines = target.reshape(-1).view(np.uint8).data
+        row, number = self._row, self._number
+        for i, place in zip(here.tolist(), places.tolist(), strict=True):
+            if os.preadv(number, (lines[i * row : (i + 1) * row],), self._offset + place * row) != row:
+                raise ValueError(f"{self._path} must hold row {place}; it was cut short since it was mapped")
+        if target is not out:
+            out[here] = target[here]
 
 
 @partial(jax.jit, static_argnames="count")
@@ -132,12 +168,3 @@ def _same_form(shard: tuple[Any, ...], like: tuple[Any, ...], number: int) -> tu
             f"{', '.join(_door.describe(leaf) for leaf in jax.tree.leaves(shard))}"
         )
     return shard
-
-
-def _mmap_of(array: Any) -> mmap.mmap | None:
-    """Return the map behind an array, if its pages may be given back: not those of a private, changed copy."""
-    if not hasattr(mmap, "MADV_DONTNEED") or getattr(array, "mode", "c") == "c":
-        return None
-    while isinstance(array, np.ndarray):
-        array = array.base  # type: ignore[assignment]
-    return array if isinstance(array, mmap.mmap) else None

@@ -129,6 +129,21 @@ def test_mapped_files_train_as_the_same_arrays_in_memory(mapped):
         same(train(data if isinstance(data, tuple) else str(data), every=every, validation=HELD_OUT), straight)
 
 
+def test_a_file_too_large_to_map_is_read_row_by_row(tmp_path, monkeypatch):
+    """Also where the array is a part of its file, or of another dtype than JAX's."""
+    from jaxmlp import mapped
+
+    monkeypatch.setattr(mapped, "MAPPED_BYTES", 100)
+    straight = jaxmlp.fit(KEY, (X, Y), RECIPE, RATE)
+    np.save(tmp_path / "x.npy", np.concatenate([X[:7] + 1, X]).astype(np.float64))
+    np.save(tmp_path / "y.npy", Y)
+    x, y = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    same(train((x[7:], y)), straight)
+    os.truncate(tmp_path / "y.npy", 300)
+    with pytest.raises(ValueError, match=r"y.npy must hold row \d+; it was cut short"):
+        train((x[7:], y))
+
+
 def test_a_stream_takes_the_steps_that_it_gives():
     """By hand: `step` on each batch of each pass, the short one included; the mean loss of all its examples."""
     state, history = train(Loader(), WHOLE, epochs=2)

@@ -96,8 +96,11 @@ class Checkpoints:
             folder = self._folder(number)
             problems = damages(folder)
             if not problems:
+                meta = self.meta(number)
+                if meta.get("format") != FORMAT:
+                    raise ValueError(f"{folder} must be of format {FORMAT}; got {meta.get('format')!r}")
                 try:
-                    return self._read(number)
+                    return Saved(number, meta, self._arrays(folder))
                 except Exception as error:  # whatever Orbax raises for bytes that it cannot read
                     problems = [f"{type(error).__name__}: {error}"]
             aside = folder.with_name(folder.name + DAMAGED)
@@ -117,14 +120,11 @@ class Checkpoints:
     def _folder(self, number: int) -> Path:
         return self.directory / f"{number:08d}"
 
-    def _read(self, number: int) -> Saved:
+    def _arrays(self, folder: Path) -> dict[str, np.ndarray]:
         ocp = self._orbax
-        meta = self.meta(number)
-        if meta.get("format") != FORMAT:
-            raise ValueError(f"{self._folder(number)} must be of format {FORMAT}; got {meta.get('format')!r}")
         reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        arrays = reader.restore(self._folder(number) / "arrays", args=ocp.args.StandardRestore())
-        return Saved(number, meta, {name: np.asarray(array) for name, array in arrays.items()})
+        arrays = reader.restore(folder / "arrays", args=ocp.args.StandardRestore())
+        return {name: np.asarray(array) for name, array in arrays.items()}
 
     def _write(
         self, number: int, arrays: dict[str, Any], meta: dict[str, Any], then: Callable[[], None] | None
@@ -149,7 +149,7 @@ class Checkpoints:
 
     def _forget(self) -> None:
         numbers = self.numbers()
-        scores = {number: self.meta(number).get("score") for number in numbers}
+        scores = {number: self._score(number) for number in numbers}
         scored = [number for number in numbers if scores[number] is not None]
         best = min(scored, key=lambda number: scores[number], default=None)  # type: ignore[arg-type,return-value]
         for number in numbers[: -self.keep]:
@@ -158,6 +158,12 @@ class Checkpoints:
                 gone = self._folder(number).with_name(f"{number:08d}{SAVING}")
                 os.replace(self._folder(number), gone)
                 shutil.rmtree(gone)
+
+    def _score(self, number: int) -> float | None:
+        try:
+            return self.meta(number).get("score")
+        except (OSError, ValueError):  # damaged since: to be named when it is wanted, not while another is saved
+            return None
 
 
 def damages(folder: Path) -> list[str]:

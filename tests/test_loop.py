@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, fingerprints, loop, losses, metrics, population, records, training
+from jaxmlp import MLP, Recipe, checkpoint, fingerprints, loop, losses, metrics, population, records, training
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 3)).astype("f")
@@ -269,6 +269,38 @@ def test_another_run_is_refused_with_the_difference(run, changes, words):
     with pytest.raises(ValueError, match=re.escape(words)) as error:
         train(**{"directory": run, "validation": HELD_OUT, **changes})
     assert "a run must be resumed with what it began with" in str(error.value)
+
+
+def test_what_cannot_be_gone_on_with_is_named(run, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="epochs must be at least the 9 of the run; got 3"):
+        loop.resume(run, (X, Y), epochs=3)
+    with pytest.raises(Stop):
+        train(Loader(), WHOLE, directory=tmp_path / "stream", every=3, callbacks=[after(4)])
+    other = Loader()
+    other.set_epoch = lambda epoch: setattr(other, "epoch", 10 * epoch)
+    with pytest.raises(ValueError, match="batch 0 of epoch 1 must be what it was before the run was saved"):
+        loop.resume(tmp_path / "stream", other, progress=False)
+    newest = max((tmp_path / "stream").glob("0*"))
+    (newest / "run.json").write_text((newest / "run.json").read_text().replace('"format": 1', '"format": 2'))
+    (newest / "SHA256SUMS").write_text(checkpoint._sums(newest))
+    with pytest.raises(ValueError, match="must be of format 1; got 2"):
+        loop.resume(tmp_path / "stream", Loader(), progress=False)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxmlp\[checkpoint\]'"):
+        train(directory=tmp_path / "new")
+
+
+def test_a_folder_of_shards_that_do_not_fit_is_named(tmp_path):
+    for name, array in {"x-0": X[:50], "x-1": X[50:, :2], "y-0": Y[:50], "y-1": Y[50:]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    with pytest.raises(ValueError, match="shard 1 must have as many rows in each file, and the form of the first"):
+        train(tmp_path)
+    (tmp_path / "x-1.npy").write_bytes(b"no numbers")
+    with pytest.raises(ValueError, match="x-1.npy must be a .npy file of numbers; it could not be read"):
+        train(tmp_path)
+    (tmp_path / "x-1.npy").unlink()
+    with pytest.raises(ValueError, match="as many of each; got 1 of x, 2 of y and 0 of weight"):
+        train(tmp_path)
 
 
 def test_other_versions_are_named_by_a_warning(run, tmp_path, monkeypatch):

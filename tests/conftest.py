@@ -15,14 +15,22 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
-OPTIMISED = ("test_loop", "test_population", "test_training", "test_experiments", "test_benchmarks")
+OPTIMISED = (  # modules, and tests of others
+    "test_loop",
+    "test_training",
+    "test_experiments",
+    "test_benchmarks",
+    "test_width_one_is_the_solo_run_bit_for_bit",
+    "test_bits_depend_on_neither_number_nor_order_nor_neighbours",
+)
 
 
 @pytest.fixture(autouse=True)
 def quick_compiler(request):
     """Let XLA optimise only where bits, counts or whole programs are the promise: compiling is most of the suite."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", request.module.__name__.split(".")[-1] not in OPTIMISED)
+    names = {request.module.__name__.split(".")[-1], request.node.name}
+    jax.config.update("jax_disable_most_optimizations", names.isdisjoint(OPTIMISED))
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 

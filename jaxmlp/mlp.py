@@ -9,10 +9,12 @@ An `MLP` is a description: static, hashable, without arrays. `init` makes the pa
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxmlp import _door
@@ -102,21 +104,30 @@ class MLP:
         dtype = _door.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = self.initializer if callable(self.initializer) else INITIALIZERS[self.initializer]
         keys = jax.random.split(key, len(self.sizes) - 1)
-        layers = []
-        for i, shape in enumerate(self._shapes):
-            w = initializer(keys[i], shape, dtype)
+
+        def draw(shape: tuple[int, int], key: Array) -> Array:
+            w = initializer(key, shape, dtype)
             if getattr(w, "shape", None) != shape:
                 raise ValueError(
-                    f"init must be an initializer (key, shape, dtype) -> array; layer {i} asked for {shape} and got "
-                    f"{_door.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
+                    f"init must be an initializer (key, shape, dtype) -> array; a layer of {self!r} asked for {shape} "
+                    f"and got {_door.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
                 )
+            return jnp.asarray(init_scale, dtype) * w
+
+        # Equal layers are drawn by one loop: compiling a random number generator for each is most of a cold start.
+        weights: dict[int, Array] = {}
+        for shape in dict.fromkeys(self._shapes):
+            which = [i for i, other in enumerate(self._shapes) if other == shape]
+            weights |= zip(which, jax.lax.map(partial(draw, shape), keys[np.array(which)]), strict=True)
+        layers = []
+        for i, (_, width) in enumerate(self._shapes):
             normed = self.norm if i < len(keys) - 1 else None
             layers.append(
                 Layer(
-                    jnp.asarray(init_scale, dtype) * w,
-                    jnp.zeros(shape[1:], dtype) if self.bias else None,
-                    jnp.ones(shape[1:], dtype) if normed else None,
-                    jnp.zeros(shape[1:], dtype) if normed == "layer" else None,
+                    weights[i],
+                    jnp.zeros(width, dtype) if self.bias else None,
+                    jnp.ones(width, dtype) if normed else None,
+                    jnp.zeros(width, dtype) if normed == "layer" else None,
                 )
             )
         return tuple(layers)

@@ -123,9 +123,15 @@ def epoch(
 
 
 def no_steps(state: State, batch: Any, recipe: Recipe, hyperparams: Any) -> Mean:
-    """Return the mean over no steps, in the dtypes of the metrics of `step`."""
-    _, metrics = jax.eval_shape(lambda s, b, h: step(s, b, recipe, h), state, batch, hyperparams)
-    return Mean(jnp.zeros((), metrics["loss"].dtype), jnp.zeros((), metrics["weight"].dtype))
+    """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
+    x, y, weight = batch
+    numbers = recipe.route(hyperparams)
+
+    def loss(params: Any, x: Any, y: Any, weight: Any) -> Array:
+        return average(recipe.per_example(recipe.model.apply(params, x, **numbers.apply), y, numbers), weight)
+
+    zero = jnp.zeros((), jax.eval_shape(loss, state.params, x, y, weight).dtype)
+    return Mean(zero, zero)
 
 
 def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) -> dict[str, Array]:

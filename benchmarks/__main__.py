@@ -2,23 +2,35 @@
 
 import importlib
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-NAMES = ("small", "population", "loop")
+NAMES = {
+    "single": "one network of middle size, beside the peers and the machine's best",
+    "small": "steps a second of small networks",
+    "population": "1 to 4,096 networks at once",
+    "compile": "from the process's start to the first step and the hundredth, against depth",
+    "inference": "one row's latency, and 60,000 rows",
+    "scaling": "time and memory against width, depth, batch, members and rows",
+    "accelerator": "a GPU's or TPU's share of its peak",
+    "quality": "time to a test accuracy",
+    "loop": "what checkpoints and data on disk cost",
+}
+DEVICE_A_CORE = {"population"}  # the others leave one device to use all cores
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the named benchmarks and print their rows."""
+    """Run the named benchmarks, one process each where they are several, and print their rows."""
     try:
+        import rich  # noqa: F401
         import tyro
-        from rich.console import Console
-        from rich.table import Table
     except ImportError as error:
         print(f"{error}; the benchmarks need: pip install 'jaxmlp[benchmarks]'", file=sys.stderr)
         return 2
 
-    from benchmarks.timing import header
     from jaxmlp import _door
 
     def options(
@@ -33,35 +45,45 @@ def main(argv: list[str] | None = None) -> int:
         """
         return names, json, quick
 
-    names, file, quick = tyro.cli(options, args=argv, prog="python -m benchmarks")
-    rows = []
-    console = Console()
+    description = "\n".join(f"{name:12} {question}" for name, question in NAMES.items())
+    names, file, quick = tyro.cli(options, args=argv, prog="python -m benchmarks", description=description)
     for name in names:
         try:
             _door.one_of("a benchmark", name, NAMES)
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2
-    for name in names or NAMES:
-        module = importlib.import_module(f"benchmarks.{name}")
-        console.print(header(f"python -m benchmarks {name}"), highlight=False)
-        rows += module.run(quick=quick)
-    table = Table(box=None, pad_edge=False)
-    for column in ("benchmark", "contender"):
-        table.add_column(column)
-    for column in ("ratio", "median", "spread", "unit"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        spread = f"{row.low:,.1f} - {row.high:,.1f}"
-        table.add_row(row.benchmark, row.contender, f"{row.ratio:.2f}", f"{row.value:,.1f}", spread, row.unit)
-    console.print(table)
+    names = names or tuple(NAMES)
+    rows = alone(names[0], quick) if len(names) == 1 else [row for name in names for row in apart(name, quick)]
     if file is not None:
-        file.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
+        file.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
-if __name__ == "__main__":
-    import jaxmlp
+def alone(name: str, quick: bool) -> list[dict[str, Any]]:
+    """Run a benchmark in this process; print its header and its table, and draw its figure."""
+    from benchmarks.show import show
+    from benchmarks.timing import header
 
-    jaxmlp.use_all_cores()  # before JAX starts
+    module = importlib.import_module(f"benchmarks.{name}")
+    print(header(f"python -m benchmarks {name}{' --quick' * quick}"), flush=True)
+    rows = module.run(quick=quick)
+    show(name, rows)
+    return [row._asdict() for row in rows]
+
+
+def apart(name: str, quick: bool) -> list[dict[str, Any]]:
+    """Run a benchmark in a process of its own, so that no thread or cache of one disturbs another."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        options = ["--json", str(file), *["--quick"] * quick]
+        subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=True)
+        return json.loads(file.read_text())
+
+
+if __name__ == "__main__":
+    if DEVICE_A_CORE & set(sys.argv[1:]):
+        import jaxmlp
+
+        jaxmlp.use_all_cores()  # before JAX starts
     sys.exit(main())

@@ -1,17 +1,19 @@
-"""Time contenders in turn: warm up, then A B C A B C ..., and compare medians, since machines are noisy."""
+"""Time contenders in turn: warm up, then A B C A B C ..., and compare in pairs, since machines are noisy."""
 
+import importlib.util
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 
 class Row(NamedTuple):
-    """One contender's figure: the median over repeats, its spread, and the ratio to the first contender."""
+    """One contender's figure: the median over repeats, its spread, and how many times the first contender is ahead."""
 
     benchmark: str
     contender: str
@@ -22,10 +24,27 @@ class Row(NamedTuple):
     high: float
 
 
+class Peer(NamedTuple):
+    """A contender that may not be there: its name, the module it needs, and what makes its run of a task."""
+
+    name: str
+    module: str
+    make: Callable[..., Any]
+
+
 def in_turn(
-    benchmark: str, contenders: dict[str, Callable[[], Any]], steps: int | dict[str, int], *, repeats: int
+    benchmark: str, contenders: Mapping[str, Callable[[], Any]], work: Any, *, unit: str, repeats: int
 ) -> list[Row]:
-    """Return microseconds a step of each contender, which runs `steps` of them a call; the first one is the measure."""
+    """Return a row a contender: its work a second, or for the unit "us" the microseconds that a piece of it takes.
+
+    Args:
+      benchmark: name for the rows.
+      contenders: what each runs; the first is the one that the ratios measure, and each is called once to warm up.
+      work: pieces of work that a call does, one number for all or one each.
+      unit: "us", or what there is so much of in a second, "steps/s".
+      repeats: rounds; the ratio is the median of the rounds' own ratios, which a slow minute of the machine hits alike.
+    """
+    amounts = dict.fromkeys(contenders, work) if isinstance(work, int | float) else work
     for run in contenders.values():
         jax.block_until_ready(run())  # compiles
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -33,19 +52,54 @@ def in_turn(
         for name, run in contenders.items():
             start = time.perf_counter()
             jax.block_until_ready(run())
-            times[name].append((time.perf_counter() - start) / (steps if isinstance(steps, int) else steps[name]) * 1e6)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    measure = next(iter(medians.values()))
-    return [
-        Row(benchmark, name, medians[name], "us/step", medians[name] / measure, min(values), max(values))
-        for name, values in times.items()
-    ]
+            times[name].append((time.perf_counter() - start) / amounts[name])
+    first = next(iter(times.values()))
+    rows = []
+    for name, mine in times.items():
+        values = sorted(1e6 * t if unit == "us" else 1 / t for t in mine)
+        ratio = statistics.median(t / f for t, f in zip(mine, first, strict=True))
+        rows.append(Row(benchmark, name, statistics.median(values), unit, ratio, values[0], values[-1]))
+    return rows
+
+
+def measured(benchmark: str, contender: str, value: float, unit: str, ratio: float = 1.0) -> Row:
+    """Return the row of a figure that is counted or measured once."""
+    return Row(benchmark, contender, value, unit, ratio, value, value)
+
+
+def installed(peers: Iterable[Peer]) -> list[Peer]:
+    """Return the peers that are here, and name the others."""
+    peers = list(peers)
+    absent = [peer for peer in peers if importlib.util.find_spec(peer.module) is None]
+    if absent:
+        print(f"left out, not installed: {', '.join(f'{peer.name} ({peer.module})' for peer in absent)}")
+    return [peer for peer in peers if peer not in absent]
+
+
+PACKAGES = ("jax", "optax", "numpy", "torch", "scikit-learn", "keras", "flax", "equinox", "dm-haiku", "onnxruntime")
 
 
 def header(command: str) -> str:
-    """Return machine, versions and command in one line."""
+    """Return command, machine and versions, a line each."""
     device = jax.devices()[0]
+    found = [f"{name} {version(name)}" for name in PACKAGES if _has(name)]
     return (
-        f"{command}: {device.device_kind} x {jax.device_count()}, Python {platform.python_version()}, "
-        f"jax {version('jax')}, optax {version('optax')}"
+        f"{command}\n{device.device_kind} x {jax.device_count()}, {_processor()}, Python {platform.python_version()}\n"
+        f"{', '.join(found)}"
     )
+
+
+def _has(distribution: str) -> bool:
+    try:
+        return bool(version(distribution))
+    except ModuleNotFoundError:
+        return False
+
+
+def _processor() -> str:
+    """Return the processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,8 +1,8 @@
 """One network's training by jaxmlp and by other libraries, each as its own users would write it for speed.
 
 Each function takes a `Task` and returns `run`, which trains from the task's first weights and returns the last ones.
-Data lies where the library wants it before the clock starts, and so do the orders of the epochs: the peers are handed
-what jaxmlp and "scan, sorting" work out within their time. A new contender is a new function and its row in `PEERS`.
+All of them work the loss out, as one who watches a run needs it. Data lies where the library wants it before the clock
+starts, and so do the orders of the epochs: the peers are handed what jaxmlp and the scan that sorts work out in time. A new contender is a new function and its row in `PEERS`.
 """
 
 import os
@@ -47,8 +47,9 @@ def _losses(outputs: Any, y: Any) -> Any:
 
 def _update(optimizer: Any, carry: Any, *batch: Any) -> Any:
     params, state = carry
-    updates, state = optimizer.update(jax.grad(_mean_loss)(params, *batch), state, params)
-    return optax.apply_updates(params, updates), state
+    loss, grads = jax.value_and_grad(_mean_loss)(params, *batch)
+    updates, state = optimizer.update(grads, state, params)
+    return (optax.apply_updates(params, updates), state), loss
 
 
 def jitted_step(task: Task) -> Run:
@@ -60,7 +61,7 @@ def jitted_step(task: Task) -> Run:
         params = jax.tree.map(jnp.asarray, task.weights)
         carry = params, optimizer.init(params)
         for rows in task.batches:
-            carry = step(carry, x, y, rows)
+            carry, _ = step(carry, x, y, rows)
         return carry[0]
 
     return run
@@ -75,9 +76,9 @@ def scan(task: Task, sort: bool = False) -> Run:
     def steps(table: Any, carry: Any, rows: Any, present: Any) -> Any:
         def step(carry: Any, order: Any) -> Any:
             rows, weight = order
-            return _update(optimizer, carry, *(a[rows] for a in table), weight), None
+            return _update(optimizer, carry, *(a[rows] for a in table), weight)
 
-        return jax.lax.scan(step, carry, (rows, present))[0]
+        return jax.lax.scan(step, carry, (rows, present))
 
     @jax.jit
     def given(table: Any, carry: Any, order: Any) -> Any:
@@ -87,16 +88,17 @@ def scan(task: Task, sort: bool = False) -> Run:
     def sorting(table: Any, carry: Any, key: Any) -> Any:
         def epoch(carry: Any, key: Any) -> Any:
             rows = jnp.pad(jax.random.permutation(key, n), (0, per_epoch * batch - n))
-            return steps(table, carry, rows.reshape(per_epoch, batch), present), None
+            return steps(table, carry, rows.reshape(per_epoch, batch), present)
 
-        return jax.lax.scan(epoch, carry, jax.random.split(key, task.epochs))[0]
+        return jax.lax.scan(epoch, carry, jax.random.split(key, task.epochs))
 
     order = jax.tree.map(jnp.asarray, task.padded)
 
     def run() -> Any:
         params = jax.tree.map(jnp.asarray, task.weights)
         carry = params, optimizer.init(params)
-        return (sorting(table, carry, task.key) if sort else given(table, carry, order))[0]
+        (params, _), _ = sorting(table, carry, task.key) if sort else given(table, carry, order)
+        return params
 
     return run
 
@@ -195,8 +197,10 @@ def nnx(task: Task) -> Run:
         return _losses(model(x), y).mean()
 
     @nnx.jit
-    def step(model: Any, optimizer: Any, x: Any, y: Any, rows: Any) -> None:
-        optimizer.update(model, nnx.grad(loss_of)(model, x[rows], y[rows]))
+    def step(model: Any, optimizer: Any, x: Any, y: Any, rows: Any) -> Any:
+        loss, grads = nnx.value_and_grad(loss_of)(model, x[rows], y[rows])
+        optimizer.update(model, grads)
+        return loss
 
     def run() -> Any:
         model, linear = nnx_net(task.sizes, nnx.Rngs(0))
@@ -230,9 +234,9 @@ def equinox(task: Task) -> Run:
 
     @eqx.filter_jit
     def step(model: Any, state: Any, rows: Any) -> Any:
-        grads = eqx.filter_grad(loss_of)(model, x[rows], y[rows])
+        loss, grads = eqx.filter_value_and_grad(loss_of)(model, x[rows], y[rows])
         updates, state = optimizer.update(grads, state, model)
-        return eqx.apply_updates(model, updates), state
+        return eqx.apply_updates(model, updates), state, loss
 
     def run() -> Any:
         model = equinox_net(task.sizes, jax.random.key(0))
@@ -241,7 +245,7 @@ def equinox(task: Task) -> Run:
             model = eqx.tree_at(layer, model, (jnp.asarray(w.T), jnp.asarray(b)))
         state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
         for rows in task.batches:
-            model, state = step(model, state, rows)
+            model, state, _ = step(model, state, rows)
         return [(layer.weight.T, layer.bias) for layer in model.layers[::2]]
 
     return run
@@ -269,8 +273,9 @@ def haiku(task: Task) -> Run:
         def loss_of(params: Any) -> Any:
             return _losses(net.apply(params, x[rows]), y[rows]).mean()
 
-        updates, state = optimizer.update(jax.grad(loss_of)(params), state, params)
-        return optax.apply_updates(params, updates), state
+        loss, grads = jax.value_and_grad(loss_of)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
 
     def run() -> Any:
         params: Any = {
@@ -278,7 +283,7 @@ def haiku(task: Task) -> Run:
         }
         state = optimizer.init(params)
         for rows in task.batches:
-            params, state = step(params, state, rows)
+            params, state, _ = step(params, state, rows)
         return [(layer["w"], layer["b"]) for layer in params.values()]
 
     return run

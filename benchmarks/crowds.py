@@ -1,120 +1,189 @@
-"""The same training by other libraries, each as its own users would write it for speed."""
+"""Many networks' training by jaxmlp and by other libraries, a seed and a learning rate each, as their users would write it.
 
-import importlib.util
-import warnings
+Each function takes a `Task` and the members' rates, and returns `run`, which trains all members from weights and in
+orders of their own. A new contender is a new function and its row in `CROWDS`.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import joblib
 import numpy as np
+import optax
 
+import jaxmlp
+from benchmarks.peers import equinox_net, losses_of, nnx_net, sklearn, torch_net
+from benchmarks.tasks import Task
+from benchmarks.timing import Peer
+from jaxmlp import population
 from jaxmlp.devices import cores
 
-
-def has_torch() -> bool:
-    """Tell whether PyTorch is installed."""
-    return importlib.util.find_spec("torch") is not None
+Run = Callable[[], Any]
 
 
-def sklearn(sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray) -> Any:
-    """Train scikit-learn's MLPs, one after the other on a process a core."""
-    return _on_processes(_one_sklearn, sizes, data, batch, epochs, rates)
+def crowd(task: Task, rates: np.ndarray) -> Run:
+    """`population.fit`, on all cores."""
+    keys, numbers = jax.random.split(task.key, len(rates)), {"learning_rate": jnp.asarray(rates)}
+    return lambda: population.fit(keys, (task.x, task.y), task.recipe(), numbers)
 
 
-def torch_processes(sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray) -> Any:
-    """Train PyTorch networks, one after the other on a process a core, one thread each."""
-    return _on_processes(_one_torch, sizes, data, batch, epochs, rates)
+def looped(task: Task, rates: np.ndarray) -> Run:
+    """`jaxmlp.fit`, one member after the other."""
+    keys, recipe, table = jax.random.split(task.key, len(rates)), task.recipe(), (task.x, task.y)
+    return lambda: [
+        jaxmlp.fit(key, table, recipe, {"learning_rate": rate}) for key, rate in zip(keys, rates, strict=True)
+    ]
 
 
-def _on_processes(one: Any, sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray) -> Any:
-    jobs = (joblib.delayed(one)(sizes, data, batch, epochs, float(rate), seed) for seed, rate in enumerate(rates))
-    return joblib.Parallel(n_jobs=cores())(jobs)
+def torch_func(task: Task, rates: np.ndarray) -> Run:
+    """PyTorch's `torch.func`: all members as one stack, with Adam written for the stack."""
+    import torch  # type: ignore[import-not-found]
+    from torch.func import functional_call, grad, stack_module_state, vmap  # type: ignore[import-not-found]
+
+    net, loss_of = torch_net(task.sizes)
+    x, y = torch.as_tensor(task.x), torch.as_tensor(task.y.astype("i8") if task.labels else task.y)
+
+    def run() -> Any:
+        torch.manual_seed(0)
+        params, _ = stack_module_state([torch_net(task.sizes)[0] for _ in rates])
+        params = {name: p.detach() for name, p in params.items()}
+        first = {name: torch.zeros_like(p) for name, p in params.items()}
+        second = {name: torch.zeros_like(p) for name, p in params.items()}
+        rate, step = torch.as_tensor(rates), 0
+
+        def objective(p: Any, x: Any, y: Any) -> Any:
+            return loss_of(functional_call(net, p, (x,)), y)
+
+        gradient = vmap(grad(objective))
+        for _ in range(task.epochs):
+            orders = torch.rand(len(rates), len(x)).argsort(1)
+            for rows in orders.split(task.batch, dim=1):
+                grads = gradient(params, x[rows], y[rows])
+                step += 1
+                with torch.no_grad():
+                    for name, p in params.items():
+                        first[name].lerp_(grads[name], 0.1)
+                        second[name].mul_(0.999).addcmul_(grads[name], grads[name], value=0.001)
+                        slope = (second[name] / (1 - 0.999**step)).sqrt_().add_(1e-8)
+                        each = (rate / (1 - 0.9**step)).view(-1, *[1] * (p.ndim - 1))
+                        p.sub_(each * first[name] / slope)
+        return [p.numpy() for p in params.values()]
+
+    return run
 
 
-def _one_sklearn(sizes: Any, data: Any, batch: int, epochs: int, rate: float, seed: int) -> float:
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-    x, y = data
-    kind = MLPClassifier if sizes[-1] > 1 else MLPRegressor
-    options: dict[str, Any] = dict(
-        hidden_layer_sizes=sizes[1:-1],
-        batch_size=batch,
-        learning_rate_init=rate,
-        max_iter=epochs,
-        alpha=0.0,
-        tol=0.0,
-        n_iter_no_change=epochs + 1,
-        random_state=seed,
-    )
-    net = kind(**options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged
-        net.fit(x, y if sizes[-1] > 1 else y[:, 0])
-    return float(net.loss_)
+def _orders(task: Task, members: int) -> list[np.ndarray]:
+    """Return the rows of each step, (members, batch)."""
+    rng = np.random.default_rng(0)
+    epochs = [rng.permuted(np.tile(np.arange(len(task.x)), (members, 1)), axis=1) for _ in range(task.epochs)]
+    cuts = range(task.batch, len(task.x), task.batch)
+    return [rows for epoch in epochs for rows in np.split(epoch, cuts, axis=1)]
 
 
-def _one_torch(sizes: Any, data: Any, batch: int, epochs: int, rate: float, seed: int) -> float:
+def filter_vmap(task: Task, rates: np.ndarray) -> Run:
+    """Equinox: `filter_vmap` of a step over a stack of models."""
+    import equinox as eqx  # type: ignore[import-not-found]
+
+    x, y, orders = jnp.asarray(task.x), jnp.asarray(task.y), _orders(task, len(rates))
+    keys, rate = jax.random.split(task.key, len(rates)), jnp.asarray(rates)
+
+    def objective(model: Any, x: Any, y: Any) -> Any:
+        return losses_of(jax.vmap(model)(x), y).mean()
+
+    @eqx.filter_jit
+    @eqx.filter_vmap(in_axes=(eqx.if_array(0), eqx.if_array(0), 0, 0))
+    def step(model: Any, state: Any, rate: Any, rows: Any) -> Any:
+        loss, grads = eqx.filter_value_and_grad(objective)(model, x[rows], y[rows])
+        updates, state = optax.adam(rate).update(grads, state, model)
+        return eqx.apply_updates(model, updates), state, loss
+
+    def run() -> Any:
+        model = eqx.filter_vmap(lambda key: equinox_net(task.sizes, key))(keys)
+        state = eqx.filter_vmap(lambda m: optax.adam(0.1).init(eqx.filter(m, eqx.is_inexact_array)))(model)
+        for rows in orders:
+            model, state, _ = step(model, state, rate, rows)
+        return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
+
+    return run
+
+
+def nnx_vmap(task: Task, rates: np.ndarray) -> Run:
+    """Flax: `nnx.vmap` of a step over a stack of models, its graph cached."""
+    from flax import nnx  # type: ignore[import-not-found]
+
+    x, y, orders = jnp.asarray(task.x), jnp.asarray(task.y), _orders(task, len(rates))
+
+    @nnx.vmap(in_axes=(0, 0), out_axes=0)
+    def make(key: Any, rate: Any) -> Any:
+        model, _ = nnx_net(task.sizes, nnx.Rngs(key))
+        adam = optax.inject_hyperparams(optax.adam)(learning_rate=rate)  # a number each, in the optimizer's state
+        return model, nnx.Optimizer(model, adam, wrt=nnx.Param)
+
+    def objective(model: Any, x: Any, y: Any) -> Any:
+        return losses_of(model(x), y).mean()
+
+    @nnx.jit
+    @nnx.vmap(in_axes=(0, 0, 0), out_axes=0)
+    def step(model: Any, optimizer: Any, rows: Any) -> Any:
+        loss, grads = nnx.value_and_grad(objective)(model, x[rows], y[rows])
+        optimizer.update(model, grads)
+        return loss
+
+    def run() -> Any:
+        model, optimizer = make(jax.random.split(task.key, len(rates)), jnp.asarray(rates))
+        cached = nnx.cached_partial(step, model, optimizer)
+        for rows in orders:
+            cached(rows)
+        return jax.tree.leaves(nnx.state(model, nnx.Param))
+
+    return run
+
+
+def sklearn_processes(task: Task, rates: np.ndarray) -> Run:
+    """scikit-learn's MLPs, one after the other on a process a core."""
+    return _on_processes(_one_sklearn, task, rates)
+
+
+def torch_processes(task: Task, rates: np.ndarray) -> Run:
+    """PyTorch, one net after the other on a process a core, one thread each."""
+    return _on_processes(_one_torch, task, rates)
+
+
+def _on_processes(one: Callable[[Task, float, int], Any], task: Task, rates: np.ndarray) -> Run:
+    jobs = [joblib.delayed(one)(task, float(rate), seed) for seed, rate in enumerate(rates)]
+    return lambda: joblib.Parallel(n_jobs=cores())(jobs)
+
+
+def _one_sklearn(task: Task, rate: float, seed: int) -> Any:
+    return sklearn(task, rate=rate, seed=seed)()
+
+
+def _one_torch(task: Task, rate: float, seed: int) -> Any:
     import torch  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    net, loss_of = _torch_net(sizes)
-    x, y = torch.as_tensor(data[0]), _torch_targets(data[1])
+    net, loss_of = torch_net(task.sizes)
+    x, y = torch.as_tensor(task.x), torch.as_tensor(task.y.astype("i8") if task.labels else task.y)
     optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    loss = torch.zeros(())
-    for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(batch):
+    for _ in range(task.epochs):
+        for rows in torch.randperm(len(x)).split(task.batch):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(net(x[rows]), y[rows])
-            loss.backward()
+            loss_of(net(x[rows]), y[rows]).backward()
             optimizer.step()
-    return float(loss.detach())
+    return [p.detach().numpy() for p in net.parameters()]
 
 
-def torch_func(sizes: Any, data: Any, batch: int, epochs: int, rates: np.ndarray) -> Any:
-    """Train all members as one stack, under torch.func, with Adam written for the stack and a learning rate each."""
-    import torch  # type: ignore[import-not-found]
-    from torch.func import functional_call, grad, stack_module_state, vmap  # type: ignore[import-not-found]
-
-    torch.manual_seed(0)
-    nets = [_torch_net(sizes)[0] for _ in rates]
-    net, loss_of = _torch_net(sizes)
-    params, _ = stack_module_state(nets)
-    params = {name: p.detach() for name, p in params.items()}
-    first = {name: torch.zeros_like(p) for name, p in params.items()}
-    second = {name: torch.zeros_like(p) for name, p in params.items()}
-    x, y, count = torch.as_tensor(data[0]), _torch_targets(data[1]), len(rates)
-    rate = torch.as_tensor(rates)
-
-    def objective(p: Any, x: Any, y: Any) -> Any:
-        return loss_of(functional_call(net, p, (x,)), y)
-
-    gradient, step = vmap(grad(objective)), 0
-    for _ in range(epochs):
-        orders = torch.rand(count, len(x)).argsort(1)
-        for start in range(0, len(x), batch):
-            rows = orders[:, start : start + batch]
-            grads = gradient(params, x[rows], y[rows])
-            step += 1
-            with torch.no_grad():
-                for name, p in params.items():
-                    first[name].lerp_(grads[name], 0.1)
-                    second[name].mul_(0.999).addcmul_(grads[name], grads[name], value=0.001)
-                    slope = (second[name] / (1 - 0.999**step)).sqrt_().add_(1e-8)
-                    each = (rate / (1 - 0.9**step)).view(-1, *[1] * (p.ndim - 1))
-                    p.sub_(each * first[name] / slope)
-    return float(next(iter(params.values())).sum())
-
-
-def _torch_net(sizes: Any) -> tuple[Any, Any]:
-    from torch import nn  # type: ignore[import-not-found]
-
-    layers: list[Any] = []
-    for m, n in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(m, n), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]), nn.functional.cross_entropy if sizes[-1] > 1 else nn.functional.mse_loss
-
-
-def _torch_targets(y: np.ndarray) -> Any:
-    import torch  # type: ignore[import-not-found]
-
-    return torch.as_tensor(y.astype("i8") if y.ndim == 1 else y)
+FIT = Peer("population.fit", "jaxmlp", crowd)
+CROWDS = (
+    Peer("Equinox, filter_vmap", "equinox", filter_vmap),
+    Peer("Flax, nnx.vmap", "flax", nnx_vmap),
+    Peer("PyTorch, torch.func", "torch", torch_func),
+)
+ALONE = (  # whose speed does not depend on how many they are
+    Peer("jaxmlp.fit in a loop", "jaxmlp", looped),
+    Peer("scikit-learn, a process a core", "sklearn", sklearn_processes),
+    Peer("PyTorch, a process a core", "torch", torch_processes),
+)

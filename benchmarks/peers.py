@@ -35,11 +35,11 @@ def _mean_loss(params: Any, x: Any, y: Any, weight: Any = None) -> Any:
     for w, b in params[:-1]:
         x = jax.nn.relu(x @ w + b)
     w, b = params[-1]
-    each = _losses(x @ w + b, y)
+    each = losses_of(x @ w + b, y)
     return each.mean() if weight is None else (weight * each).sum() / weight.sum()
 
 
-def _losses(outputs: Any, y: Any) -> Any:
+def losses_of(outputs: Any, y: Any) -> Any:
     if y.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, y)
     return jnp.square(outputs - y).sum(-1)
@@ -146,14 +146,14 @@ def torch_net(sizes: Any) -> tuple[Any, Any]:
     return nn.Sequential(*layers[:-1]), nn.functional.cross_entropy if sizes[-1] > 1 else nn.functional.mse_loss
 
 
-def sklearn(task: Task) -> Run:
+def sklearn(task: Task, rate: float = rate, seed: int = 0) -> Run:
     """scikit-learn's MLP, which draws its own weights and orders."""
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     options: dict[str, Any] = dict(
         hidden_layer_sizes=task.sizes[1:-1], batch_size=task.batch, learning_rate_init=rate, max_iter=task.epochs
     )
-    options |= dict(alpha=0.0, tol=0.0, n_iter_no_change=task.epochs + 1, random_state=0)
+    options |= dict(alpha=0.0, tol=0.0, n_iter_no_change=task.epochs + 1, random_state=seed)
 
     def run() -> Any:
         net = (MLPClassifier if task.labels else MLPRegressor)(**options)
@@ -194,7 +194,7 @@ def nnx(task: Task) -> Run:
     x, y = jnp.asarray(task.x), jnp.asarray(task.y)
 
     def loss_of(model: Any, x: Any, y: Any) -> Any:
-        return _losses(model(x), y).mean()
+        return losses_of(model(x), y).mean()
 
     @nnx.jit
     def step(model: Any, optimizer: Any, x: Any, y: Any, rows: Any) -> Any:
@@ -230,7 +230,7 @@ def equinox(task: Task) -> Run:
     x, y, optimizer = jnp.asarray(task.x), jnp.asarray(task.y), optax.adam(rate)
 
     def loss_of(model: Any, x: Any, y: Any) -> Any:
-        return _losses(jax.vmap(model)(x), y).mean()
+        return losses_of(jax.vmap(model)(x), y).mean()
 
     @eqx.filter_jit
     def step(model: Any, state: Any, rows: Any) -> Any:
@@ -271,7 +271,7 @@ def haiku(task: Task) -> Run:
     @jax.jit
     def step(params: Any, state: Any, rows: Any) -> Any:
         def loss_of(params: Any) -> Any:
-            return _losses(net.apply(params, x[rows]), y[rows]).mean()
+            return losses_of(net.apply(params, x[rows]), y[rows]).mean()
 
         loss, grads = jax.value_and_grad(loss_of)(params)
         updates, state = optimizer.update(grads, state, params)

@@ -1,6 +1,6 @@
 """Multi-layer perceptrons as pure functions in JAX: one network or ten thousand in one compiled program."""
 
-from jaxmlp import data, interop, linear, loop, losses, metrics, population, training
+from jaxmlp import data, interop, linear, loop, losses, metrics, population, serving, training
 from jaxmlp.devices import use_all_cores
 from jaxmlp.files import load, save
 from jaxmlp.interop import export
@@ -27,6 +27,7 @@ __all__ = [
     "metrics",
     "population",
     "save",
+    "serving",
     "start",
     "step",
     "training",

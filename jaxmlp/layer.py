@@ -4,6 +4,7 @@ Activations and initializers are JAX's own, under their names.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,8 +63,36 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     Array([4., 5.], dtype=float32)
     """
     dtype = dtype or layer.w.dtype
-    y = jnp.matmul(x.astype(dtype), layer.w.astype(dtype), preferred_element_type=layer.w.dtype)
+    if dtype == layer.w.dtype:
+        y = x.astype(dtype) @ layer.w
+    else:
+        y = _mixed(x.reshape(-1, x.shape[-1]), layer.w, dtype).reshape(*x.shape[:-1], -1)
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _mixed(x: Array, w: Array, dtype: Any) -> Array:
+    """Return x @ w with operands in `dtype` and the sum in that of w, and so its derivatives.
+
+    JAX alone would multiply the wide gradient of y by narrow operands, which no hardware does: it widens them all.
+    The price is forward mode: `jax.jvp` and `jax.jacfwd` raise through a net with a `dtype` of its own.
+    """
+    return jnp.matmul(x.astype(dtype), w.astype(dtype), preferred_element_type=w.dtype)
+
+
+def _mixed_forward(x: Array, w: Array, dtype: Any) -> tuple[Array, Any]:
+    narrow = x.astype(dtype), w.astype(dtype)
+    return jnp.matmul(*narrow, preferred_element_type=w.dtype), (*narrow, jnp.zeros((), x.dtype))
+
+
+def _mixed_backward(dtype: Any, kept: Any, dy: Array) -> tuple[Array, Array]:
+    x, w, like = kept
+    narrow = dy.astype(dtype)
+    dx = jnp.matmul(narrow, w.T, preferred_element_type=dy.dtype).astype(like.dtype)
+    return dx, jnp.matmul(x.T, narrow, preferred_element_type=dy.dtype)
+
+
+_mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
 def layer_norm(layer: Layer, h: Array) -> Array:

@@ -1,0 +1,128 @@
+"""Predictions after training: many rows in cache-sized chunks, and a handful of rows without JAX at all."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _door
+from jaxmlp._door import Numeric
+from jaxmlp.layer import Layer
+from jaxmlp.mlp import MLP
+
+CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than enough to fill it with work
+
+
+def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **numbers: Any) -> Array:
+    """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
+
+    Shapes: x (N, in) -> (N, out). The activations of all rows at once would leave a CPU's cache; on an accelerator
+    pass a chunk as large as its memory likes.
+
+    Raises:
+      ValueError: as `model.apply`; for x without rows, and for a chunk that is no positive int.
+
+    >>> params = MLP((3, 2)).init(jax.random.key(0))
+    >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
+    (5, 2)
+    """
+    if not _door.is_array(x) or x.ndim < 2:
+        raise ValueError(f"x must have a row an example, (N, in); got {_door.describe(x)}; one row is x[None]")
+    return _predict(model, params, x, numbers, chunk=_door.positive_int("chunk", chunk))
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any], *, chunk: int) -> Array:
+    if len(x) <= chunk:
+        return model.apply(params, x, **numbers)
+    whole = len(x) // chunk * chunk
+    blocks = x[:whole].reshape(-1, chunk, *x.shape[1:])
+    outputs = jax.lax.map(lambda block: model.apply(params, block, **numbers), blocks)
+    outputs = outputs.reshape(whole, *outputs.shape[2:])
+    return outputs if whole == len(x) else jnp.concatenate([outputs, model.apply(params, x[whole:], **numbers)])
+
+
+def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
+
+    For one row, calling a compiled program costs more than the arithmetic. The function holds NumPy copies of the
+    parameters, can be pickled, and needs no device. Shapes: x (..., in) -> (..., out).
+
+    Raises:
+      ValueError: for parameters that do not fit, an activation that is a callable, and for half precision: NumPy has
+        no fast products in it.
+
+    >>> mlp = MLP((3, 8, 2))
+    >>> params = mlp.init(jax.random.key(0))
+    >>> row = np.ones(3, "float32")
+    >>> bool(np.allclose(in_numpy(mlp, params)(row), mlp.apply(params, row), atol=1e-6))
+    True
+    """
+    if callable(model.activation):
+        raise ValueError(f"in_numpy knows activations by name: {', '.join(_ACTIVATIONS)}; got {model.activation!r}")
+    if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
+        raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
+    jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
+    layers = [Layer(*(None if a is None else np.array(a) for a in layer)) for layer in params]
+    return partial(_forward, layers, model.activation, model.norm, model.residual)
+
+
+def _forward(layers: list[Layer], activation: str, norm: str | None, residual: bool, x: np.ndarray) -> np.ndarray:
+    phi, normalise = _ACTIVATIONS[activation], _NORMS[norm]
+    *hidden, last = layers
+    h = x
+    for layer in hidden:
+        new = phi(normalise(layer, _affine(layer, h)))
+        h = new + h if residual and new.shape == h.shape else new
+    return _affine(last, h)
+
+
+def _affine(layer: Layer, h: np.ndarray) -> np.ndarray:
+    y = h @ layer.w
+    return y if layer.b is None else y + layer.b
+
+
+def _layer_norm(layer: Layer, h: np.ndarray) -> np.ndarray:
+    centred = h - h.mean(-1, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * layer.scale + layer.shift
+
+
+def _rms_norm(layer: Layer, h: np.ndarray) -> np.ndarray:
+    return h / np.sqrt(np.square(h).mean(-1, keepdims=True) + 1e-5) * layer.scale
+
+
+def _sigmoid(h: np.ndarray) -> np.ndarray:
+    return 0.5 * (np.tanh(0.5 * h) + 1)  # no overflow at either end
+
+
+def _softplus(h: np.ndarray) -> np.ndarray:
+    return np.logaddexp(h, 0)
+
+
+def _elu(h: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    return np.where(h > 0, h, alpha * np.expm1(np.minimum(h, 0)))
+
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # those of jaxmlp.layer, as JAX defines them
+    "identity": lambda h: h,
+    "relu": lambda h: np.maximum(h, 0),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "leaky_relu": lambda h: np.where(h > 0, h, 0.01 * h),
+    "elu": _elu,
+    "selu": lambda h: 1.0507009873554805 * _elu(h, 1.6732632423543772),
+    "gelu": lambda h: 0.5 * h * (1 + np.tanh(0.7978845608028654 * (h + 0.044715 * h**3))),
+    "silu": lambda h: h * _sigmoid(h),
+    "softplus": _softplus,
+    "mish": lambda h: h * np.tanh(_softplus(h)),
+    "hard_tanh": lambda h: np.clip(h, -1, 1),
+}
+_NORMS: dict[str | None, Callable[[Layer, np.ndarray], np.ndarray]] = {
+    None: lambda layer, h: h,
+    "layer": _layer_norm,
+    "rms": _rms_norm,
+}

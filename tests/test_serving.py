@@ -1,0 +1,67 @@
+"""After training: chunks give what all rows at once give, and NumPy alone gives what JAX gives."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmlp import MLP, serving
+from jaxmlp.layer import ACTIVATIONS
+
+X = 3 * np.random.default_rng(0).normal(size=(11, 5)).astype("f")
+
+
+@pytest.mark.parametrize("norm", [None, "layer", "rms"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_numpy_alone_gives_the_same_outputs(activation, norm, key):
+    mlp = MLP((5, 7, 7, 3), activation, norm=norm, residual=True)
+    params = jax.tree.map(lambda a: a + 0.1, mlp.init(key))  # so that biases and shifts count
+    forward = pickle.loads(pickle.dumps(serving.in_numpy(mlp, params)))
+    outputs = forward(X)
+    assert isinstance(outputs, np.ndarray) and outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, mlp.apply(params, X), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(forward(X[0]), outputs[0], rtol=2e-5, atol=2e-5)
+
+
+def test_numpy_alone_without_biases(key):
+    mlp = MLP((5, 7, 3), bias=False)
+    params = mlp.init(key)
+    np.testing.assert_allclose(serving.in_numpy(mlp, params)(X), mlp.apply(params, X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 11, 1000])
+def test_chunks_give_what_all_rows_give(chunk, key):
+    mlp = MLP((5, 7, 3), dropout=True)
+    params = mlp.init(key)
+    np.testing.assert_allclose(serving.predict(mlp, params, X, chunk=chunk), mlp.apply(params, X), rtol=1e-5, atol=1e-6)
+
+
+def test_chunks_are_one_loop(key):
+    """Sixty chunks compile as one: a second network's program is no longer for more rows."""
+    mlp = MLP((5, 7, 3))
+    program = jax.make_jaxpr(lambda p, x: serving.predict(mlp, p, x, chunk=2))
+    assert str(program(mlp.init(key), X[:4])).count("dot_general") == 2
+    assert str(program(mlp.init(key), jnp.tile(X[:10], (12, 1)))).count("dot_general") == 2
+
+
+def test_narrow_products_sum_wide_forward_and_backward(key):
+    """By hand: the operands of all three products are rounded to bfloat16, their sums are not."""
+    mlp = MLP((5, 3), dtype="bfloat16")
+    params = mlp.init(key)
+    dy = np.random.default_rng(1).normal(size=(11, 3)).astype("f")
+
+    def narrow(a):
+        return np.asarray(jnp.asarray(a).astype(jnp.bfloat16).astype(jnp.float32))
+
+    def objective(params, x):
+        return jnp.sum(mlp.apply(params, x) * dy)
+
+    (grads,), dx = jax.grad(objective, argnums=(0, 1))(params, X)
+    np.testing.assert_allclose(mlp.apply(params, X), narrow(X) @ narrow(params[0].w), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grads.w, narrow(X).T @ narrow(dy), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grads.b, dy.sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dx, narrow(dy) @ narrow(params[0].w).T, rtol=1e-5, atol=1e-5)
+    products = [line for line in str(jax.make_jaxpr(jax.grad(objective))(params, X)).splitlines() if "dot_general" in line]
+    assert len(products) == 1 or all("f32" in line.split("=")[0] for line in products)

@@ -34,19 +34,23 @@ def main(argv: list[str] | None = None) -> int:
     from jaxmlp import _door
 
     def options(
-        names: tyro.conf.Positional[tuple[str, ...]] = (), json: Path | None = None, quick: bool = False
-    ) -> tuple[tuple[str, ...], Path | None, bool]:
+        names: tyro.conf.Positional[tuple[str, ...]] = (),
+        json: Path | None = None,
+        quick: bool = False,
+        data: Path | None = None,
+    ) -> tuple[tuple[str, ...], Path | None, bool, Path | None]:
         """Time jaxmlp beside its peers, in turn in one run.
 
         Args:
             names: which benchmarks; all where none is named.
             json: file for the rows.
             quick: a few steps only, to see that it runs.
+            data: folder of MNIST's four files, for `quality`.
         """
-        return names, json, quick
+        return names, json, quick, data
 
     description = "\n".join(f"{name:12} {question}" for name, question in NAMES.items())
-    names, file, quick = tyro.cli(options, args=argv, prog="python -m benchmarks", description=description)
+    names, file, quick, folder = tyro.cli(options, args=argv, prog="python -m benchmarks", description=description)
     for name in names:
         try:
             _door.one_of("a benchmark", name, NAMES)
@@ -54,30 +58,33 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
     names = names or tuple(NAMES)
-    rows = alone(names[0], quick) if len(names) == 1 else [row for name in names for row in apart(name, quick)]
+    options = ["--quick"] * quick + (["--data", str(folder)] if folder else [])
+    if len(names) == 1:
+        rows = alone(names[0], options, quick=quick, **({"folder": folder} if folder and names == ("quality",) else {}))
+    else:
+        rows = [row for name in names for row in apart(name, options)]
     if file is not None:
         file.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
-def alone(name: str, quick: bool) -> list[dict[str, Any]]:
+def alone(name: str, options: list[str], **how: Any) -> list[dict[str, Any]]:
     """Run a benchmark in this process; print its header and its table, and draw its figure."""
     from benchmarks.show import show
     from benchmarks.timing import header
 
     module = importlib.import_module(f"benchmarks.{name}")
-    print(header(f"python -m benchmarks {name}{' --quick' * quick}"), flush=True)
-    rows = module.run(quick=quick)
+    print(header(" ".join(["python -m benchmarks", name, *options])), flush=True)
+    rows = module.run(**how)
     show(name, rows)
     return [row._asdict() for row in rows]
 
 
-def apart(name: str, quick: bool) -> list[dict[str, Any]]:
+def apart(name: str, options: list[str]) -> list[dict[str, Any]]:
     """Run a benchmark in a process of its own, so that no thread or cache of one disturbs another."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        options = ["--json", str(file), *["--quick"] * quick]
-        subprocess.run([sys.executable, "-m", "benchmarks", name, *options], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks", name, "--json", str(file), *options], check=True)
         return json.loads(file.read_text())
 
 

@@ -41,3 +41,16 @@ def training_flops(sizes: tuple[int, ...]) -> int:
     """
     first, *rest = (m * n for m, n in zip(sizes, sizes[1:], strict=False))
     return 4 * first + 6 * sum(rest)
+
+
+def bandwidth(size: int, repeats: int = 5) -> float:
+    """Return the best GB/s of adding one to an array of `size` floats: as many bytes read as written."""
+    add = jax.jit(lambda a: a + 1)
+    a = jnp.ones(size)
+    add(a).block_until_ready()
+    best = 0.0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        add(a).block_until_ready()
+        best = max(best, 8 * size / (time.perf_counter() - start) / 1e9)
+    return best

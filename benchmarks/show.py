@@ -15,13 +15,16 @@ def show(name: str, rows: list[Row]) -> None:
     """Print the rows as a table and save their figure."""
     console = Console()
     table = Table(box=None, pad_edge=False)
-    table.add_column("benchmark")
     table.add_column("contender", overflow="fold")
     for column in ("ratio", "median", "spread", "unit"):
         table.add_column(column, justify="right", no_wrap=True)
+    title = None
     for row in rows:
+        if row.benchmark != title:
+            title = row.benchmark
+            table.add_row(f"[bold]{title}[/]")
         spread = f"{number(row.low)} - {number(row.high)}" if row.low != row.high else ""
-        table.add_row(row.benchmark, row.contender, f"{row.ratio:.2f}", number(row.value), spread, row.unit)
+        table.add_row(f"  {row.contender}", f"{row.ratio:.2f}", number(row.value), spread, row.unit)
     console.print(table)
     if rows:
         FOLDER.mkdir(exist_ok=True)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import jax
 
 
+TIMES = {"us": 1e6, "ms": 1e3, "s": 1.0}
+
+
 class Row(NamedTuple):
     """One contender's figure: the median over repeats, its spread, and how many times the first contender is ahead."""
 
@@ -35,13 +38,13 @@ class Peer(NamedTuple):
 def in_turn(
     benchmark: str, contenders: Mapping[str, Callable[[], Any]], work: Any, *, unit: str, repeats: int
 ) -> list[Row]:
-    """Return a row a contender: its work a second, or for the unit "us" the microseconds that a piece of it takes.
+    """Return a row a contender: its work a second, or for a unit of time what a piece of it takes.
 
     Args:
       benchmark: name for the rows.
       contenders: what each runs; the first is the one that the ratios measure, and each is called once to warm up.
       work: pieces of work that a call does, one number for all or one each.
-      unit: "us", or what there is so much of in a second, "steps/s".
+      unit: "us", "ms" or "s" a piece, or what there is so much of in a second, "steps/s".
       repeats: rounds; the ratio is the median of the rounds' own ratios, which a slow minute of the machine hits alike.
     """
     amounts = dict.fromkeys(contenders, work) if isinstance(work, int | float) else work
@@ -56,7 +59,7 @@ def in_turn(
     first = next(iter(times.values()))
     rows = []
     for name, mine in times.items():
-        values = sorted(1e6 * t if unit == "us" else 1 / t for t in mine)
+        values = sorted(TIMES[unit] * t if unit in TIMES else 1 / t for t in mine)
         ratio = statistics.median(t / f for t, f in zip(mine, first, strict=True))
         rows.append(Row(benchmark, name, statistics.median(values), unit, ratio, values[0], values[-1]))
     return rows

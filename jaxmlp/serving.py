@@ -83,7 +83,9 @@ def _forward(layers: list[Layer], activation: str, norm: str | None, residual: b
 
 def _affine(layer: Layer, h: np.ndarray) -> np.ndarray:
     y = h @ layer.w
-    return y if layer.b is None else y + layer.b
+    if layer.b is not None:
+        y += layer.b
+    return y
 
 
 def _layer_norm(layer: Layer, h: np.ndarray) -> np.ndarray:

@@ -58,33 +58,33 @@ def main(argv: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return 2
     names = names or tuple(NAMES)
-    options = ["--quick"] * quick + (["--data", str(folder)] if folder else [])
+    flags = ["--quick"] * quick + (["--data", str(folder)] if folder else [])
     if len(names) == 1:
-        rows = alone(names[0], options, quick=quick, **({"folder": folder} if folder and names == ("quality",) else {}))
+        rows = alone(names[0], flags, quick=quick, **({"folder": folder} if folder and names == ("quality",) else {}))
     else:
-        rows = [row for name in names for row in apart(name, options)]
+        rows = [row for name in names for row in apart(name, flags)]
     if file is not None:
         file.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
-def alone(name: str, options: list[str], **how: Any) -> list[dict[str, Any]]:
+def alone(name: str, flags: list[str], **how: Any) -> list[dict[str, Any]]:
     """Run a benchmark in this process; print its header and its table, and draw its figure."""
     from benchmarks.show import show
     from benchmarks.timing import header
 
     module = importlib.import_module(f"benchmarks.{name}")
-    print(header(" ".join(["python -m benchmarks", name, *options])), flush=True)
+    print(header(" ".join(["python -m benchmarks", name, *flags])), flush=True)
     rows = module.run(**how)
     show(name, rows)
     return [row._asdict() for row in rows]
 
 
-def apart(name: str, options: list[str]) -> list[dict[str, Any]]:
+def apart(name: str, flags: list[str]) -> list[dict[str, Any]]:
     """Run a benchmark in a process of its own, so that no thread or cache of one disturbs another."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        subprocess.run([sys.executable, "-m", "benchmarks", name, "--json", str(file), *options], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks", name, "--json", str(file), *flags], check=True)
         return json.loads(file.read_text())
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks accelerator
 
-On a GPU or a TPU; elsewhere it is left out, but for `--quick`, which runs toy sizes on anything. w-w-w-w nets of widths 64
-to 16,384, batch w (at least 256), Adam, as one `fit`, in float32, TensorFloat-32 and bfloat16: the products' FLOP/s
+On a GPU or a TPU; elsewhere it is left out, but for `--quick`, which runs toy sizes on anything. w-w-w-w nets of widths
+64 to 16,384, batch w (at least 256), Adam, as one `fit`, in float32, TensorFloat-32 and bfloat16: the products' FLOP/s
 beside the best rate of bare products in that format in the same run, and beside PyTorch compiled with CUDA graphs. Then
 `single`'s net, 8-50-1 and populations of 64 to 4,096. The figure is a roofline: FLOP/s against FLOPs a byte.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import peaks, peers
 from benchmarks.crowds import crowd, torch_func
-from benchmarks.tasks import Task, table
+from benchmarks.tasks import RATE, Task, table
 from benchmarks.timing import Peer, Row, in_turn, installed, measured
 from jaxmlp import training
 
@@ -65,8 +65,8 @@ def one_width(width: int, name: str, dtype: str | None, peak: float, quick: bool
     title = f"width {width:,}, {name}"
     rows = in_turn(title, contenders, task.steps * flops, unit="GFLOP/s", repeats=2 if quick else 5)
     rows.append(measured(title, "jaxmlp.fit: share of bare products", 100 * rows[0].value / peak, "%"))
-    args = task.key, (jnp.asarray(task.x), jnp.asarray(task.y)), task.recipe(dtype), {"learning_rate": jnp.float32(1e-3)}
-    costs = jax.jit(training.step).lower(task.state, tuple(a[:batch] for a in args[1]), *args[2:]).compile().cost_analysis()
+    step, first = jax.jit(training.step), (jnp.asarray(x[:batch]), jnp.asarray(task.y[:batch]))
+    costs: Any = step.lower(task.state, first, task.recipe(dtype), RATE).compile().cost_analysis()
     return rows, (costs["flops"] / costs["bytes accessed"], rows[0].value)
 
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks compile
 
-Every contender in processes of its own, in turn: the import alone; then one step and a hundred steps of 64-64-64-1, batch
-32, Adam, cold, and again with JAX's persistent cache filled. Then jaxmlp's first step against the number of hidden layers.
+Every contender in processes of its own, in turn: the import alone; then one step and a hundred steps of 64-64-64-1,
+batch 32, Adam, cold, and again with JAX's persistent cache filled. Then jaxmlp's first step against the number of
+hidden layers.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 WIDTH, BATCH, RATE = 64, 32, 1e-3
@@ -26,19 +28,19 @@ def run(*, quick: bool = False) -> list[Any]:
     from benchmarks.timing import Peer, installed
 
     repeats = 1 if quick else 5
-    rows = _rows("import", {name: lambda code=code: _import(code) for name, code in IMPORTS.items()}, repeats)
+    rows = _rows("import", {name: partial(_import, code) for name, code in IMPORTS.items()}, repeats)
     names = [peer.name for peer in installed(Peer(name, module, None) for name, module in MODULES.items())]  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as cache:
         for steps in (1, 100):
             for title, folder in (("cold", None), ("cached", cache)):
-                started = {name: lambda name=name: _start(name, 2, steps, folder) for name in names}
+                started = {name: partial(_start, name, 2, steps, folder) for name in names}
                 if folder is not None:
                     for begin in started.values():
                         begin()  # fills the cache
                 rows += _rows(f"{'first step' if steps == 1 else '100th step'}, {title}", started, repeats)
         for title, folder in (("cold", None), ("cached", cache)):
             depths = {
-                f"jaxmlp, {depth} hidden layers": lambda depth=depth: _start("jaxmlp.step", depth, 1, folder)
+                f"jaxmlp, {depth} hidden layers": partial(_start, "jaxmlp.step", depth, 1, folder)
                 for depth in (DEPTHS[:2] if quick else DEPTHS)
             }
             if folder is not None:

@@ -1,4 +1,4 @@
-"""Many networks' training by jaxmlp and by other libraries, a seed and a learning rate each, as their users would write it.
+"""Many networks' training by jaxmlp and by other libraries, a seed and a rate each, as their users would write it.
 
 Each function takes a `Task` and the members' rates, and returns `run`, which trains all members from weights and in
 orders of their own. A new contender is a new function and its row in `CROWDS`.

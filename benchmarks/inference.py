@@ -2,9 +2,9 @@
 
     python -m benchmarks inference
 
-784-256-256-10: one row from NumPy to NumPy, in microseconds; then 60,000 rows that lie where the library wants them. The
-same weights for all; PyTorch without gradients, all rows at once and in chunks of 1,000; ONNX Runtime on a graph of the
-same layers.
+784-256-256-10: one row from NumPy to NumPy, in microseconds; then 60,000 rows that lie where the library wants them.
+The same weights for all; PyTorch without gradients, all rows at once and in chunks of 1,000; ONNX Runtime on a graph of
+the same layers.
 """
 
 import warnings
@@ -65,9 +65,7 @@ def jitted(task: Task) -> Predict:
 
 def ahead(task: Task) -> Predict:
     """`MLP.apply`, compiled ahead of time for one row."""
-    return partial(
-        jax.jit(task.recipe().model.apply).lower(task.state.params, task.x[:1]).compile(), task.state.params
-    )
+    return partial(jax.jit(task.recipe().model.apply).lower(task.state.params, task.x[:1]).compile(), task.state.params)
 
 
 def numpy_alone(task: Task) -> Predict:
@@ -123,11 +121,11 @@ def onnx(task: Task) -> Predict:
         if i < last:
             nodes.append(helper.make_node("Relu", [out], [f"h{i}"]))
         h = f"h{i}"
-    ends = [
+    ends: Any = [
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, n])]
         for name, n in (("x", task.sizes[0]), ("y", task.sizes[-1]))
     ]
-    graph = helper.make_graph(nodes, "mlp", *ends, tensors)
+    graph = helper.make_graph(nodes, "mlp", ends[0], ends[1], tensors)
     opset = [helper.make_opsetid("", 17)]
     session = onnxruntime.InferenceSession(
         helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString(),

@@ -38,7 +38,7 @@ def run(*, quick: bool = False) -> list[Row]:
             name = "loop " + "-".join(map(str, sizes))
             contenders = _contenders(Path(folder) / name.replace(" ", "_"), sizes, batch, count, epochs)
             steps = epochs * data.steps_per_epoch(count, batch)
-            rows += in_turn(name, contenders, steps, repeats=2 if quick else 3)
+            rows += in_turn(name, contenders, steps, unit="steps/s", repeats=2 if quick else 3)
     size = LARGE // 100 if quick else LARGE
     command = [sys.executable, "-m", "benchmarks.loop", str(size), "20" if quick else "1000"]
     peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -2,7 +2,8 @@
 
 Each function takes a `Task` and returns `run`, which trains from the task's first weights and returns the last ones.
 All of them work the loss out, as one who watches a run needs it. Data lies where the library wants it before the clock
-starts, and so do the orders of the epochs: the peers are handed what jaxmlp and the scan that sorts work out in time. A new contender is a new function and its row in `PEERS`.
+starts, and so do the orders of the epochs: the peers are handed what jaxmlp and the scan that sorts work out in time.
+A new contender is a new function and its row in `PEERS`.
 """
 
 import os
@@ -40,6 +41,7 @@ def _mean_loss(params: Any, x: Any, y: Any, weight: Any = None) -> Any:
 
 
 def losses_of(outputs: Any, y: Any) -> Any:
+    """Return each example's loss."""
     if y.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, y)
     return jnp.square(outputs - y).sum(-1)
@@ -240,9 +242,10 @@ def equinox(task: Task) -> Run:
 
     def run() -> Any:
         model = equinox_net(task.sizes, jax.random.key(0))
-        for i, (w, b) in enumerate(task.weights):
-            layer = (lambda i: lambda m: (m.layers[2 * i].weight, m.layers[2 * i].bias))(i)
-            model = eqx.tree_at(layer, model, (jnp.asarray(w.T), jnp.asarray(b)))
+        weights = [jnp.asarray(a) for w, b in task.weights for a in (w.T, b)]
+        model = eqx.tree_at(
+            lambda m: [a for layer in m.layers[::2] for a in (layer.weight, layer.bias)], model, weights
+        )
         state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
         for rows in task.batches:
             model, state, _ = step(model, state, rows)
@@ -256,8 +259,8 @@ def equinox_net(sizes: Any, key: Any) -> Any:
     import equinox as eqx  # type: ignore[import-not-found]
 
     layers: list[Any] = []
-    for key, m, n in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
-        layers += [eqx.nn.Linear(m, n, key=key), eqx.nn.Lambda(jax.nn.relu)]
+    for one, m, n in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
+        layers += [eqx.nn.Linear(m, n, key=one), eqx.nn.Lambda(jax.nn.relu)]
     return eqx.nn.Sequential(layers[:-1])
 
 

@@ -5,8 +5,8 @@
 `jaxmlp.fit` of d-w-w-1 nets by Adam (`population.fit` for members), one size at a time doubled while the others stand.
 The exponent is the slope of log time against log size over the upper half of the sizes, beside the theory's: a step's
 products grow with the square of the width and in proportion to depth, batch, members and rows. Below, where the machine
-is not yet full, time grows more slowly, never faster. Memory is what XLA's own plan of the compiled run asks for, beside the
-count of parameters, optimizer's state, data, the epoch's order and activations: no room for gradients.
+is not yet full, time grows more slowly, never faster. Memory is what XLA's own plan of the compiled run asks for,
+beside the count of parameters, optimizer's state, data, the epoch's order and activations: no room for gradients.
 """
 
 import math
@@ -32,6 +32,7 @@ SIZES = {
     "members": (2, 8, 32, 128, 512, 2048),
     "rows": (1024, 4096, 16384, 65536, 262144),
 }
+PLANS = ((64, 2, 64, 4096), (512, 4, 128, 8192), (1024, 2, 256, 16384))
 BASE = {"width": 64, "depth": 2, "batch": 64, "members": 1, "rows": 1024}
 
 
@@ -56,7 +57,9 @@ def run(*, quick: bool = False) -> list[Row]:
         slope = exponent([size for size, _ in found[axis]], [row.low for _, row in found[axis]])
         if axis in ("members", "rows"):
             slope += 1  # the times above are a step's of one network
-        slopes.append(measured("scaling exponents", f"{axis}, theory {THEORY[axis]:g}", slope, "", slope / THEORY[axis]))
+        slopes.append(
+            measured("scaling exponents", f"{axis}, theory {THEORY[axis]:g}", slope, "", slope / THEORY[axis])
+        )
     rows += slopes + memory(quick)
     if not quick:
         draw(found, Path("figures/scaling.png"))
@@ -89,7 +92,7 @@ def exponent(sizes: list[int], times: list[float]) -> float:
 def memory(quick: bool = False) -> list[Row]:
     """Return what XLA plans for a run, in MiB; the ratio is to what is counted."""
     rows = []
-    for width, depth, batch, count in ((64, 2, 64, 4096), (512, 4, 128, 8192), (1024, 2, 256, 16384))[: 1 if quick else 3]:
+    for width, depth, batch, count in PLANS[:1] if quick else PLANS:
         planned, counted = memory_of(*problem(width, depth, batch, count))
         name = f"width {width}, depth {depth}, batch {batch}, {count:,} rows"
         rows.append(measured("scaling memory", name, planned / 2**20, "MiB", planned / counted))
@@ -99,13 +102,15 @@ def memory(quick: bool = False) -> list[Row]:
 def memory_of(recipe: Recipe, data: Any) -> tuple[int, int]:
     """Return the bytes that a compiled run plans for, and those that are counted."""
     key = jax.random.key(0)
-    plan = training._fit.lower(key, data, recipe, {"learning_rate": jnp.float32(1e-3)}, None).compile().memory_analysis()
+    lowered = training._fit.lower(key, data, recipe, {"learning_rate": jnp.float32(1e-3)}, None)
+    plan: Any = lowered.compile().memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
     state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, RATE), key)
     numbers = sum(math.prod(a.shape) for a in jax.tree.leaves(state._replace(key=None)))
-    order = 2 * (len(data[0]) // recipe.batch_size + 1) * recipe.batch_size
+    batch = recipe.batch_size or len(data[0])
+    order = 2 * (len(data[0]) // batch + 1) * batch
     # A unit's value before its activation and after it, and its derivative; the batch's own rows.
-    activations = recipe.batch_size * (3 * sum(recipe.model.sizes[1:]) + sum(a.shape[-1] for a in data))
+    activations = batch * (3 * sum(recipe.model.sizes[1:]) + sum(a.shape[-1] for a in data))
     table = sum(a.size for a in data)
     return planned, 4 * (numbers + order + activations + table)
 

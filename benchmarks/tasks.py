@@ -17,7 +17,7 @@ Weights = list[tuple[np.ndarray, np.ndarray]]  # (in, out) and (out,), a layer e
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """Train a ReLU net by Adam: cross entropy where y holds labels, squared error of one output where it holds floats."""
+    """Train a ReLU net by Adam: cross entropy where y holds labels, squared error of one output where floats."""
 
     sizes: tuple[int, ...]
     x: np.ndarray  # (N, in) float32
@@ -64,8 +64,9 @@ class Task:
         """The order of all steps, (steps, batch), the last batch of an epoch filled up at weight zero."""
         order_key, _ = jax.random.split(self.state.key)
         order = jax.jit(data.epoch_order, static_argnums=(2, 3))
-        epochs = [order(order_key, epoch, len(self.x), self.batch) for epoch in range(self.epochs)]
-        return data.Order(*(np.concatenate([np.asarray(e[i]) for e in epochs]) for i in range(2)))
+        epochs: list[Any] = [order(order_key, epoch, len(self.x), self.batch) for epoch in range(self.epochs)]
+        parts: Any = (np.concatenate([np.asarray(epoch[i]) for epoch in epochs]) for i in range(2))
+        return data.Order(*parts)
 
     @cached_property
     def batches(self) -> list[np.ndarray]:
@@ -73,7 +74,7 @@ class Task:
         return [rows[present == 1] for rows, present in zip(self.padded.rows, self.padded.weight, strict=True)]
 
 
-def table(sizes: tuple[int, ...], rows: int) -> Any:
+def table(sizes: tuple[int, ...], rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a made-up table (x, y): labels by the largest of some sums where the net has outputs for them."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, sizes[0])).astype("f")

@@ -3,6 +3,7 @@
 import importlib.util
 import platform
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-
 
 TIMES = {"us": 1e6, "ms": 1e3, "s": 1.0}
 
@@ -75,7 +75,8 @@ def installed(peers: Iterable[Peer]) -> list[Peer]:
     peers = list(peers)
     absent = [peer for peer in peers if importlib.util.find_spec(peer.module) is None]
     if absent:
-        print(f"left out, not installed: {', '.join(f'{peer.name} ({peer.module})' for peer in absent)}")
+        names = ", ".join(f"{peer.name} ({peer.module})" for peer in absent)
+        print(textwrap.fill(f"left out, not installed: {names}", 80))
     return [peer for peer in peers if peer not in absent]
 
 
@@ -83,13 +84,11 @@ PACKAGES = ("jax", "optax", "numpy", "torch", "scikit-learn", "keras", "flax", "
 
 
 def header(command: str) -> str:
-    """Return command, machine and versions, a line each."""
+    """Return command, machine and versions, in lines of at most 80 characters."""
     device = jax.devices()[0]
     found = [f"{name} {version(name)}" for name in PACKAGES if _has(name)]
-    return (
-        f"{command}\n{device.device_kind} x {jax.device_count()}, {_processor()}, Python {platform.python_version()}\n"
-        f"{', '.join(found)}"
-    )
+    machine = f"{device.device_kind} x {jax.device_count()}, {_processor()}, Python {platform.python_version()}"
+    return "\n".join([command, *textwrap.wrap(machine, 80), *textwrap.wrap(", ".join(found), 80)])
 
 
 def _has(distribution: str) -> bool:

@@ -62,7 +62,8 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
-    dtype = dtype or layer.w.dtype
+    dtype: Any = dtype or layer.w.dtype
+    x = jnp.asarray(x)
     if dtype == layer.w.dtype:
         y = x.astype(dtype) @ layer.w
     else:

@@ -62,12 +62,12 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
-    dtype: Any = dtype or layer.w.dtype
-    x = jnp.asarray(x)
-    if dtype == layer.w.dtype:
-        y = x.astype(dtype) @ layer.w
+    w, x = layer.w, jnp.asarray(x)
+    if dtype is None or dtype == w.dtype:
+        y = x.astype(w.dtype) @ w
     else:
-        y = _mixed(x.reshape(-1, x.shape[-1]), layer.w, dtype).reshape(*x.shape[:-1], -1)
+        flat: Any = _mixed(x.reshape(-1, x.shape[-1]), w, dtype)
+        y = flat.reshape(*x.shape[:-1], -1)
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
 
 

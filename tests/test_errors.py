@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Layer, Recipe, _door, data, interop, linear, loop, losses, metrics, population
+from jaxmlp import MLP, Layer, Recipe, _door, data, interop, linear, loop, losses, metrics, population, serving
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -493,6 +493,20 @@ BAD = {
         "the metric of a Target must be one of loss; got 'validation_loss'",
     ),
     # Models that travel.
+    "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
+    "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
+    "in_numpy: a callable": (
+        lambda: serving.in_numpy(MLP31.replace(activation=jnp.sin), PARAMS),
+        "in_numpy knows activations by name: identity, relu",
+    ),
+    "in_numpy: half precision": (
+        lambda: serving.in_numpy(MLP31.replace(dtype="bfloat16"), PARAMS),
+        "in_numpy computes in float32 or float64; got MLP(sizes=(3, 4, 1), dtype='bfloat16')",
+    ),
+    "in_numpy: another net's parameters": (
+        lambda: serving.in_numpy(MLP((3, 5, 1)), PARAMS),
+        "layer 0 of MLP(sizes=(3, 5, 1)) must have w of shape (3, 5)",
+    ),
     "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
     "save: other parameters": (
         lambda: jaxmlp.save("m", MLP((3, 5, 1)), PARAMS),

@@ -18,6 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(nn, name)
     for name in "identity relu sigmoid tanh leaky_relu elu selu gelu silu softplus mish hard_tanh".split()
 }
+SHORT = 2**16  # numbers of a batch that stay in the cache while they are transposed
 INITIALIZERS: dict[str, Callable[..., Array]] = {
     **{
         f"{author}_{law}": getattr(initializers, f"{author}_{law}")()
@@ -64,11 +65,29 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     """
     w, x = layer.w, jnp.asarray(x)
     if dtype is None or dtype == w.dtype:
-        y = x.astype(w.dtype) @ w
+        x = x.astype(w.dtype)
+        y = _short(x, w) if x.ndim == 2 and x.size <= SHORT else x @ w
     else:
         flat: Any = _mixed(x.reshape(-1, x.shape[-1]), w, dtype)
         y = flat.reshape(*x.shape[:-1], -1)
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
+
+
+@jax.custom_jvp
+def _short(x: Array, w: Array) -> Array:
+    """Return x @ w, whose derivative in w is, on a CPU, a product with x' as it lies in memory.
+
+    The same numbers as JAX's own derivative, which reads x by columns: that costs small nets a tenth of their step, and
+    populations of them a fifth.
+    """
+    return x @ w
+
+
+@_short.defjvp
+def _short_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, w), (dx, dw) = primals, tangents
+    columns = jax.lax.platform_dependent(x.T, cpu=jax.lax.optimization_barrier, default=lambda a: a)  # (in, batch)
+    return x @ w, dx @ w + jax.lax.dot_general(columns, dw, (((0,), (0,)), ((), ())))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

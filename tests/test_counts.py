@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.test_util import check_grads
 
 import jaxmlp
 from benchmarks import peaks, scaling
-from jaxmlp import MLP, Recipe, losses, training
+from jaxmlp import MLP, Layer, Recipe, losses, training
+from jaxmlp.layer import affine
 
 RATE = {"learning_rate": jnp.float32(1e-3)}
 CASES = {"small": ((8, 50, 1), 32, 1000), "single": ((784, 256, 256, 10), 128, 2000)}
@@ -120,3 +122,23 @@ def test_a_deep_net_draws_its_equal_layers_in_one_loop():
         return program.count("while")
 
     assert size(64) == size(2)
+
+
+@pytest.mark.parametrize(("rows", "held"), [(32, True), (32 * 1024, False)])
+def test_a_short_batch_is_transposed_once_for_its_product(rows, held):
+    """What a small step costs most was a product that reads x by columns; a long batch is not worth the copy."""
+    x, dy, w = jnp.ones((rows, 64)), jnp.ones((rows, 50)), jnp.ones((64, 50))
+    text = jax.jit(lambda x, dy, w: jax.vjp(lambda w: affine(Layer(w), x), w)[1](dy)).lower(x, dy, w).as_text()
+    assert ("optimization_barrier" in text) == held
+
+
+def test_a_short_product_has_the_derivatives_of_a_product(x64):
+    x, w = (np.random.default_rng(i).normal(size=shape) for i, shape in enumerate([(7, 5), (5, 3)]))
+
+    def energy(x, w):
+        return jnp.sin(affine(Layer(w), x)).sum()
+
+    dx, dw = jax.grad(energy, argnums=(0, 1))(jnp.asarray(x), jnp.asarray(w))
+    np.testing.assert_allclose(dx, np.cos(x @ w) @ w.T, rtol=1e-12)
+    np.testing.assert_allclose(dw, x.T @ np.cos(x @ w), rtol=1e-12)
+    check_grads(energy, (jnp.asarray(x), jnp.asarray(w)), order=2)

@@ -28,7 +28,7 @@ from jaxmlp import MLP, Recipe, data, losses
 from jaxmlp.training import CosineAdamW
 
 RATE = 3e-3
-EPOCHS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+EPOCHS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 SEEDS = (0, 1, 2)
 
 

@@ -1,12 +1,22 @@
 """Multi-layer perceptrons as pure functions in JAX: one network or ten thousand in one compiled program."""
 
-from jaxmlp import data, interop, linear, loop, losses, metrics, population, serving, training
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jaxmlp import data, linear, losses, metrics, training
 from jaxmlp.devices import use_all_cores
-from jaxmlp.files import load, save
-from jaxmlp.interop import export
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
+
+if TYPE_CHECKING:
+    from jaxmlp import interop, loop, population, serving
+    from jaxmlp.files import load, save
+    from jaxmlp.interop import export
+
+# The rooms that stand on these are entered when they are first named: a script that never does, never waits for them.
+_LATER = {name: name for name in ("interop", "loop", "population", "serving")}
+_LATER |= {"load": "files", "save": "files", "export": "interop"}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,3 +43,14 @@ __all__ = [
     "training",
     "use_all_cores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'jaxmlp' has no attribute {name!r}")
+    room = import_module(f"jaxmlp.{_LATER[name]}")
+    return room if _LATER[name] == name else getattr(room, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_LATER))

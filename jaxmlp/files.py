@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _door
+from jaxmlp import _door, depth
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 
@@ -130,7 +130,7 @@ def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
         arrays[name] = file.get_tensor(name)
         _door.finite(f"{name} of {path.name}", arrays[name])
     layers = [{name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model._leaves)]
-    return model, tuple(Layer(**leaves) for leaves in layers)
+    return model, depth.stack(tuple(Layer(**leaves) for leaves in layers), model._parts)
 
 
 def _description(path: Path, metadata: dict[str, str] | None) -> MLP:
@@ -161,10 +161,10 @@ def _no_constant(name: str) -> None:
 
 def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
     """Return the parameters by name, checked against the description."""
-    model._check_layers(params)
+    layers = model.layers(params)
     tensors: dict[str, np.ndarray] = {}
-    lead = params[0].w.shape[:-2]
-    for i, (layer, leaves) in enumerate(zip(params, model._leaves, strict=True)):
+    lead = layers[0].w.shape[:-2]
+    for i, (layer, leaves) in enumerate(zip(layers, model._leaves, strict=True)):
         for name, array in layer._asdict().items():
             wanted = (*lead, *leaves[name]) if name in leaves else None
             got = None if array is None else array.shape

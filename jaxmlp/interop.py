@@ -64,8 +64,7 @@ def export(model: Any, params: Any, *, x: Any = None) -> bytes:
         return model.apply(params, x)
 
     if isinstance(model, MLP):
-        model._check_layers(params)
-        for _ in range(params[0].w.ndim - 2):
+        for _ in range(model.layers(params)[0].w.ndim - 2):
             apply = jax.vmap(apply, (0, None))
     program = jax.jit(lambda x: apply(params, x))
     return bytes(jax_export.export(program, platforms=PLATFORMS)(like).serialize())
@@ -78,7 +77,7 @@ def to_torch(model: MLP, params: tuple[Layer, ...]) -> dict[str, Any]:
       ValueError: for a model that is more than affine maps and activations, or for a population.
     """
     torch = _door.extra("torch", "torch")
-    _plain(model, params)
+    params = _plain(model, params)
 
     def tensor(array: Any) -> Any:
         # By way of float32, which holds every bfloat16, since NumPy's is not PyTorch's.
@@ -141,7 +140,7 @@ def to_sklearn(model: MLP, params: tuple[Layer, ...], *, classes: Any = None) ->
     """
     neural = _door.extra("sklearn.neural_network", "experiments")
     preprocessing = _door.extra("sklearn.preprocessing", "experiments")
-    _plain(model, params)
+    params = _plain(model, params)
     theirs = {ours: name for name, ours in SKLEARN.items()}
     if model.activation not in theirs or not model.bias:
         raise ValueError(f"model must have biases and one of {', '.join(theirs)}, for scikit-learn; got {model!r}")
@@ -179,12 +178,14 @@ def from_sklearn(estimator: Any) -> tuple[MLP, tuple[Layer, ...]]:
     return _model(estimator.coefs_, estimator.intercepts_, SKLEARN[estimator.activation])
 
 
-def _plain(model: MLP, params: tuple[Layer, ...]) -> None:
+def _plain(model: MLP, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return the layers of a net that other libraries have too."""
     if not isinstance(model, MLP) or model.norm or model.residual or callable(model.activation):
         raise ValueError(f"model must be an MLP of affine maps and a named activation; got {model!r}")
-    model._check_layers(params)
-    if params[0].w.ndim != 2:
-        raise ValueError(f"params must be of one network; got w of shape {params[0].w.shape}; population.member picks")
+    layers = model.layers(params)
+    if layers[0].w.ndim != 2:
+        raise ValueError(f"params must be of one network; got w of shape {layers[0].w.shape}; population.member picks")
+    return layers
 
 
 def _model(weights: Any, biases: Any, activation: Any) -> tuple[MLP, tuple[Layer, ...]]:

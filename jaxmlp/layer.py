@@ -66,7 +66,8 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     w, x = layer.w, jnp.asarray(x)
     if dtype is None or dtype == w.dtype:
         x = x.astype(w.dtype)
-        y = _short(x, w) if x.ndim == 2 and x.size <= SHORT else x @ w
+        short = x.ndim == 2 and isinstance(x.size, int) and x.size <= SHORT  # an exported batch has no number
+        y = _short(x, w) if short else x @ w
     else:
         flat: Any = _mixed(x.reshape(-1, x.shape[-1]), w, dtype)
         y = flat.reshape(*x.shape[:-1], -1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
+from jaxmlp import _door, depth
 from jaxmlp._door import Numeric
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
 
@@ -38,6 +38,9 @@ class MLP:
       residual: whether a hidden layer as wide as its input adds that input, h + phi(h W + b).
       dtype: of the operands of the products; None is the parameters' own.
       param_dtype: of the parameters; None is JAX's default float.
+      scan: whether each run of equal hidden layers is held as one stacked `Layer`, w (layers, width, width), that a
+        scan goes through: the same numbers, and a time to the first step that does not grow with depth. Pays from about
+        32 layers on; `layers(params)` takes the stack apart.
 
     Raises:
       ValueError: for sizes that are not positive ints, and for unknown names.
@@ -61,6 +64,7 @@ class MLP:
     residual: bool
     dtype: str | None
     param_dtype: str | None
+    scan: bool
 
     # Written out, since the option is called `init` and so is the method.
     def __init__(
@@ -74,6 +78,7 @@ class MLP:
         residual: bool = False,
         dtype: Any = None,
         param_dtype: Any = None,
+        scan: bool = False,
     ):
         if callable(activation):  # jax.nn.relu is "relu", so that equal nets are equal values
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
@@ -85,12 +90,12 @@ class MLP:
             _door.one_of("init", init, INITIALIZERS)
         if norm not in NORMS:
             _door.one_of("norm", norm, [str(name) for name in NORMS])
-        for name, flag in (("bias", bias), ("dropout", dropout), ("residual", residual)):
+        for name, flag in (("bias", bias), ("dropout", dropout), ("residual", residual), ("scan", scan)):
             if not isinstance(flag, bool):
                 hint = "; the rate is a number: hyperparams={'dropout_rate': ...}" if name == "dropout" else ""
                 raise ValueError(f"{name} must be True or False; got {flag!r}{hint}")
         values = (_sizes(sizes), activation, bias, init, dropout, norm, residual)
-        values += (_door.float_name("dtype", dtype), _door.float_name("param_dtype", param_dtype))
+        values += (_door.float_name("dtype", dtype), _door.float_name("param_dtype", param_dtype), scan)
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -115,16 +120,18 @@ class MLP:
             return jnp.asarray(init_scale, dtype) * w
 
         # Equal layers are drawn by one loop: compiling a random number generator for each is most of a cold start.
-        weights: dict[int, Array] = {}
+        drawn: dict[tuple[int, int], Array] = {}
         for shape in dict.fromkeys(self._shapes):
-            which = [i for i, other in enumerate(self._shapes) if other == shape]
-            weights |= zip(which, jax.lax.map(partial(draw, shape), keys[np.array(which)]), strict=True)
-        layers = []
-        for i, (_, width) in enumerate(self._shapes):
-            normed = self.norm if i < len(keys) - 1 else None
+            which = np.array([i for i, other in enumerate(self._shapes) if other == shape])
+            drawn[shape] = jax.lax.map(partial(draw, shape), keys[which])
+        layers, used = [], dict.fromkeys(drawn, 0)
+        for i, (count, shape) in enumerate(self._parts):
+            width = shape[1:] if count == 1 else (count, *shape[1:])
+            first, used[shape] = used[shape], used[shape] + count
+            normed = self.norm if i < len(self._parts) - 1 else None
             layers.append(
                 Layer(
-                    weights[i],
+                    drawn[shape][first if count == 1 else slice(first, first + count)],
                     jnp.zeros(width, dtype) if self.bias else None,
                     jnp.ones(width, dtype) if normed else None,
                     jnp.zeros(width, dtype) if normed == "layer" else None,
@@ -148,14 +155,33 @@ class MLP:
         activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
         normalise = NORMS[self.norm]
         skip = _add_if_equal if self.residual else _forget
-        keys = jax.random.split(key, len(params)) if self.dropout and key is not None else [None] * len(params)
+        keys: list[Any] = [None] * len(params)
+        if self.dropout and key is not None:
+            keys = depth.cut(jax.random.split(key, len(self._shapes)), self._parts)
 
-        *hidden, last = params
-        h = x
-        for layer, drop_key in zip(hidden, keys, strict=False):
+        def hidden(h: Any, part: tuple[Layer, Array | None]) -> tuple[Array, None]:
+            layer, drop_key = part
             phi = activation(normalise(layer, affine(layer, h, dtype)))
-            h = skip(h, dropout(drop_key, dropout_rate, phi))
-        return affine(last, h, dtype)
+            return skip(h, dropout(drop_key, dropout_rate, phi)), None
+
+        h = jnp.asarray(x, params[0].w.dtype)
+        for layers, drop_keys, (count, _) in zip(params[:-1], keys, self._parts, strict=False):
+            h = depth.through(hidden, h, (layers, drop_keys), count)
+        return affine(params[-1], h, dtype)
+
+    def layers(self, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """Return the parameters with each layer on its own, as they are but for the stacks that `scan` makes.
+
+        Raises:
+          ValueError: for parameters that are not of this net.
+
+        >>> mlp = MLP((3, 8, 8, 8, 2), scan=True)
+        >>> params = mlp.init(jax.random.key(0))
+        >>> [part.w.shape for part in params], len(mlp.layers(params))
+        ([(3, 8), (2, 8, 8), (8, 2)], 4)
+        """
+        self._check_layers(params)
+        return depth.unstack(params, self._parts)
 
     def _check(self, params: tuple[Layer, ...], x: Numeric, key: Array | None, dropout_rate: Any) -> None:
         _door.floating("x", x)
@@ -165,9 +191,10 @@ class MLP:
                 f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_door.describe(x)}{hint}"
             )
         self._check_layers(params)
-        for i, (layer, shape) in enumerate(zip(params, self._shapes, strict=True)):
+        for i, (layer, (count, shape)) in enumerate(zip(params, self._parts, strict=True)):
+            shape = shape if count == 1 else (count, *shape)
             if layer.w.shape != shape:
-                hint = "; map over members with jax.vmap" if layer.w.ndim > 2 else ""
+                hint = "; map over members with jax.vmap" if layer.w.ndim > len(shape) else ""
                 raise ValueError(f"layer {i} of {self!r} must have w of shape {shape}; got {layer.w.shape}{hint}")
         if dropout_rate is not None:
             if not self.dropout:
@@ -179,12 +206,17 @@ class MLP:
     def _check_layers(self, params: tuple[Layer, ...]) -> None:
         if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
             raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
-        if len(params) != len(self.sizes) - 1:
-            raise ValueError(f"params must have {len(self.sizes) - 1} layers for {self!r}; got {len(params)}")
+        if len(params) != len(self._parts):
+            what = "parts, a run of equal hidden layers each," if self.scan else "layers"
+            raise ValueError(f"params must have {len(self._parts)} {what} for {self!r}; got {len(params)}")
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
+
+    @property
+    def _parts(self) -> depth.Parts:
+        return depth.parts_of(self._shapes, self.scan)
 
     @property
     def _leaves(self) -> list[dict[str, tuple[int, ...]]]:

@@ -67,7 +67,7 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
         raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
     jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
-    layers: Any = [jax.tree.map(np.array, layer) for layer in params]
+    layers: Any = [jax.tree.map(np.array, layer) for layer in model.layers(params)]
     return partial(_forward, layers, model.activation, model.norm, model.residual)
 
 

@@ -4,7 +4,7 @@
 
 Every contender in processes of its own, in turn: the import alone; then one step and a hundred steps of 64-64-64-1,
 batch 32, Adam, cold, and again with JAX's persistent cache filled. Then jaxmlp's first step against the number of
-hidden layers.
+hidden layers, as one stack that a scan goes through (`scan=True`) and with each layer written out.
 """
 
 import json
@@ -20,16 +20,18 @@ from typing import Any
 
 WIDTH, BATCH, RATE = 64, 32, 1e-3
 IMPORTS = {"import jaxmlp": "import jaxmlp", "import jax, optax": "import jax, optax"}
-DEPTHS = (2, 8, 32, 128, 256)
+DEPTHS = {"jaxmlp.step, scan": (2, 8, 32, 128, 256), "jaxmlp.step": (2, 32, 256)}
 
 
 def run(*, quick: bool = False) -> list[Any]:
     """Start the processes and return their times in seconds."""
     from benchmarks.timing import Peer, installed
 
-    repeats = 1 if quick else 5
-    rows = _rows("import", {name: partial(_import, code) for name, code in IMPORTS.items()}, repeats)
-    names = [peer.name for peer in installed(Peer(name, module, None) for name, module in MODULES.items())]  # type: ignore[arg-type]
+    repeats = 1 if quick else 3
+    imports = {name: partial(_import, code) for name, code in IMPORTS.items()}
+    rows = _rows("import", imports, 1 if quick else 15)
+    here: Any = installed(Peer(name, MODULES[name], lambda: None) for name in CONTENDERS if name in MODULES)
+    names = [peer.name for peer in here]
     with tempfile.TemporaryDirectory() as cache:
         for steps in (1, 100):
             for title, folder in (("cold", None), ("cached", cache)):
@@ -40,13 +42,14 @@ def run(*, quick: bool = False) -> list[Any]:
                 rows += _rows(f"{'first step' if steps == 1 else '100th step'}, {title}", started, repeats)
         for title, folder in (("cold", None), ("cached", cache)):
             depths = {
-                f"jaxmlp, {depth} hidden layers": partial(_start, "jaxmlp.step", depth, 1, folder)
-                for depth in (DEPTHS[:2] if quick else DEPTHS)
+                f"{name}, {depth} hidden layers": partial(_start, name, depth, 1, folder)
+                for name, depths in DEPTHS.items()
+                for depth in (depths[:1] if quick else depths)
             }
             if folder is not None:
                 for begin in depths.values():
                     begin()
-            rows += _rows(f"depth, {title}", depths, 1 if quick else 3)
+            rows += _rows(f"depth, {title}", depths, repeats)
     return rows
 
 
@@ -100,7 +103,7 @@ def _sizes(depth: int) -> tuple[int, ...]:
     return (WIDTH,) * (depth + 1) + (1,)
 
 
-def _jaxmlp_step(depth: int, steps: int) -> None:
+def _jaxmlp_step(depth: int, steps: int, scan: bool = False) -> None:
     import jax
     import optax
 
@@ -108,7 +111,8 @@ def _jaxmlp_step(depth: int, steps: int) -> None:
     from jaxmlp import losses
 
     x, y = _table(steps)
-    recipe = jaxmlp.Recipe(jaxmlp.MLP(_sizes(depth)), losses.squared_error, optax.adam, epochs=1, batch_size=BATCH)
+    mlp = jaxmlp.MLP(_sizes(depth), scan=scan)
+    recipe = jaxmlp.Recipe(mlp, losses.squared_error, optax.adam, epochs=1, batch_size=BATCH)
     rate, step = {"learning_rate": RATE}, jax.jit(jaxmlp.step, donate_argnums=0)
     state = jax.jit(jaxmlp.start)(jax.random.key(0), recipe, rate)
     for i in range(0, len(x), BATCH):
@@ -199,6 +203,7 @@ def _torch(depth: int, steps: int) -> None:
 
 CONTENDERS = {
     "jaxmlp.step": _jaxmlp_step,
+    "jaxmlp.step, scan": partial(_jaxmlp_step, scan=True),
     "jaxmlp.fit": _jaxmlp_fit,
     "JAX by hand": _by_hand,
     "Equinox": _equinox,

@@ -73,13 +73,14 @@ def one_width(width: int, name: str, dtype: str | None, peak: float, quick: bool
 def small(quick: bool) -> list[Row]:
     """Return `single`'s net, the smallest one, and populations, beside PyTorch."""
     rows = []
-    for sizes, batch, count in (((784, 256, 256, 10), 128, 60_000), ((8, 50, 1), 32, 10_000)):
+    nets = (((784, 256, 256, 10), 128, 60_000), ((8, 50, 1), 32, 10_000))
+    for sizes, batch, count in nets[quick:]:
         task = Task(sizes, *table(sizes, 200 if quick else count), batch, epochs=1)
         makers = [Peer("jaxmlp.fit", "jaxmlp", peers.fit)]
         makers += [] if quick else installed([Peer("PyTorch, compiled", "torch", partial(peers.torch, compiled=True))])
         runs = {peer.name: peer.make(task) for peer in makers}
         rows += in_turn("-".join(map(str, sizes)), runs, task.steps, unit="steps/s", repeats=2 if quick else 5)
-    for members in (2, 4) if quick else (64, 1024, 4096):
+    for members in (4,) if quick else (64, 1024, 4096):
         task = Task((64, 64, 10), *table((64, 64, 10), 128 if quick else 1792), 64, epochs=1)
         rates = np.full(members, 1e-3, "f")
         makers = [Peer("population.fit", "jaxmlp", crowd)]

@@ -99,9 +99,14 @@ def filter_vmap(task: Task, rates: np.ndarray) -> Run:
         updates, state = optax.adam(rate).update(grads, state, model)
         return eqx.apply_updates(model, updates), state, loss
 
+    @eqx.filter_jit
+    @eqx.filter_vmap
+    def make(key: Any) -> Any:
+        model = equinox_net(task.sizes, key)
+        return model, optax.adam(0.1).init(eqx.filter(model, eqx.is_inexact_array))
+
     def run() -> Any:
-        model = eqx.filter_vmap(lambda key: equinox_net(task.sizes, key))(keys)
-        state = eqx.filter_vmap(lambda m: optax.adam(0.1).init(eqx.filter(m, eqx.is_inexact_array)))(model)
+        model, state = make(keys)
         for rows in orders:
             model, state, _ = step(model, state, rate, rows)
         return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
@@ -115,11 +120,15 @@ def nnx_vmap(task: Task, rates: np.ndarray) -> Run:
 
     x, y, orders = jnp.asarray(task.x), jnp.asarray(task.y), _orders(task, len(rates))
 
+    adam = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)  # a number each, in the optimizer's state
+
+    @nnx.jit
     @nnx.vmap(in_axes=(0, 0), out_axes=0)
     def make(key: Any, rate: Any) -> Any:
         model, _ = nnx_net(task.sizes, nnx.Rngs(key))
-        adam = optax.inject_hyperparams(optax.adam)(learning_rate=rate)  # a number each, in the optimizer's state
-        return model, nnx.Optimizer(model, adam, wrt=nnx.Param)
+        optimizer = nnx.Optimizer(model, adam, wrt=nnx.Param)
+        optimizer.opt_state.hyperparams["learning_rate"][...] = rate
+        return model, optimizer
 
     def objective(model: Any, x: Any, y: Any) -> Any:
         return losses_of(model(x), y).mean()

@@ -39,7 +39,7 @@ def run(*, quick: bool = False) -> list[Row]:
         return ask
 
     one = {peer.name: again(peer.make(task)) for peer in installed(ONE)}
-    found = in_turn("inference, one row", one, calls, unit="us", repeats=repeats)
+    found = in_turn("inference, one row", one, calls, unit="us", repeats=repeats, settle=True)
     x = np.tile(task.x, (rows // 100, 1))[:rows]
     many = {peer.name: peer.make(task, x) for peer in installed(MANY)}
     return found + in_turn(f"inference, {rows:,} rows", many, rows, unit="rows/s", repeats=repeats)

@@ -26,7 +26,7 @@ from jaxmlp import MLP, Recipe, losses, population, training
 RATE = {"learning_rate": 1e-3}
 THEORY = {"width": 2.0, "depth": 1.0, "batch": 1.0, "members": 1.0, "rows": 1.0}
 SIZES = {
-    "width": (16, 32, 64, 128, 256, 512, 1024, 2048),
+    "width": (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
     "depth": (2, 4, 8, 16, 32, 64),
     "batch": (16, 64, 256, 1024, 4096, 16384),
     "members": (2, 8, 32, 128, 512, 2048),
@@ -42,13 +42,13 @@ def run(*, quick: bool = False) -> list[Row]:
     for axis, sizes in SIZES.items():
         if quick:
             sizes = sizes[:3]
-        elif axis == "width" and jax.default_backend() != "cpu":
-            sizes = (*sizes, 4096, 8192)
         found[axis] = []
         for size in sizes:
             options = BASE | {axis: size}
             if axis == "batch":
                 options["rows"] = 4 * max(sizes)  # as many examples at every size: time is then a step's, per example
+            if axis == "width" and size > 1024:
+                options["rows"] = 4 * options["batch"]  # four steps are long enough
             fit, steps = contender(**options)
             (row,) = in_turn(f"scaling {axis}", {f"{size:,}": fit}, steps, unit="us", repeats=2 if quick else 5)
             found[axis].append((size, row))

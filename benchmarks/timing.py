@@ -36,7 +36,13 @@ class Peer(NamedTuple):
 
 
 def in_turn(
-    benchmark: str, contenders: Mapping[str, Callable[[], Any]], work: Any, *, unit: str, repeats: int
+    benchmark: str,
+    contenders: Mapping[str, Callable[[], Any]],
+    work: Any,
+    *,
+    unit: str,
+    repeats: int,
+    settle: bool = False,
 ) -> list[Row]:
     """Return a row a contender: its work a second, or for a unit of time what a piece of it takes.
 
@@ -46,6 +52,8 @@ def in_turn(
       work: pieces of work that a call does, one number for all or one each.
       unit: "us", "ms" or "s" a piece, or what there is so much of in a second, "steps/s".
       repeats: rounds; the ratio is the median of the rounds' own ratios, which a slow minute of the machine hits alike.
+      settle: call each once more, unwatched, before each of its turns: threads of the one before may still be spinning,
+        which counts where a turn is short.
     """
     amounts = dict.fromkeys(contenders, work) if isinstance(work, int | float) else work
     for run in contenders.values():
@@ -53,6 +61,8 @@ def in_turn(
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
+            if settle:
+                jax.block_until_ready(run())
             start = time.perf_counter()
             jax.block_until_ready(run())
             times[name].append((time.perf_counter() - start) / amounts[name])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, inference, peaks, peers, population, quality, scaling, show, small
+from benchmarks import accelerator, crowds, inference, peaks, peers, population, quality, scaling, show, small
 from benchmarks import compile as start_up
 from benchmarks.__main__ import NAMES, main
 from benchmarks.tasks import Task, table
@@ -51,6 +51,32 @@ def test_every_contender_trains_the_same_network(peer, sizes, trained):
     for one, other, before in zip(weights, expected, (a for layer in task(sizes).weights for a in layer), strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance)
         assert np.abs(other - before).max() > 5e-4  # it moved
+
+
+@pytest.mark.parametrize("peer", HERE, ids=[peer.name for peer in HERE])
+def test_no_contender_compiles_while_it_is_timed(peer, caplog):
+    """A peer that compiles anew in each run would look slow, and we fast."""
+    run = peer.make(task((4, 8, 1)))
+    run()
+    with jax.log_compiles():
+        jax.block_until_ready(run())
+    assert "Compiling" not in caplog.text
+
+
+@pytest.mark.parametrize("peer", installed([crowds.FIT, *crowds.CROWDS]), ids=lambda peer: peer.name)
+def test_no_crowd_compiles_while_it_is_timed(peer, caplog):
+    """Nor do those that train many, each at a rate of its own: at rate zero three epochs are as one."""
+    rates = np.array([0.0, 1e-2], "f")
+    run = peer.make(task((4, 8, 1)), rates)
+    run()
+    with jax.log_compiles():
+        found = run()
+    assert "Compiling" not in caplog.text
+    sooner = peer.make(task((4, 8, 1)).with_epochs(1), rates)()
+    found, sooner = (out[0].params if peer is crowds.FIT else out for out in (found, sooner))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(sooner), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        assert np.abs(np.asarray(one[1]) - other[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", [inference.ONE, inference.MANY], ids=["one row", "many rows"])

@@ -101,9 +101,22 @@ def test_small_shuffles_take_every_permutation_alike(n):
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("n", [7, 64, 100, 1437])
-def test_shuffles_are_uniform_in_positions_pairs_inversions_and_cycles(n):
-    keys = 4000
+def cycles(rows):
+    """Return the number of cycles of each permutation: its rows that are the least of theirs, found by doubling."""
+    start = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
+    least, ahead = start, rows
+    for _ in range(rows.shape[1].bit_length()):
+        least = np.minimum(least, np.take_along_axis(least, ahead, 1))
+        ahead = np.take_along_axis(ahead, ahead, 1)
+    return (least == start).sum(1)
+
+
+def test_cycles_are_counted_by_hand():
+    assert cycles(np.array([[0, 1, 2, 3], [1, 0, 2, 3], [1, 2, 3, 0], [1, 0, 3, 2]])).tolist() == [4, 3, 1, 2]
+
+
+@pytest.mark.parametrize(("n", "keys"), [(7, 4000), (64, 4000), (100, 4000), (1437, 4000), (60_000, 200)])
+def test_shuffles_are_uniform_in_positions_pairs_inversions_and_cycles(n, keys):
     rows = orders(n, keys)
     bins = min(n, 16)
     p_values = {}
@@ -131,4 +144,8 @@ def test_shuffles_are_uniform_in_positions_pairs_inversions_and_cycles(n):
         p_values[name] = 2 * scipy.stats.norm.sf(abs(z))
         spread = (values.var() / variance - 1) / np.sqrt(2 / keys + (2 / keys if name == "fixed points" else 0))
         p_values[f"{name}, spread"] = 2 * scipy.stats.norm.sf(abs(spread))
+    found, harmonic = cycles(rows), 1 / np.arange(1, n + 1)
+    z = (found.mean() - harmonic.sum()) / np.sqrt((harmonic - harmonic**2).sum() / keys)
+    p_values["cycles"] = 2 * scipy.stats.norm.sf(abs(z))
+    p_values["sign"] = scipy.stats.chisquare(np.bincount((n - found) % 2, minlength=2)).pvalue
     assert min(p_values.values()) > 1e-4, p_values

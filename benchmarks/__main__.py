@@ -71,13 +71,13 @@ def main(argv: list[str] | None = None) -> int:
 def alone(name: str, flags: list[str], **how: Any) -> list[dict[str, Any]]:
     """Run a benchmark in this process; print its header and its table, and draw its figure."""
     from benchmarks.show import show
-    from benchmarks.timing import header
+    from benchmarks.timing import header, machine
 
     module = importlib.import_module(f"benchmarks.{name}")
     print(header(" ".join(["python -m benchmarks", name, *flags])), flush=True)
     rows = module.run(**how)
     show(name, rows)
-    return [row._asdict() for row in rows]
+    return [row._asdict() | {"machine": machine()} for row in rows]
 
 
 def apart(name: str, flags: list[str]) -> list[dict[str, Any]]:

@@ -191,8 +191,8 @@ CROWDS = (
     Peer("Flax, nnx.vmap", "flax", nnx_vmap),
     Peer("PyTorch, torch.func", "torch", torch_func),
 )
-ALONE = (  # whose speed does not depend on how many they are
+ALONE = (  # whose speed does not depend on how many they are; "all cores" is a process on each
     Peer("jaxmlp.fit in a loop", "jaxmlp", looped),
-    Peer("scikit-learn, a process a core", "sklearn", sklearn_processes),
-    Peer("PyTorch, a process a core", "torch", torch_processes),
+    Peer("scikit-learn, all cores", "sklearn", sklearn_processes),
+    Peer("PyTorch, all cores", "torch", torch_processes),
 )

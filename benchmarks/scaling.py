@@ -42,19 +42,18 @@ def run(*, quick: bool = False) -> list[Row]:
     for axis, sizes in SIZES.items():
         if quick:
             sizes = sizes[:3]
-        found[axis] = []
+        runs, steps = {}, {}
         for size in sizes:
             options = BASE | {axis: size}
+            if axis == "depth":
+                options["width"] = 128  # the larger sizes then lie in one level of the cache: leaving it is no exponent
             if axis == "batch":
                 options["rows"] = 4 * max(sizes)  # as many examples at every size: time is then a step's, per example
-            if axis == "width" and size > 1024:
-                options["rows"] = 4 * options["batch"]  # four steps are long enough
-            fit, steps = contender(**options)
-            (row,) = in_turn(f"scaling {axis}", {f"{size:,}": fit}, steps, unit="us", repeats=2 if quick else 5)
-            found[axis].append((size, row))
-        first = found[axis][0][1].value
-        rows += [row._replace(ratio=row.value / first) for _, row in found[axis]]
-        slope = exponent([size for size, _ in found[axis]], [row.low for _, row in found[axis]])
+            runs[f"{size:,}"], steps[f"{size:,}"] = contender(**options)
+        times = in_turn(f"scaling {axis}", runs, steps, unit="us", repeats=2 if quick else 3 if axis == "width" else 7)
+        found[axis] = list(zip(sizes, times, strict=True))
+        rows += times
+        slope = exponent(list(sizes), [row.ratio for row in times])
         if axis in ("members", "rows"):
             slope += 1  # the times above are a step's of one network
         slopes.append(
@@ -94,7 +93,7 @@ def memory(quick: bool = False) -> list[Row]:
     rows = []
     for width, depth, batch, count in PLANS[:1] if quick else PLANS:
         planned, counted = memory_of(*problem(width, depth, batch, count))
-        name = f"width {width}, depth {depth}, batch {batch}, {count:,} rows"
+        name = f"{width} x {depth}, batch {batch}, {count:,} rows"
         rows.append(measured("scaling memory", name, planned / 2**20, "MiB", planned / counted))
     return rows
 
@@ -126,6 +125,9 @@ def draw(found: dict[str, list[tuple[int, Row]]], path: Path) -> None:
         axis.plot(sizes, [times[-1] * (size / sizes[-1]) ** slope for size in sizes], "--", color=GREY, label="theory")
         axis.plot(sizes, times, "o-", color=BLUE, label="measured")
         axis.set(xscale="log", yscale="log", xlabel=name, title=name)
+        axis.set_ylim(min(axis.get_ylim()[0], times[-1] / 10), max(axis.get_ylim()[1], times[-1] * 10))
+        axis.xaxis.set_minor_formatter("")
+        axis.yaxis.set_minor_formatter("")
     axes[0].set(ylabel="microseconds a step")
     axes[0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,19 +38,21 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def bars(rows: list[Row], path: Path) -> None:
+def bars(rows: list[Row], path: Path, columns: int = 3) -> None:
     """Draw each benchmark's ratios as bars: how many times as long as the first contender's work takes."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(f"{row.benchmark}, {row.unit}", []).append(row)
-    longest = max(map(len, groups.values()))
-    figure, axes = canvas(len(groups), width=4.6, height=1.2 + 0.28 * longest)
-    for axis, (title, mine) in zip(axes, groups.items(), strict=True):
+    longest, columns = max(map(len, groups.values())), min(columns, len(groups))
+    figure, axes = canvas(columns, -(-len(groups) // columns), width=4.6, height=1.2 + 0.28 * longest)
+    for axis in axes[len(groups) :]:
+        axis.set_axis_off()
+    for axis, (title, mine) in zip(axes, groups.items(), strict=False):
         names, ratios = [row.contender for row in mine], [row.ratio for row in mine]
         ours = [BLUE if name.startswith(("jaxmlp", "population")) else GREY for name in names]
         drawn = axis.barh(names, ratios, color=ours)
         axis.bar_label(drawn, [f" {ratio:.3g}" for ratio in ratios])
-        axis.axvline(1, color=ORANGE, linewidth=1)
+        axis.axvline(1, color=ORANGE, linewidth=1, zorder=0)
         axis.invert_yaxis()
         axis.set(title=title, xlabel="times as long as the first", xlim=(0, 1.2 * max(ratios)))
         if max(ratios) > 20 * min(ratios) > 0:

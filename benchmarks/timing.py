@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmlp.devices import cores
+
 TIMES = {"us": 1e6, "ms": 1e3, "s": 1.0}
 
 
@@ -95,10 +97,14 @@ PACKAGES = ("jax", "optax", "numpy", "torch", "scikit-learn", "keras", "flax", "
 
 def header(command: str) -> str:
     """Return command, machine and versions, in lines of at most 80 characters."""
-    device = jax.devices()[0]
+    devices = f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+    return "\n".join([command, *textwrap.wrap(f"{devices}, {machine()}", 80)])
+
+
+def machine() -> str:
+    """Return the processor, its cores, and the versions of what is compared."""
     found = [f"{name} {version(name)}" for name in PACKAGES if _has(name)]
-    machine = f"{device.device_kind} x {jax.device_count()}, {_processor()}, Python {platform.python_version()}"
-    return "\n".join([command, *textwrap.wrap(machine, 80), *textwrap.wrap(", ".join(found), 80)])
+    return ", ".join([f"{_processor()}, {cores()} cores", f"Python {platform.python_version()}", *found])
 
 
 def _has(distribution: str) -> bool:

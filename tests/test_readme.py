@@ -1,5 +1,6 @@
 """The README does what it says: its code runs, its commands are those of the project and of CI."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,7 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks import summary
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -36,7 +40,7 @@ def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):
     assert namespace["state"].step == 1
 
     namespace = {}
-    *alone, members, saved = program
+    *alone, members, saved, fast = program
     for block in alone:
         exec(block, namespace)
     assert namespace["history"]["loss"][-1] < 0.3 < namespace["history"]["loss"][0]
@@ -48,6 +52,9 @@ def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):
     exec(saved, namespace)
     assert namespace["model"] == namespace["recipe"].model and isinstance(namespace["program"], bytes)
     assert (tmp_path / "runs" / "digits" / "history.csv").is_file() and len(namespace["history"]["loss"]) <= 40
+    exec(fast, namespace)
+    assert [part.w.shape for part in namespace["deep_params"]] == [(64, 128), (99, 128, 128), (128, 10)]
+    np.testing.assert_allclose(namespace["answer"](namespace["x"]), namespace["logits"], atol=1e-3)
     assert "did you mean 'dropout_rate'?" in capsys.readouterr().out
 
 
@@ -68,6 +75,16 @@ def test_a_shell_line_names_what_exists(command):
 def test_ci_runs_exactly_the_test_command():
     test_command = next(command for command in COMMANDS if "-m pytest" in command)
     assert test_command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_figures_are_those_of_a_run():
+    """Every number of the tables comes from rows that `python -m benchmarks --json` wrote."""
+    rows, page = json.loads(summary.RESULTS.read_text()), (ROOT / "README.md").read_text()
+    assert summary.written(page, rows) == page
+    tables = summary.markdown(rows)
+    for question, columns in summary.TABLES.values():
+        assert question in tables and all(name in tables for name in columns)
+    assert {row["contender"] for row in rows} >= {"jaxmlp.fit", "population.fit", "PyTorch", "scikit-learn"}
 
 
 def test_links_and_pictures_are_there():

@@ -19,7 +19,6 @@ OPTIMISED = (  # modules, and tests of others
     "test_loop",
     "test_training",
     "test_experiments",
-    "test_benchmarks",
     "test_counts",
     "test_width_one_is_the_solo_run_bit_for_bit",
     "test_bits_depend_on_neither_number_nor_order_nor_neighbours",

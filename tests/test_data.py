@@ -115,7 +115,7 @@ def test_cycles_are_counted_by_hand():
     assert cycles(np.array([[0, 1, 2, 3], [1, 0, 2, 3], [1, 2, 3, 0], [1, 0, 3, 2]])).tolist() == [4, 3, 1, 2]
 
 
-@pytest.mark.parametrize(("n", "keys"), [(7, 4000), (64, 4000), (100, 4000), (1437, 4000), (60_000, 200)])
+@pytest.mark.parametrize(("n", "keys"), [(7, 4000), (64, 4000), (100, 4000), (1437, 4000), (60_000, 100)])
 def test_shuffles_are_uniform_in_positions_pairs_inversions_and_cycles(n, keys):
     rows = orders(n, keys)
     bins = min(n, 16)

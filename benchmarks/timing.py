@@ -82,13 +82,17 @@ def measured(benchmark: str, contender: str, value: float, unit: str, ratio: flo
     return Row(benchmark, contender, value, unit, ratio, value, value)
 
 
+_named: set[str] = set()
+
+
 def installed(peers: Iterable[Peer]) -> list[Peer]:
-    """Return the peers that are here, and name the others."""
+    """Return the peers that are here, and name the others, once."""
     peers = list(peers)
     absent = [peer for peer in peers if importlib.util.find_spec(peer.module) is None]
-    if absent:
-        names = ", ".join(f"{peer.name} ({peer.module})" for peer in absent)
-        print(textwrap.fill(f"left out, not installed: {names}", 80))
+    names = [name for name in dict.fromkeys(f"{peer.name} ({peer.module})" for peer in absent) if name not in _named]
+    if names:
+        print(textwrap.fill(f"left out, not installed: {', '.join(names)}", 80))
+    _named.update(names)
     return [peer for peer in peers if peer not in absent]
 
 

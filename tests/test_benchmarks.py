@@ -129,6 +129,7 @@ def test_who_is_not_installed_is_named(capsys):
     here, absent = Peer("NumPy", "numpy", None), Peer("Nobody", "no_such_module", None)
     assert installed([here, absent]) == [here]
     assert capsys.readouterr().out == "left out, not installed: Nobody (no_such_module)\n"
+    assert installed([here, absent]) == [here] and capsys.readouterr().out == ""  # said once
 
 
 def test_ratios_say_how_many_times_the_first_is_ahead(monkeypatch):

@@ -30,8 +30,8 @@ def run(*, quick: bool = False) -> list[Any]:
     repeats = 1 if quick else 3
     imports = {name: partial(_import, code) for name, code in IMPORTS.items()}
     rows = _rows("import", imports, 1 if quick else 15)
-    here: Any = installed(Peer(name, MODULES[name], lambda: None) for name in CONTENDERS if name in MODULES)
-    names = [peer.name for peer in here]
+    peers = (Peer(name, module, CONTENDERS[name]) for name, module in MODULES.items())
+    names = [peer.name for peer in installed(peers)]
     with tempfile.TemporaryDirectory() as cache:
         for steps in (1, 100):
             for title, folder in (("cold", None), ("cached", cache)):

@@ -64,7 +64,8 @@ def export(model: Any, params: Any, *, x: Any = None) -> bytes:
         return model.apply(params, x)
 
     if isinstance(model, MLP):
-        for _ in range(model.layers(params)[0].w.ndim - 2):
+        model._check_layers(params)
+        for _ in range(params[-1].w.ndim - 2):  # the last layer is in no stack: what stands before it are members
             apply = jax.vmap(apply, (0, None))
     program = jax.jit(lambda x: apply(params, x))
     return bytes(jax_export.export(program, platforms=PLATFORMS)(like).serialize())

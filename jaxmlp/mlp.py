@@ -125,11 +125,11 @@ class MLP:
         for shape in dict.fromkeys(self._shapes):
             which = np.array([i for i, other in enumerate(self._shapes) if other == shape])
             drawn[shape] = jax.lax.map(partial(draw, shape), keys[which])
-        layers, used = [], dict.fromkeys(drawn, 0)
-        for i, (count, shape) in enumerate(self._parts):
+        parts, layers, used = self._parts, [], dict.fromkeys(drawn, 0)
+        for i, (count, shape) in enumerate(parts):
             width = shape[1:] if count == 1 else (count, *shape[1:])
             first, used[shape] = used[shape], used[shape] + count
-            normed = self.norm if i < len(self._parts) - 1 else None
+            normed = self.norm if i < len(parts) - 1 else None
             layers.append(
                 Layer(
                     drawn[shape][first if count == 1 else slice(first, first + count)],
@@ -156,9 +156,10 @@ class MLP:
         activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
         normalise = NORMS[self.norm]
         skip = _add_if_equal if self.residual else _forget
-        keys: list[Any] = [None] * len(params)
+        parts = self._parts
+        keys: list[Any] = [None] * len(parts)
         if self.dropout and key is not None:
-            keys = depth.cut(jax.random.split(key, len(self._shapes)), self._parts)
+            keys = depth.cut(jax.random.split(key, len(self._shapes)), parts)
 
         def hidden(h: Any, part: tuple[Layer, Array | None]) -> tuple[Array, None]:
             layer, drop_key = part
@@ -166,7 +167,7 @@ class MLP:
             return skip(h, dropout(drop_key, dropout_rate, phi)), None
 
         h = jnp.asarray(x, params[0].w.dtype)
-        for layers, drop_keys, (count, _) in zip(params[:-1], keys, self._parts, strict=False):
+        for layers, drop_keys, (count, _) in zip(params[:-1], keys, parts, strict=False):
             h = depth.through(hidden, h, (layers, drop_keys), count)
         return affine(params[-1], h, dtype)
 
@@ -207,9 +208,10 @@ class MLP:
     def _check_layers(self, params: tuple[Layer, ...]) -> None:
         if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
             raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
-        if len(params) != len(self._parts):
+        parts = self._parts
+        if len(params) != len(parts):
             what = "parts, a run of equal hidden layers each," if self.scan else "layers"
-            raise ValueError(f"params must have {len(self._parts)} {what} for {self!r}; got {len(params)}")
+            raise ValueError(f"params must have {len(parts)} {what} for {self!r}; got {len(params)}")
 
     @property
     def _shapes(self) -> list[tuple[int, int]]:

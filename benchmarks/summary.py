@@ -76,7 +76,7 @@ def facts(rows: list[dict[str, Any]]) -> list[str]:
     value = {(row["benchmark"], row["contender"]): row["value"] for row in rows}
     ratio = {(row["benchmark"], row["contender"]): row["ratio"] for row in rows}
     shares = [
-        f"{100 * ratio['single', f'matrix products alone, {kind}']:.0f} % of its format's in {kind}"
+        f"{100 * ratio['single', f'matrix products alone, {kind}']:.0f} % of the best in {kind}"
         for kind in ("float32", "bfloat16")
     ]
     depth = {

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{error}; the benchmarks need: pip install 'jaxmlp[benchmarks]'", file=sys.stderr)
         return 2
 
-    from jaxmlp import _door
+    from jaxmlp import _check
 
     def options(
         names: tyro.conf.Positional[tuple[str, ...]] = (),
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     names, file, quick, folder = tyro.cli(options, args=argv, prog="python -m benchmarks", description=description)
     for name in names:
         try:
-            _door.one_of("a benchmark", name, NAMES)
+            _check.one_of("a benchmark", name, NAMES)
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2

@@ -18,7 +18,7 @@ from benchmarks.peers import equinox_net, losses_of, nnx_net, sklearn, torch_net
 from benchmarks.tasks import Task
 from benchmarks.timing import Peer
 from jaxmlp import population
-from jaxmlp.devices import cores
+from jaxmlp._engine.devices import cores
 
 Run = Callable[[], Any]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmlp.devices import cores
+from jaxmlp._engine.devices import cores
 
 TIMES = {"us": 1e6, "ms": 1e3, "s": 1.0}
 

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{error}; the experiments need: pip install 'jaxmlp[experiments]'", file=sys.stderr)
         return 2
 
-    from jaxmlp import _door
+    from jaxmlp import _check
 
     def options(
         names: tyro.conf.Positional[tuple[str, ...]] = (),
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         names, sets = names[:1], names[1:]
     for name in names:
         try:
-            _door.one_of("an experiment", name, NAMES)
+            _check.one_of("an experiment", name, NAMES)
         except ValueError as error:
             print(error, file=sys.stderr)
             return 2

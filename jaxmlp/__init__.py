@@ -4,18 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jaxmlp import data, linear, losses, metrics, training
-from jaxmlp.devices import use_all_cores
+from jaxmlp._engine.devices import use_all_cores
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
 
 if TYPE_CHECKING:
-    from jaxmlp import interop, loop, population, serving
+    from jaxmlp import interop, loop, population, records, serving
     from jaxmlp.files import load, save
     from jaxmlp.interop import export
 
 # The rooms that stand on these are entered when they are first named: a script that never does, never waits for them.
-_LATER = {name: name for name in ("interop", "loop", "population", "serving")}
+_LATER = {name: name for name in ("interop", "loop", "population", "records", "serving")}
 _LATER |= {"load": "files", "save": "files", "export": "interop"}
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ __all__ = [
     "losses",
     "metrics",
     "population",
+    "records",
     "save",
     "serving",
     "start",

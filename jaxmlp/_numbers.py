@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmlp import _door
+from jaxmlp import _check
 
 
 class Numbers(NamedTuple):
@@ -29,12 +29,12 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
     """
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
-        raise ValueError(f"hyperparams must be a dict of numbers; got {_door.describe(hyperparams)}")
+        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
     init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
     takers = {
         f"model {type(model).__name__}": {**init, **apply},
-        f"loss {_door.name_of(loss)}": _names(loss, 2),
-        f"optimizer {_door.name_of(optimizer)}": needs,
+        f"loss {_check.name_of(loss)}": _names(loss, 2),
+        f"optimizer {_check.name_of(optimizer)}": needs,
     }
     for name, value in hyperparams.items():
         owners = [taker for taker, names in takers.items() if name in names]
@@ -43,7 +43,7 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
             found = f"is taken by {' and '.join(owners)}" if owners else "is taken by nobody"
             raise ValueError(
                 f"hyperparams[{name!r}] must be a number that one of model, loss and optimizer names; it {found}"
-                f"{'' if owners else _door.did_you_mean(name, known)}\n"
+                f"{'' if owners else _check.did_you_mean(name, known)}\n"
                 + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
             )
         scalar = not owners[0].startswith("loss")
@@ -51,7 +51,7 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
     missing = [name for name, required in needs.items() if required and name not in hyperparams]
     if missing:
         raise ValueError(
-            f"optimizer {_door.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
+            f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
         )
     by = [init, apply, *list(takers.values())[1:]]
     return Numbers(*({name: value for name, value in hyperparams.items() if name in names} for names in by))
@@ -60,10 +60,10 @@ def route(model: Any, loss: Callable[..., Any], optimizer: Callable[..., Any], h
 def _number(name: str, value: Any, scalar: bool) -> None:
     """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_door.describe(value)}")
+        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
     if scalar and np.ndim(value) != 0:
         raise ValueError(
-            f"hyperparams[{name!r}] must be one number for one network; got {_door.describe(value)}; to sweep it, "
+            f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
             f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
         )
 

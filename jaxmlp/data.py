@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._door import Numeric
-from jaxmlp.idx import read_idx as read_idx
+from jaxmlp import _check
+from jaxmlp._check import Numeric
+from jaxmlp._idx import read_idx as read_idx
 
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
 
@@ -31,13 +31,13 @@ def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     >>> statistics(jnp.array([[1.0, 7.0], [3.0, 7.0]]))
     Statistics(mean=Array([2., 7.], dtype=float32), std=Array([1., 1.], dtype=float32))
     """
-    _door.floating("x", x)
+    _check.floating("x", x)
     if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x must be a table (N, d) with at least one row; got {_door.describe(x)}")
-    _door.finite("x", x)
+        raise ValueError(f"x must be a table (N, d) with at least one row; got {_check.describe(x)}")
+    _check.finite("x", x)
     x = jnp.asarray(x)
     if weight is not None and weight.shape != x.shape[:1]:
-        raise ValueError(f"weight must have shape {x.shape[:1]}, one a row; got {_door.describe(weight)}")
+        raise ValueError(f"weight must have shape {x.shape[:1]}, one a row; got {_check.describe(weight)}")
     mean = jnp.average(x, axis=0, weights=weight)
     centred = x - jnp.broadcast_to(mean, x.shape)
     std = jnp.sqrt(jnp.average(jnp.square(centred), axis=0, weights=weight))
@@ -85,8 +85,8 @@ def split(key: Array, n: int, test: float = 0.2) -> Split:
     >>> train.shape, test.shape
     ((7,), (3,))
     """
-    _door.typed_key(key)
-    if _door.positive_int("n", n) < 2 or not 0 < test < 1:
+    _check.typed_key(key)
+    if _check.positive_int("n", n) < 2 or not 0 < test < 1:
         raise ValueError(f"split needs n >= 2 rows and a test share in (0, 1); got n={n}, test={test}")
     order = jax.random.permutation(key, n)
     cut = min(max(round(test * n), 1), n - 1)
@@ -104,13 +104,13 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
     >>> [fold.test.size for fold in k_folds(jax.random.key(0), 10, 3)]
     [4, 3, 3]
     """
-    _door.typed_key(key)
-    if not 2 <= _door.positive_int("k", k) <= _door.positive_int("n", n):
+    _check.typed_key(key)
+    if not 2 <= _check.positive_int("k", k) <= _check.positive_int("n", n):
         raise ValueError(f"k must be at least 2 and at most the {n} rows; got {k}")
     order = jax.random.permutation(key, n)
     if stratify is not None:
         if stratify.shape != (n,):
-            raise ValueError(f"stratify must hold a label for each of {n} rows; got {_door.describe(stratify)}")
+            raise ValueError(f"stratify must hold a label for each of {n} rows; got {_check.describe(stratify)}")
         order = order[jnp.argsort(jnp.asarray(stratify)[order], stable=True)]
     # Dealt out like cards, so that equal labels, which stand together, spread evenly.
     hands = [order[i::k] for i in range(k)]
@@ -176,8 +176,8 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Any =
     >>> sorted(order.rows.ravel()[:5].tolist())
     [0, 1, 2, 3, 4]
     """
-    _door.typed_key(key)
-    if _door.positive_int("batch_size", batch_size) > _door.positive_int("n", n):
+    _check.typed_key(key)
+    if _check.positive_int("batch_size", batch_size) > _check.positive_int("n", n):
         raise ValueError(
             f"batch_size must be at most the {n} rows; got {batch_size}; batch_size=None takes all at once"
         )
@@ -220,6 +220,6 @@ def _mix(h: Array) -> Array:
 
 
 def _width(what: str, x: Numeric, by: Statistics) -> None:
-    _door.floating(what, x)
+    _check.floating(what, x)
     if x.ndim < 1 or x.shape[-1:] != by.mean.shape:
-        raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_door.describe(x)}")
+        raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_check.describe(x)}")

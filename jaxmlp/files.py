@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _door, depth
+from jaxmlp import _check, _stacking
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 
@@ -45,12 +45,12 @@ def save(path: Any, model: MLP, params: tuple[Layer, ...], *, metadata: Any = No
     >>> model, params[0].w.shape
     (MLP(sizes=(2, 3, 1)), (2, 3))
     """
-    safetensors = _door.extra("safetensors.numpy", "files")
+    safetensors = _check.extra("safetensors.numpy", "files")
     if not isinstance(model, MLP):
         raise ValueError(f"model must be an MLP, whose description is data; got {model!r}")
     tensors = _tensors(model, params)
     for name, array in tensors.items():
-        _door.finite(name, array)
+        _check.finite(name, array)
     try:
         told = json.dumps(
             {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}, allow_nan=False, sort_keys=True
@@ -78,7 +78,7 @@ def load(path: Any) -> tuple[MLP, tuple[Layer, ...]]:
       ValueError: for whatever is not such a file: of another format, cut short, with tensors missing, left over, of
         other shapes, or not finite.
     """
-    safetensors = _door.extra("safetensors", "files")
+    safetensors = _check.extra("safetensors", "files")
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -100,7 +100,7 @@ def load(path: Any) -> tuple[MLP, tuple[Layer, ...]]:
 
 def read_metadata(path: Any) -> Any:
     """Return the metadata that `save` was given."""
-    safetensors = _door.extra("safetensors", "files")
+    safetensors = _check.extra("safetensors", "files")
     load(path)  # everything that must hold for the file
     with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()["jaxmlp"])["metadata"]
@@ -120,7 +120,7 @@ def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
         got, dtype = tuple(part.get_shape()), part.get_dtype()
         if dtype not in DTYPES:
             raise ValueError(f"{path}: {name} must be of {', '.join(DTYPES.values())}; got {dtype}")
-        _door.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
+        _check.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
         axes = got[: len(got) - len(shape)]
         lead = axes if lead is None else lead
         if got != lead + shape or 0 in got:
@@ -128,9 +128,9 @@ def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
     arrays = {}
     for name in wanted:
         arrays[name] = file.get_tensor(name)
-        _door.finite(f"{name} of {path.name}", arrays[name])
+        _check.finite(f"{name} of {path.name}", arrays[name])
     layers = [{name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model._leaves)]
-    return model, depth.stack(tuple(Layer(**leaves) for leaves in layers), model._parts)
+    return model, _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model._parts)
 
 
 def _description(path: Path, metadata: dict[str, str] | None) -> MLP:
@@ -171,7 +171,7 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
             if got != wanted:
                 raise ValueError(f"{i}/{name} must have shape {wanted} for {_short(model)}; got {got}")
             if array is not None:
-                _door.floating(f"{i}/{name}", array)
+                _check.floating(f"{i}/{name}", array)
                 tensors[f"{i}/{name}"] = np.ascontiguousarray(np.asarray(jax.device_get(array)))
     return tensors
 

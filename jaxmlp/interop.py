@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _door
+from jaxmlp import _check
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 
@@ -52,7 +52,7 @@ def export(model: Any, params: Any, *, x: Any = None) -> bytes:
     """
     import jax.export as jax_export  # not loaded by `import jax`
 
-    _door.extra("flatbuffers", "files")
+    _check.extra("flatbuffers", "files")
     if isinstance(model, MLP):
         x = jax.ShapeDtypeStruct((1, model.sizes[0]), jax.dtypes.canonicalize_dtype(float))
     elif x is None:
@@ -77,7 +77,7 @@ def to_torch(model: MLP, params: tuple[Layer, ...]) -> dict[str, Any]:
     Raises:
       ValueError: for a model that is more than affine maps and activations, or for a population.
     """
-    torch = _door.extra("torch", "torch")
+    torch = _check.extra("torch", "torch")
     params = _plain(model, params)
 
     def tensor(array: Any) -> Any:
@@ -139,8 +139,8 @@ def to_sklearn(model: MLP, params: tuple[Layer, ...], *, classes: Any = None) ->
     Raises:
       ValueError: for a model that scikit-learn cannot be.
     """
-    neural = _door.extra("sklearn.neural_network", "experiments")
-    preprocessing = _door.extra("sklearn.preprocessing", "experiments")
+    neural = _check.extra("sklearn.neural_network", "experiments")
+    preprocessing = _check.extra("sklearn.preprocessing", "experiments")
     params = _plain(model, params)
     theirs = {ours: name for name, ours in SKLEARN.items()}
     if model.activation not in theirs or not model.bias:
@@ -175,7 +175,7 @@ def from_sklearn(estimator: Any) -> tuple[MLP, tuple[Layer, ...]]:
     """
     if not hasattr(estimator, "coefs_"):
         raise ValueError(f"estimator must be a fitted MLPRegressor or MLPClassifier; got {estimator!r}")
-    _door.one_of("activation of the estimator", estimator.activation, SKLEARN)
+    _check.one_of("activation of the estimator", estimator.activation, SKLEARN)
     return _model(estimator.coefs_, estimator.intercepts_, SKLEARN[estimator.activation])
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, nn
 from jax.nn import initializers
 
-from jaxmlp._door import Numeric
+from jaxmlp._check import Numeric
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(nn, name)

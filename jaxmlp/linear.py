@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-from jaxmlp import _door
-from jaxmlp._door import Numeric
+from jaxmlp import _check
+from jaxmlp._check import Numeric
 from jaxmlp.layer import Layer, affine
 
 Params = TypeVar("Params", Layer, tuple[Layer, ...])
@@ -31,7 +31,7 @@ def least_squares(x: Numeric, y: Numeric, l2: Any = 0.0) -> Layer:
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32))
     """
     _table(x, y)
-    _door.within("l2", l2, 0, float("inf"))
+    _check.within("l2", l2, 0, float("inf"))
     x = jnp.asarray(x)
     y = jnp.asarray(y, x.dtype)
     x_mean, y_mean = x.mean(0), y.mean(0)
@@ -107,13 +107,13 @@ def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
 
 def _table(x: Numeric, y: Numeric) -> None:
     for name, value in (("x", x), ("y", y)):
-        _door.floating(name, value)
+        _check.floating(name, value)
         if value.ndim != 2:
             raise ValueError(
-                f"{name} must have two axes (N, d); got {_door.describe(value)}; one column is {name}[:, None]"
+                f"{name} must have two axes (N, d); got {_check.describe(value)}; one column is {name}[:, None]"
             )
         if 0 in value.shape:
-            raise ValueError(f"{name} must not be empty; got {_door.describe(value)}")
-        _door.finite(name, value)
+            raise ValueError(f"{name} must not be empty; got {_check.describe(value)}")
+        _check.finite(name, value)
     if len(x) != len(y):
         raise ValueError(f"x and y must have as many rows; got {len(x)} and {len(y)}")

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._door import Numeric
+from jaxmlp import _check
+from jaxmlp._check import Numeric
 
 
 def squared_error(outputs: Numeric, targets: Numeric) -> Array:
@@ -70,18 +70,18 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
     >>> quantile(jnp.array([[0.0], [0.0]]), jnp.array([[1.0], [-1.0]]), level=0.75)
     Array([0.75, 0.25], dtype=float32)
     """
-    _door.floating("targets", targets)
-    _door.floating("outputs", outputs)
-    _door.within("level", level, 0, 1)
+    _check.floating("targets", targets)
+    _check.floating("outputs", outputs)
+    _check.within("level", level, 0, 1)
     levels = jnp.asarray(level, outputs.dtype)
     if levels.ndim > 1:
-        raise ValueError(f"level must be a number or a vector of them; got {_door.describe(levels)}")
+        raise ValueError(f"level must be a number or a vector of them; got {_check.describe(levels)}")
     if levels.ndim == 0:
         _alike(outputs, targets)
     elif targets.ndim != 2 or outputs.shape != (len(targets), levels.size * targets.shape[1]):
         raise ValueError(
             f"outputs must have shape (batch, {levels.size} levels x d) for targets (batch, d); got "
-            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+            f"{_check.describe(outputs)} and {_check.describe(targets)}"
         )
     outputs, targets = wide(outputs), wide(targets)
     outputs = outputs.reshape(len(targets), levels.size, -1)  # (batch, q, d)
@@ -105,18 +105,18 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 
     >>> cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(4)
     Array([0.6931], dtype=float32)
     """
-    _door.floating("outputs", outputs)
+    _check.floating("outputs", outputs)
     if outputs.ndim != 2:
-        raise ValueError(f"outputs must be logits of shape (batch, classes); got {_door.describe(outputs)}")
+        raise ValueError(f"outputs must be logits of shape (batch, classes); got {_check.describe(outputs)}")
     classes = outputs.shape[-1]
-    if not _door.is_array(targets) or targets.shape not in (outputs.shape[:1], outputs.shape):
+    if not _check.is_array(targets) or targets.shape not in (outputs.shape[:1], outputs.shape):
         raise ValueError(
             f"targets must be integer labels of shape {outputs.shape[:1]} or probabilities of shape {outputs.shape}; "
-            f"got {_door.describe(targets)}; a column of labels is targets[:, 0]"
+            f"got {_check.describe(targets)}; a column of labels is targets[:, 0]"
         )
     logits = wide(outputs)
     if targets.ndim == 1:
-        _door.labels("labels", targets, classes)
+        _check.labels("labels", targets, classes)
         # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
         if isinstance(label_smoothing, float) and label_smoothing == 0:
@@ -140,9 +140,9 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     >>> binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(4)
     Array([1.3863], dtype=float32)
     """
-    _door.floating("outputs", outputs)
+    _check.floating("outputs", outputs)
     _same_shape(outputs, targets)
-    _door.within("targets", targets, 0, 1)
+    _check.within("targets", targets, 0, 1)
     outputs = wide(outputs)
     return _sum(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
 
@@ -171,10 +171,10 @@ def gaussian(outputs: Numeric, *, min_variance: Any = 1e-6) -> tuple[Array, Arra
     >>> mean, variance.round(4)
     (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32))
     """
-    _door.floating("outputs", outputs)
+    _check.floating("outputs", outputs)
     if outputs.ndim < 1 or outputs.shape[-1] % 2:
         raise ValueError(
-            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_door.describe(outputs)}; "
+            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
             f"give the last layer two outputs a target"
         )
     mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
@@ -219,11 +219,11 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, mi
 
 def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Any) -> tuple[Array, Array]:
     """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
-    _door.floating("targets", targets)
+    _check.floating("targets", targets)
     if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
         raise ValueError(
             f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "
-            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+            f"{_check.describe(outputs)} and {_check.describe(targets)}"
         )
     return gaussian(outputs, min_variance=min_variance)
 
@@ -235,27 +235,27 @@ def _nll(mean: Array, variance: Array, targets: Numeric) -> Array:
 
 def _alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
     """Check equal shapes and float dtypes; return both in one dtype of at least 32 bits."""
-    _door.floating("outputs", outputs)
-    _door.floating("targets", targets)
+    _check.floating("outputs", outputs)
+    _check.floating("targets", targets)
     _same_shape(outputs, targets)
     outputs = wide(outputs)
     return outputs, jnp.asarray(targets, outputs.dtype)
 
 
 def _same_shape(outputs: Numeric, targets: Numeric) -> None:
-    if not _door.is_array(targets) or outputs.shape != targets.shape or outputs.ndim < 1:
+    if not _check.is_array(targets) or outputs.shape != targets.shape or outputs.ndim < 1:
         hint = ""
-        if _door.is_array(targets) and (targets.ndim, outputs.ndim) in ((1, 2), (2, 1)):
+        if _check.is_array(targets) and (targets.ndim, outputs.ndim) in ((1, 2), (2, 1)):
             hint = "; a column is targets[:, None]" if targets.ndim == 1 else "; a column of outputs is outputs[:, 0]"
         raise ValueError(
-            f"outputs and targets must have one shape (batch, d); got {_door.describe(outputs)} and "
-            f"{_door.describe(targets)}{hint}"
+            f"outputs and targets must have one shape (batch, d); got {_check.describe(outputs)} and "
+            f"{_check.describe(targets)}{hint}"
         )
 
 
 def _probabilities(targets: Numeric) -> None:
-    _door.within("targets of shape (batch, classes)", targets, 0, 1)
-    known = _door.on_host(targets)
+    _check.within("targets of shape (batch, classes)", targets, 0, 1)
+    known = _check.on_host(targets)
     if known is not None and known.size and not np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-3):
         raise ValueError(
             "targets of shape (batch, classes) must sum to one over the classes; for many labels an example "

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
 
-from jaxmlp import _door, losses
-from jaxmlp._door import Numeric
+from jaxmlp import _check, losses
+from jaxmlp._check import Numeric
 
 
 def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
@@ -38,7 +38,7 @@ def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Nu
     Array(1., dtype=float32)
     """
     labels = _labels(outputs, targets)
-    if not 1 <= _door.positive_int("k", k) <= outputs.shape[-1]:
+    if not 1 <= _check.positive_int("k", k) <= outputs.shape[-1]:
         raise ValueError(f"k must be at most the {outputs.shape[-1]} classes; got {k}")
     _, best = jax.lax.top_k(outputs, k)  # (batch, k)
     return average(jnp.any(best == labels[:, None], axis=-1), weight)
@@ -110,7 +110,7 @@ def expected_calibration_error(
     Array(0., dtype=float32)
     """
     labels = _labels(outputs, targets)
-    _door.positive_int("bins", bins)
+    _check.positive_int("bins", bins)
     confidence = jnp.max(jax.nn.softmax(outputs), axis=-1)
     gap = (_guess(outputs) == labels).astype(confidence.dtype) - confidence
     share = _share(weight, confidence)
@@ -126,7 +126,7 @@ def interval_coverage(outputs: Numeric, targets: Numeric, *, level: Any = 0.9, w
     >>> interval_coverage(jnp.array([[0.0, 0.5413]]), jnp.array([[1.5]]), level=0.9)
     Array(1., dtype=float32)
     """
-    _door.within("level", level, 0, 1)
+    _check.within("level", level, 0, 1)
     mean, variance = losses.gaussian(outputs)
     half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
     inside = jnp.abs(_residual(mean, targets)) <= half_width
@@ -161,7 +161,7 @@ def _share(weight: Numeric | None, like: Array) -> Array:
     if weight is None:
         return jnp.full_like(like, 1 / max(like.size, 1))
     if weight.shape != like.shape:
-        raise ValueError(f"weight must have shape {like.shape}, one an example; got {_door.describe(weight)}")
+        raise ValueError(f"weight must have shape {like.shape}, one an example; got {_check.describe(weight)}")
     weight = jnp.asarray(weight, like.dtype)
     total = jnp.sum(weight)
     return weight / jnp.where(total > 0, total, jnp.ones_like(total))
@@ -174,26 +174,26 @@ def _columns(values: Array, weight: Numeric | None) -> Array:
 
 def _residual(outputs: Numeric, targets: Numeric) -> Array:
     for name, value in (("outputs", outputs), ("targets", targets)):
-        _door.floating(name, value)
+        _check.floating(name, value)
     if outputs.shape != targets.shape or outputs.ndim != 2:
         raise ValueError(
-            f"outputs and targets must have one shape (batch, d); got {_door.describe(outputs)} and "
-            f"{_door.describe(targets)}; a column is targets[:, None]"
+            f"outputs and targets must have one shape (batch, d); got {_check.describe(outputs)} and "
+            f"{_check.describe(targets)}; a column is targets[:, None]"
         )
     return jnp.asarray(targets, outputs.dtype) - outputs
 
 
 def _labels(outputs: Numeric, targets: Numeric) -> Array:
-    _door.floating("outputs", outputs)
-    if outputs.ndim != 2 or not _door.is_array(targets) or targets.shape not in (outputs.shape, outputs.shape[:1]):
+    _check.floating("outputs", outputs)
+    if outputs.ndim != 2 or not _check.is_array(targets) or targets.shape not in (outputs.shape, outputs.shape[:1]):
         raise ValueError(
             f"outputs must have shape (batch, classes) and targets (batch,) or (batch, classes); got "
-            f"{_door.describe(outputs)} and {_door.describe(targets)}"
+            f"{_check.describe(outputs)} and {_check.describe(targets)}"
         )
     targets = jnp.asarray(targets)
     if targets.ndim == 2:
         return _guess(targets)
-    _door.labels("labels", targets, outputs.shape[-1])
+    _check.labels("labels", targets, outputs.shape[-1])
     return targets.astype(jnp.int32)
 
 

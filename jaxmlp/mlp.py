@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door, depth
-from jaxmlp._door import Numeric
+from jaxmlp import _check, _stacking
+from jaxmlp._check import Numeric
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
 
 
@@ -84,19 +84,19 @@ class MLP:
         if callable(activation):  # jax.nn.relu is "relu", so that equal nets are equal values
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
-            _door.one_of("activation", activation, ACTIVATIONS)
+            _check.one_of("activation", activation, ACTIVATIONS)
         if init is None:
             init = default_init(activation)
         if not callable(init):
-            _door.one_of("init", init, INITIALIZERS)
+            _check.one_of("init", init, INITIALIZERS)
         if norm not in NORMS:
-            _door.one_of("norm", norm, [str(name) for name in NORMS])
+            _check.one_of("norm", norm, [str(name) for name in NORMS])
         for name, flag in (("bias", bias), ("dropout", dropout), ("residual", residual), ("scan", scan)):
             if not isinstance(flag, bool):
                 hint = "; the rate is a number: hyperparams={'dropout_rate': ...}" if name == "dropout" else ""
                 raise ValueError(f"{name} must be True or False; got {flag!r}{hint}")
         values = (_sizes(sizes), activation, bias, init, dropout, norm, residual)
-        values += (_door.float_name("dtype", dtype), _door.float_name("param_dtype", param_dtype), scan)
+        values += (_check.float_name("dtype", dtype), _check.float_name("param_dtype", param_dtype), scan)
         for field, value in zip(dataclasses.fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -106,8 +106,8 @@ class MLP:
         Raises:
           ValueError: for a key that is not one typed key, or an initializer that returns another shape.
         """
-        _door.typed_key(key)
-        dtype = _door.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
+        _check.typed_key(key)
+        dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = self.initializer if callable(self.initializer) else INITIALIZERS[self.initializer]
         keys = jax.random.split(key, len(self.sizes) - 1)
 
@@ -116,7 +116,7 @@ class MLP:
             if getattr(w, "shape", None) != shape:
                 raise ValueError(
                     f"init must be an initializer (key, shape, dtype) -> array; a layer of {self!r} asked for {shape} "
-                    f"and got {_door.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
+                    f"and got {_check.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
                 )
             return jnp.asarray(init_scale, dtype) * w
 
@@ -152,14 +152,14 @@ class MLP:
           ValueError: for x or parameters that do not fit the sizes, and for a rate that is missing or not wanted.
         """
         self._check(params, x, key, dropout_rate)
-        dtype = _door.usable_dtype("dtype", self.dtype)
+        dtype = _check.usable_dtype("dtype", self.dtype)
         activation = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
         normalise = NORMS[self.norm]
         skip = _add_if_equal if self.residual else _forget
         parts = self._parts
         keys: list[Any] = [None] * len(parts)
         if self.dropout and key is not None:
-            keys = depth.cut(jax.random.split(key, len(self._shapes)), parts)
+            keys = _stacking.cut(jax.random.split(key, len(self._shapes)), parts)
 
         def hidden(h: Any, part: tuple[Layer, Array | None]) -> tuple[Array, None]:
             layer, drop_key = part
@@ -168,7 +168,7 @@ class MLP:
 
         h = jnp.asarray(x, params[0].w.dtype)
         for layers, drop_keys, (count, _) in zip(params[:-1], keys, parts, strict=False):
-            h = depth.through(hidden, h, (layers, drop_keys), count)
+            h = _stacking.through(hidden, h, (layers, drop_keys), count)
         return affine(params[-1], h, dtype)
 
     def layers(self, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -183,14 +183,14 @@ class MLP:
         ([(3, 8), (2, 8, 8), (8, 2)], 4)
         """
         self._check_layers(params)
-        return depth.unstack(params, self._parts)
+        return _stacking.unstack(params, self._parts)
 
     def _check(self, params: tuple[Layer, ...], x: Numeric, key: Array | None, dropout_rate: Any) -> None:
-        _door.floating("x", x)
+        _check.floating("x", x)
         if x.ndim < 1 or x.shape[-1] != self.sizes[0]:
             hint = "; one feature needs a last axis of 1: x[:, None]" if self.sizes[0] == 1 else ""
             raise ValueError(
-                f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_door.describe(x)}{hint}"
+                f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_check.describe(x)}{hint}"
             )
         self._check_layers(params)
         for i, (layer, (count, shape)) in enumerate(zip(params, self._parts, strict=True)):
@@ -201,7 +201,7 @@ class MLP:
         if dropout_rate is not None:
             if not self.dropout:
                 raise ValueError(f"dropout_rate was given to {self!r}; it takes one with MLP(..., dropout=True)")
-            _door.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
+            _check.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
         elif self.dropout and key is not None:
             raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
 
@@ -218,8 +218,8 @@ class MLP:
         return list(zip(self.sizes, self.sizes[1:], strict=False))
 
     @property
-    def _parts(self) -> depth.Parts:
-        return depth.parts_of(self._shapes, self.scan)
+    def _parts(self) -> _stacking.Parts:
+        return _stacking.parts_of(self._shapes, self.scan)
 
     @property
     def _leaves(self) -> list[dict[str, tuple[int, ...]]]:
@@ -280,7 +280,7 @@ class MLP:
         MLP(sizes=(4, 8, 2), activation='tanh')
         """
         for name in options:
-            _door.one_of("an option of MLP", name, MLP((1, 1))._options())
+            _check.one_of("an option of MLP", name, MLP((1, 1))._options())
         if "sizes" not in options:
             raise ValueError(f"an MLP needs sizes; got only {', '.join(options) or 'an empty dict'}")
         return MLP(**options)
@@ -310,7 +310,7 @@ class MLP:
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
     if not isinstance(sizes, Iterable) or isinstance(sizes, str):
         raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
-    sizes = tuple(_door.positive_int("every size", size) for size in sizes)
+    sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:
         raise ValueError(f"sizes must name at least an input and an output width; got {sizes}")
     return sizes

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxmlp import _door
+from jaxmlp import _check
 
 
 @jax.tree_util.register_static
@@ -33,8 +33,8 @@ class CosineAdamW:
     warmup: float = 0.05
 
     def __post_init__(self):
-        object.__setattr__(self, "steps", _door.positive_int("steps", self.steps))
-        _door.within("warmup", self.warmup, 0, 1, open_high=True)
+        object.__setattr__(self, "steps", _check.positive_int("steps", self.steps))
+        _check.within("warmup", self.warmup, 0, 1, open_high=True)
 
     def __call__(self, learning_rate: Any, weight_decay: Any = 0.0) -> optax.GradientTransformation:
         """Return the transformation; both numbers may be traced."""

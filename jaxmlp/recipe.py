@@ -8,7 +8,7 @@ import jax
 import optax
 from jax import Array
 
-from jaxmlp import _door
+from jaxmlp import _check
 from jaxmlp._numbers import Numbers, route
 
 
@@ -53,9 +53,9 @@ class Recipe:
             if not callable(part):
                 raise ValueError(f"{name} must be callable; got {part!r}")
         object.__setattr__(self, "metrics", metrics)
-        object.__setattr__(self, "epochs", _door.positive_int("epochs", self.epochs))
+        object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
         if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", _door.positive_int("batch_size", self.batch_size))
+            object.__setattr__(self, "batch_size", _check.positive_int("batch_size", self.batch_size))
         try:
             hash(self)
         except TypeError as error:
@@ -84,7 +84,7 @@ class Recipe:
         losses = self.loss(outputs, y, **numbers.loss)
         if getattr(losses, "shape", None) != outputs.shape[:1]:
             raise ValueError(
-                f"loss must return one value an example, shape {outputs.shape[:1]}; got {_door.describe(losses)}; "
+                f"loss must return one value an example, shape {outputs.shape[:1]}; got {_check.describe(losses)}; "
                 f"leave the mean over examples to the step"
             )
         return losses

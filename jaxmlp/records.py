@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp import _door
+from jaxmlp import _check
 
 
 def rows(history: dict[str, Any], epochs: Any = None) -> Iterator[dict[str, Any]]:
@@ -71,7 +71,7 @@ def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
     Raises:
       ImportError: where tensorboardX is not installed.
     """
-    writer = _door.extra("tensorboardX", "tensorboard").SummaryWriter(str(directory))
+    writer = _check.extra("tensorboardX", "tensorboard").SummaryWriter(str(directory))
     written = 0
 
     def callback(state: Any, history: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._door import Numeric
+from jaxmlp import _check
+from jaxmlp._check import Numeric
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 
@@ -30,9 +30,9 @@ def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **number
     >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
     (5, 2)
     """
-    if not _door.is_array(x) or x.ndim < 2:
-        raise ValueError(f"x must have a row an example, (N, in); got {_door.describe(x)}; one row is x[None]")
-    return _predict(model, params, x, numbers, chunk=_door.positive_int("chunk", chunk))
+    if not _check.is_array(x) or x.ndim < 2:
+        raise ValueError(f"x must have a row an example, (N, in); got {_check.describe(x)}; one row is x[None]")
+    return _predict(model, params, x, numbers, chunk=_check.positive_int("chunk", chunk))
 
 
 @partial(jax.jit, static_argnames="chunk")

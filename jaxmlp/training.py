@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxmlp import _door, _numbers
+from jaxmlp import _check, _numbers
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -39,7 +39,7 @@ def start(key: Array, recipe: Recipe, hyperparams: Any = None) -> State:
     Raises:
       ValueError: for a key that is not one typed key, and for numbers that nobody or two take.
     """
-    _door.typed_key(key)
+    _check.typed_key(key)
     numbers = recipe.route(hyperparams)
     init_key, loop_key = jax.random.split(key)
     params = recipe.model.init(init_key, **numbers.init)
@@ -144,7 +144,7 @@ def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) ->
     numbers = recipe.route(hyperparams)
     outputs = recipe.model.apply(params, x, **numbers.apply)
     options = {} if weight is None else {"weight": weight}
-    values = {_door.name_of(metric): metric(outputs, y, **options) for metric in recipe.metrics}
+    values = {_check.name_of(metric): metric(outputs, y, **options) for metric in recipe.metrics}
     return {"loss": average(recipe.per_example(outputs, y, numbers), weight), **values}
 
 
@@ -178,7 +178,7 @@ def fit(
     >>> state.params[0].w.round(3), state.params[0].b.round(3), history["loss"].shape
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32), (100,))
     """
-    _door.typed_key(key)
+    _check.typed_key(key)
     check_data("data", key, data, recipe, hyperparams)
     if validation is not None:
         check_data("validation", key, validation, recipe, hyperparams)
@@ -243,7 +243,7 @@ def _loose() -> Iterator[None]:
 
 def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_door.length(data)}")
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
     x, y, weight = (*data, None)[:3]
     return x, y, weight
 
@@ -251,7 +251,7 @@ def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
 def check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: Any) -> None:
     """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
     x, y, weight = _unpack(data)
-    n = _door.examples(what, x, y, weight)
+    n = _check.examples(what, x, y, weight)
     if what == "data" and recipe.batch_size is not None and recipe.batch_size > n:
         raise ValueError(
             f"batch_size must be at most the {n} examples; got {recipe.batch_size}; batch_size=None takes all at once"
@@ -259,7 +259,7 @@ def check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: An
     numbers = recipe.route(hyperparams)
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
     if "dropout_rate" in numbers.apply:
-        _door.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
+        _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
     jax.eval_shape(lambda o: recipe.per_example(o, y, numbers), outputs)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxmlp import loop
+from jaxmlp.loop import _manifest
 
 FILE = Path(__file__).parent / "crash.py"
 QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process: equal bits need equal compilers
@@ -118,7 +119,7 @@ def test_every_damage_to_a_checkpoint_is_seen_named_and_survived(tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "run", folder)
         damage(folder / newest / name)
-        journal = loop.Journal(folder, 3)
+        journal = _manifest.Journal(folder, 3)
         with pytest.warns(UserWarning, match=f"checkpoint .*{newest} is damaged and is not used") as seen:
             journal.find()
         journal.__exit__()
@@ -146,9 +147,9 @@ def test_a_run_begins_anew_where_nothing_whole_is_left(tmp_path):
 
 def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoints_whole(tmp_path, monkeypatch):
     """The disk is full from the third save on: the error says so, and the run goes on once there is room."""
-    from jaxmlp import checkpoint
+    from jaxmlp.loop import _checkpoints
 
-    write, room = checkpoint._sums, [2]
+    write, room = _checkpoints._sums, [2]
 
     def sums(folder):
         room[0] -= 1
@@ -156,11 +157,11 @@ def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoints_whole(tmp_pat
             raise OSError(28, "No space left on device")
         return write(folder)
 
-    monkeypatch.setattr(checkpoint, "_sums", sums)
+    monkeypatch.setattr(_checkpoints, "_sums", sums)
     with pytest.raises(ValueError, match="must be writable and have room; .*No space left on device"):
         crash.run("one", tmp_path / "run", epochs=12)
     assert sorted(p.name for p in (tmp_path / "run").glob("0*")) == ["00000002", "00000004"]
-    monkeypatch.setattr(checkpoint, "_sums", write)
+    monkeypatch.setattr(_checkpoints, "_sums", write)
     assert crash.digest(crash.run("one", tmp_path / "run", epochs=12)) == crash.digest(
         crash.run("one", None, epochs=12)
     )
@@ -173,6 +174,6 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_directory_serves_one_process_at_a_time(tmp_path):
-    with loop.Journal(tmp_path, 3), pytest.raises(ValueError, match="another process trains in"):
+    with _manifest.Journal(tmp_path, 3), pytest.raises(ValueError, match="another process trains in"):
         crash.run("one", tmp_path, epochs=4)
     assert os.listdir(tmp_path) == [".lock"]

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Layer, Recipe, _door, data, interop, linear, loop, losses, metrics, population, serving
+from jaxmlp import MLP, Layer, Recipe, _check, data, interop, linear, loop, losses, metrics, population, serving
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -567,5 +567,5 @@ def test_huge_but_finite_numbers_pass_the_door():
     """Their sum overflows, which is no reason to refuse them or to warn."""
     huge = np.full((10, 3), 3e38, "f")
     huge[0, 0] = -huge[0, 0]
-    _door.finite("x", huge)
-    _door.finite("x", jnp.asarray(huge))
+    _check.finite("x", huge)
+    _check.finite("x", jnp.asarray(huge))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jaxmlp._idx import TYPES
 from jaxmlp.data import read_idx
-from jaxmlp.idx import TYPES
 
 
 def idx(array, code=8):

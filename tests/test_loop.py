@@ -18,7 +18,9 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, checkpoint, fingerprints, loop, losses, metrics, population, records, training
+from jaxmlp import MLP, Recipe, loop, losses, metrics, population, records, training
+from jaxmlp.loop import _checkpoints, _digest, _manifest, _progress
+from jaxmlp.loop.streams import _npy
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 3)).astype("f")
@@ -131,9 +133,7 @@ def test_mapped_files_train_as_the_same_arrays_in_memory(mapped):
 
 def test_a_file_too_large_to_map_is_read_row_by_row(tmp_path, monkeypatch):
     """Also where the array is a part of its file, or of another dtype than JAX's."""
-    from jaxmlp import mapped
-
-    monkeypatch.setattr(mapped, "MAPPED_BYTES", 100)
+    monkeypatch.setattr(_npy, "MAPPED_BYTES", 100)
     straight = jaxmlp.fit(KEY, (X, Y), RECIPE, RATE)
     np.save(tmp_path / "x.npy", np.concatenate([X[:7] + 1, X]).astype(np.float64))
     np.save(tmp_path / "y.npy", Y)
@@ -230,15 +230,15 @@ def own_loss(outputs, targets):
 
 def test_a_recipe_is_found_by_name_only_where_it_is_no_code_of_the_callers(tmp_path):
     recipe = dataclasses.replace(RECIPE, optimizer=training.CosineAdamW(36), metrics=(metrics.rmse,))
-    assert fingerprints.recipe_of(json.loads(json.dumps(fingerprints.describe(recipe)))) == recipe
+    assert _digest.recipe_of(json.loads(json.dumps(_digest.describe(recipe)))) == recipe
     recipe = dataclasses.replace(RECIPE, loss=own_loss)
     train(recipe=recipe, directory=tmp_path)
     with pytest.raises(ValueError, match="must be given again: .*own_loss is not of jaxmlp, Optax or JAX"):
         loop.resume(tmp_path, (X, Y))
     same(loop.resume(tmp_path, (X, Y), recipe, progress=False), jaxmlp.fit(KEY, (X, Y), recipe, RATE))
-    for name in ("os:system", "jaxmlp.devices:os.system", "jaxmlp._door:importlib.import_module"):
+    for name in ("os:system", "jaxmlp._engine.devices:os.system", "jaxmlp._check:importlib.import_module"):
         with pytest.raises(ValueError, match="is not of jaxmlp, Optax or JAX, and is not looked for"):
-            fingerprints.rebuild("loss", {"function": name})
+            _digest.rebuild("loss", {"function": name})
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_what_cannot_be_gone_on_with_is_named(run, tmp_path, monkeypatch):
         loop.resume(tmp_path / "stream", other, progress=False)
     newest = max((tmp_path / "stream").glob("0*"))
     (newest / "run.json").write_text((newest / "run.json").read_text().replace('"format": 1', '"format": 2'))
-    (newest / "SHA256SUMS").write_text(checkpoint._sums(newest))
+    (newest / "SHA256SUMS").write_text(_checkpoints._sums(newest))
     with pytest.raises(ValueError, match="must be of format 1; got 2"):
         loop.resume(tmp_path / "stream", Loader(), progress=False)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
@@ -304,10 +304,9 @@ def test_a_folder_of_shards_that_do_not_fit_is_named(tmp_path):
 
 
 def test_other_versions_are_named_by_a_warning(run, tmp_path, monkeypatch):
-    from jaxmlp import journal
 
-    versions = {**journal._versions(), "jax": "0.1"}
-    monkeypatch.setattr(journal, "_versions", lambda: versions)
+    versions = {**_manifest._versions(), "jax": "0.1"}
+    monkeypatch.setattr(_manifest, "_versions", lambda: versions)
     with pytest.warns(UserWarning, match=r"version.jax: saved .*, given 0.1: the run goes on, but only equal versions"):
         train(directory=run, validation=HELD_OUT)
 
@@ -449,9 +448,8 @@ def test_labels_of_a_stream_are_checked():
 
 
 def test_plain_lines_go_to_a_pipe_and_nothing_where_nothing_is_asked_for(capsys, monkeypatch):
-    from jaxmlp import progress
 
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
     loop.train(KEY, (X, Y), RECIPE, RATE, validation=HELD_OUT, every=3)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and all(len(line) <= 80 for line in lines)

@@ -13,7 +13,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, data, linear, losses, metrics, training
-from jaxmlp._door import name_of
+from jaxmlp._check import name_of
 from jaxmlp.training import ClippedCosineAdamW, CosineAdamW
 
 RNG = np.random.default_rng(0)

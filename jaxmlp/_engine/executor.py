@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp._program import RUNNING, STOPPED, Member, Run, advance, begin, follow, put
-from jaxmlp.planning import Layout
+from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.program import RUNNING, STOPPED, Member, Run, advance, begin, follow, put
+from jaxmlp._engine.stops import Rules
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Rules
 
 
 class Cohort:

@@ -7,28 +7,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmlp import _door
-from jaxmlp.batches import Batches
-from jaxmlp.mapped import Files, Table, folder
+from jaxmlp import _check
+from jaxmlp.loop.streams._loader import Batches
+from jaxmlp.loop.streams._npy import Files, Table, folder
 
 
 def is_stream(data: Any) -> bool:
     """Tell whether data is a folder, mapped files or an iterable of batches, and not arrays in memory."""
     if isinstance(data, str | Path):
         return True
-    if _door.is_array(data) or not isinstance(data, Iterable):
+    if _check.is_array(data) or not isinstance(data, Iterable):
         return False
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
 def _is_table(data: Any) -> bool:
-    return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_door.is_array, data))
+    return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_check.is_array, data))
 
 
 def open_stream(data: Any, key: Any, batch_size: int | None, steps: int | None) -> "Files | Batches":
     """Return the stream behind `data`; see `loop.train`."""
     if steps is not None:
-        steps = _door.positive_int("steps", steps)
+        steps = _check.positive_int("steps", steps)
     if isinstance(data, str | Path):
         data = folder(Path(data))
     elif _is_table(data):

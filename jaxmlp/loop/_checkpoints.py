@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlp import _door
+from jaxmlp import _check
 
 SAVING, DAMAGED = ".saving", ".damaged"
 FORMAT = 1
@@ -42,8 +42,8 @@ class Checkpoints:
         Raises:
           ValueError: for a directory that cannot be written, or that another process trains in.
         """
-        self._orbax = _door.extra("orbax.checkpoint", "checkpoint")
-        self.directory, self.keep = Path(directory).absolute(), _door.positive_int("keep", keep)
+        self._orbax = _check.extra("orbax.checkpoint", "checkpoint")
+        self.directory, self.keep = Path(directory).absolute(), _check.positive_int("keep", keep)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         try:

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import records
-from jaxmlp._cohort import Cohort, with_keys, without_keys
-from jaxmlp._program import Member, Run
-from jaxmlp.checkpoint import Checkpoints, Saved
-from jaxmlp.fingerprints import check_same, describe, differences, of_array, of_data, recipe_of
-from jaxmlp.planning import Layout, Plan, plan
+from jaxmlp._engine.executor import Cohort, with_keys, without_keys
+from jaxmlp._engine.plan import Layout, Plan, plan
+from jaxmlp._engine.program import Member, Run
+from jaxmlp._engine.stops import Bound, Halving, Patience, Stops, Target
+from jaxmlp.loop._checkpoints import Checkpoints, Saved
+from jaxmlp.loop._digest import check_same, describe, differences, of_array, of_data, recipe_of
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Bound, Halving, Patience, Stops, Target
 
 
 class Journal:

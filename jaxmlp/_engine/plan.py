@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _door
-from jaxmlp.devices import cores
+from jaxmlp import _check
+from jaxmlp._engine.devices import cores
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import start
 
@@ -95,7 +95,7 @@ def plan(
     >>> plan(4, data, recipe, {"learning_rate": 0.1}, width=2, devices=1).slots
     4
     """
-    members = _door.positive_int("members", len(keys) if hasattr(keys, "__len__") else keys)
+    members = _check.positive_int("members", len(keys) if hasattr(keys, "__len__") else keys)
     reasons = []
     devices = _devices(devices, members, reasons)
     cpu = devices[0].platform == "cpu"
@@ -119,10 +119,10 @@ def plan(
                 f"{'stay in the cache' if cpu else 'fill the card'}"
             )
     else:
-        width = _door.positive_int("width", width)
+        width = _check.positive_int("width", width)
         reasons.append(f"width {width} was given")
     given = memory is not None
-    memory = _door.positive_int("memory", memory) if given else _memory(devices)
+    memory = _check.positive_int("memory", memory) if given else _memory(devices)
     fixed = sum(a.size * _itemsize(a) for a in jax.tree.leaves(data)) * len(devices)
     block = width * len(devices)
     # Besides the states: gradients, updates and the state before the epoch, and what backward remembers of a batch.
@@ -163,7 +163,7 @@ def _devices(devices: Any, members: int, reasons: list[str]) -> tuple[Any, ...]:
         chosen = list(devices)
         reasons.append("the devices were given")
     else:
-        count = _door.positive_int("devices", devices)
+        count = _check.positive_int("devices", devices)
         if count > len(local):
             raise ValueError(
                 f"devices must be at most the {len(local)} local ones; got {count}; on a CPU jaxmlp.use_all_cores(), "

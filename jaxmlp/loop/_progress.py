@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp._program import DIVERGED, RUNNING, STOPPED
+from jaxmlp._engine.program import DIVERGED, RUNNING, STOPPED
 
 EVERY = 10.0  # seconds between two plain lines
 WIDTH = 80

@@ -1,7 +1,7 @@
 """The host's side of a population: the door, waves that fit in memory, rounds between which members stop."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._cohort import Cohort, without_keys
-from jaxmlp._program import RUNNING, Member, Run, put
+from jaxmlp import _check
+from jaxmlp._engine.executor import Cohort, without_keys
+from jaxmlp._engine.plan import Plan, plan
+from jaxmlp._engine.program import RUNNING, Member, Run, put
+from jaxmlp._engine.stops import Halving, Rules
 from jaxmlp.data import Rows
-from jaxmlp.designs import settings
-from jaxmlp.planning import Plan, plan
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Halving, Rules
 from jaxmlp.training import State, check_data
 
 
@@ -84,7 +83,7 @@ def plan_for(members: Member, data: Any, recipe: Recipe, rules: Rules, chosen: P
 
 def losers(halving: Halving, history: dict[str, np.ndarray], status: np.ndarray, done: int) -> np.ndarray:
     """Return who is left out at a rung: of those who run, all but the best 1 / factor."""
-    _door.one_of("by", halving.by, history)
+    _check.one_of("by", halving.by, history)
     alive = np.flatnonzero(status == RUNNING)
     order = alive[np.argsort(history[halving.by][alive, done - 1], kind="stable")]
     return order[math.ceil(len(alive) / halving.factor) :]
@@ -114,9 +113,9 @@ def enter(
 
     With `tables`, the data may have a leading axis of members.
     """
-    if not _door.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+    if not _check.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
         raise ValueError(
-            f"keys must be typed keys of shape (members,); got {_door.describe(keys)}; "
+            f"keys must be typed keys of shape (members,); got {_check.describe(keys)}; "
             f"make them with jax.random.split(jax.random.key(0), members)"
         )
     count = len(keys)
@@ -125,7 +124,7 @@ def enter(
     numbers = _numbers(hyperparams, count)
     first = {name: value[0] for name, value in numbers.items()}
     if "dropout_rate" in numbers:
-        _door.within("dropout_rate", numbers["dropout_rate"], 0, 1, open_high=True)
+        _check.within("dropout_rate", numbers["dropout_rate"], 0, 1, open_high=True)
     if validation is None and validation_rows is not None:
         validation = data
     own: list[Any] = []
@@ -152,10 +151,10 @@ def enter(
 
 def _numbers(hyperparams: Any, count: int) -> dict[str, Any]:
     if isinstance(hyperparams, list | tuple):
-        hyperparams = settings(hyperparams)[1]
+        hyperparams = stacked(hyperparams)
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
-        raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_door.describe(hyperparams)}")
+        raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
     numbers = {}
     for name, value in hyperparams.items():
         try:
@@ -163,14 +162,34 @@ def _numbers(hyperparams: Any, count: int) -> dict[str, Any]:
                 value = np.asarray(value)
                 value = jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
         except TypeError:
-            raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_door.describe(value)}") from None
+            raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_check.describe(value)}") from None
         if value.ndim and len(value) != count:
             raise ValueError(
                 f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
-                f"{_door.describe(value)}"
+                f"{_check.describe(value)}"
             )
         numbers[name] = value if value.ndim else jnp.full((count,), value)
     return numbers
+
+
+def stacked(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return dicts of the same names, one a member, as one dict of stacked numbers.
+
+    Raises:
+      ValueError: for no rows, or rows that do not name the same numbers.
+    """
+    rows = list(rows)
+    if not rows:
+        raise ValueError("settings must hold at least one dict of numbers; got none")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping) or set(row) != set(rows[0]):
+            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+    return {name: jnp.stack([_array(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _array(value: Any) -> Array:
+    value = np.asarray(value)
+    return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
 
 
 def for_each(table: Any, count: int) -> bool:
@@ -187,13 +206,13 @@ def for_each(table: Any, count: int) -> bool:
 
 
 def _weights(weights: Any, count: int, n: int) -> Any:
-    _door.floating("weights", weights)
+    _check.floating("weights", weights)
     if weights.shape != (count, n):
         raise ValueError(
-            f"weights must have shape ({count}, {n}), a member and an example; got {_door.describe(weights)}"
+            f"weights must have shape ({count}, {n}), a member and an example; got {_check.describe(weights)}"
         )
-    _door.finite("weights", weights)
-    _door.within("weights", weights, 0, math.inf)
+    _check.finite("weights", weights)
+    _check.within("weights", weights, 0, math.inf)
     empty = np.flatnonzero(~np.asarray(weights).any(1))
     if len(empty):
         raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}")
@@ -206,7 +225,7 @@ def _rows(what: str, rows: Any, count: int, n: int) -> Rows | None:
     rows = np.asarray(rows)
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
-            f"{what} must be integers of shape ({count}, n), a member's rows each; got {_door.describe(rows)}"
+            f"{what} must be integers of shape ({count}, n), a member's rows each; got {_check.describe(rows)}"
         )
     there = rows >= 0
     counts = there.sum(1)

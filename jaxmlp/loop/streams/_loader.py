@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmlp import _door
-from jaxmlp._stacks import Position, Stack, name, stack, stack_size
-from jaxmlp.fingerprints import of_data
+from jaxmlp import _check
+from jaxmlp.loop._digest import of_data
+from jaxmlp.loop.streams._prefetch import Position, Stack, name, stack, stack_size
 
 
 class Batches:
@@ -116,7 +116,7 @@ class Batches:
             iterator = iter(self.data)
         except TypeError:
             raise ValueError(
-                f"data must be arrays, files or an iterable of batches; got {_door.describe(self.data)}"
+                f"data must be arrays, files or an iterable of batches; got {_check.describe(self.data)}"
             ) from None
         if iterator is self.data and epoch > 0 and self.steps is None:
             raise ValueError(
@@ -138,7 +138,7 @@ class Batches:
         """Return a batch as (x, y, weight), and check its form against the first."""
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             raise ValueError(
-                f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_door.length(batch)}"
+                f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_check.length(batch)}"
             )
         batch = jax.tree.map(np.asarray, tuple(batch))
         batch = jax.tree.map(lambda a: a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False), batch)
@@ -146,7 +146,7 @@ class Batches:
         if len(counts) != 1 or counts & {None, 0}:
             raise ValueError(
                 f"{name(position)} must have arrays of as many examples each; got "
-                f"{', '.join(_door.describe(leaf) for leaf in jax.tree.leaves(batch))}"
+                f"{', '.join(_check.describe(leaf) for leaf in jax.tree.leaves(batch))}"
             )
         count = int(counts.pop() or 0)
         if len(batch) == 2:
@@ -154,8 +154,8 @@ class Batches:
         if self.form is not None and (_form(batch) != self.form or count > self.batch_size):
             raise ValueError(
                 f"{name(position)} must be as the first, of {self.batch_size} examples at most:\n"
-                f"  first {', '.join(map(_door.describe, jax.tree.leaves(self.example)))}\n"
-                f"  got   {', '.join(map(_door.describe, jax.tree.leaves(batch)))}"
+                f"  first {', '.join(map(_check.describe, jax.tree.leaves(self.example)))}\n"
+                f"  got   {', '.join(map(_check.describe, jax.tree.leaves(batch)))}"
             )
         return batch
 

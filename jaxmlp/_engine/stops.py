@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from jaxmlp import _door
+from jaxmlp import _check
 
 
 class Patience(NamedTuple):
@@ -119,10 +119,10 @@ def stops(stop: Any, *, validation: bool, members: bool) -> Stops:
 
 def check_patience(patience: Patience, validation: bool) -> Patience:
     """Raise unless patience has whole epochs, an improvement of at least 0 and a validation loss to watch."""
-    epochs = _door.positive_int("patience", patience.epochs)
+    epochs = _check.positive_int("patience", patience.epochs)
     if not validation:
         raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
-    _door.within("min_improvement", patience.min_improvement, 0, math.inf)
+    _check.within("min_improvement", patience.min_improvement, 0, math.inf)
     return Patience(epochs, float(patience.min_improvement))
 
 
@@ -130,4 +130,4 @@ def check_halving(halving: Halving) -> None:
     """Raise unless the population gets smaller from rung to rung."""
     if not halving.factor > 1:
         raise ValueError(f"factor must be above 1; got {halving.factor}")
-    _door.positive_int("first", halving.first)
+    _check.positive_int("first", halving.first)

@@ -16,11 +16,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import training
+from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.stops import Rules
 from jaxmlp.data import Rows, pick, take
 from jaxmlp.metrics import Mean
-from jaxmlp.planning import Layout
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Rules
 from jaxmlp.training import State
 
 RUNNING, STOPPED, DIVERGED = 0, 1, 2  # who runs to the end stays 0: finished

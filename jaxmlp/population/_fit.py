@@ -12,31 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._rounds import for_each, train
-from jaxmlp.designs import LogUniform as LogUniform
-from jaxmlp.designs import Settings as Settings
-from jaxmlp.designs import Uniform as Uniform
-from jaxmlp.designs import grid as grid
-from jaxmlp.designs import sample as sample
-from jaxmlp.designs import settings as settings
-from jaxmlp.ensembles import Categorical as Categorical
-from jaxmlp.ensembles import Mixture as Mixture
-from jaxmlp.ensembles import categorical as categorical
-from jaxmlp.ensembles import greedy as greedy
-from jaxmlp.ensembles import mixture as mixture
-from jaxmlp.ensembles import predict as predict
-from jaxmlp.ensembles import temperature as temperature
-from jaxmlp.folds import CrossValidation as CrossValidation
-from jaxmlp.folds import cross_validate as cross_validate
-from jaxmlp.members import best as best
-from jaxmlp.members import member as member
-from jaxmlp.members import ranking as ranking
-from jaxmlp.members import take as take
-from jaxmlp.planning import Plan as Plan
-from jaxmlp.planning import plan as plan
+from jaxmlp import _check
+from jaxmlp._engine.inputs import for_each, train
+from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.stops import Halving, Patience, Rules, check_halving, check_patience
+from jaxmlp.population._selection import member
+from jaxmlp.population._sweeps import grid  # noqa: F401  (for the example)
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Halving, Patience, Rules, check_halving, check_patience
 from jaxmlp.training import State
 
 ROUNDS = 32  # how often a run with early stopping looks for members to leave out
@@ -153,7 +135,7 @@ def halving(
     check_halving(rule)
     known = ("validation", "weights", "rows", "validation_rows")
     for name in options:
-        _door.one_of("an option of halving", name, known)
+        _check.one_of("an option of halving", name, known)
     options = {name: options.get(name) for name in known}
     ends = [*rule.rungs(recipe.epochs), recipe.epochs]
     return train(keys, data, recipe, hyperparams, options, plan, ends, Rules(), rule, callback)

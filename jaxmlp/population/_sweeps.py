@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
+from jaxmlp import _check
+from jaxmlp._engine.inputs import stacked
 
 
 class Settings(dict):
@@ -91,20 +92,15 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
     Array([0.1, 0.2], dtype=float32)
     """
     rows = list(rows)
-    seeds = _door.positive_int("seeds", seeds)
-    if not rows:
-        raise ValueError("settings must hold at least one dict of numbers; got none")
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping) or set(row) != set(rows[0]):
-            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+    seeds = _check.positive_int("seeds", seeds)
+    columns = stacked(rows)
     if key is None:
         one_key = [jax.random.key(seed) for seed in range(seeds)]
     else:
-        _door.typed_key(key)
+        _check.typed_key(key)
         one_key = [jax.random.fold_in(key, seed) for seed in range(seeds)]
     keys = jnp.stack(one_key)[jnp.tile(jnp.arange(seeds), len(rows))]
-    stacked = {name: jnp.repeat(jnp.stack([_array(row[name]) for row in rows]), seeds, axis=0) for name in rows[0]}
-    return keys, Settings(stacked)
+    return keys, Settings({name: jnp.repeat(column, seeds, axis=0) for name, column in columns.items()})
 
 
 def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array, Settings]:
@@ -126,8 +122,8 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
     >>> keys.shape, hyperparams["learning_rate"].shape
     ((3,), (3,))
     """
-    _door.typed_key(key)
-    count = _door.positive_int("count", count)
+    _check.typed_key(key)
+    count = _check.positive_int("count", count)
     design_key, member_key = jax.random.split(key)
     columns = {}
     for i, (name, span) in enumerate(ranges.items()):
@@ -148,17 +144,12 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
 
 
 def _list(name: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not hasattr(values, "__iter__") or (_door.is_array(values) and values.ndim == 0):
+    if isinstance(values, str) or not hasattr(values, "__iter__") or (_check.is_array(values) and values.ndim == 0):
         raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
     values = list(values)
     if not values:
         raise ValueError(f"{name} must list at least one value; got none")
     return values
-
-
-def _array(value: Any) -> Array:
-    value = np.asarray(value)
-    return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
 
 
 def _cell(value: Any) -> str:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._stacks import Position, Stack, aligned, stack_size
+from jaxmlp import _check
 from jaxmlp.data import shuffle, steps_per_epoch
-from jaxmlp.fingerprints import of_data
+from jaxmlp.loop._digest import of_data
+from jaxmlp.loop.streams._prefetch import Position, Stack, aligned, stack_size
 
 # Touching a row of a map maps up to 64 KiB around it, and what is mapped counts as this process's memory. So only files
 # that are small together are read by their maps; of the others each row is read into its place.
@@ -165,6 +165,6 @@ def _same_form(shard: tuple[Any, ...], like: tuple[Any, ...], number: int) -> tu
     if len(counts) != 1 or 0 in counts or forms[0] != forms[1]:
         raise ValueError(
             f"shard {number} must have as many rows in each file, and the form of the first; got "
-            f"{', '.join(_door.describe(leaf) for leaf in jax.tree.leaves(shard))}"
+            f"{', '.join(_check.describe(leaf) for leaf in jax.tree.leaves(shard))}"
         )
     return shard

@@ -14,22 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmlp import _door
-from jaxmlp._cohort import Cohort
-from jaxmlp._rounds import enter, plan_for
-from jaxmlp._session import Epochs, Session, Steps
-from jaxmlp._session import Interrupted as Interrupted
-from jaxmlp._session import NonFinite as NonFinite
-from jaxmlp.fingerprints import of_data
-from jaxmlp.journal import Journal
-from jaxmlp.planning import Layout, Plan
+from jaxmlp import _check
+from jaxmlp._engine.executor import Cohort
+from jaxmlp._engine.inputs import enter, plan_for
+from jaxmlp._engine.plan import Layout, Plan
+from jaxmlp._engine.stops import stops
+from jaxmlp.loop._digest import of_data
+from jaxmlp.loop._manifest import Journal
+from jaxmlp.loop._session import Epochs, Session, Steps
+from jaxmlp.loop.streams import is_stream, open_stream
 from jaxmlp.recipe import Recipe
-from jaxmlp.stops import Budget as Budget
-from jaxmlp.stops import Halving as Halving
-from jaxmlp.stops import Patience as Patience
-from jaxmlp.stops import Target as Target
-from jaxmlp.stops import stops
-from jaxmlp.streams import is_stream, open_stream
 from jaxmlp.training import check_data
 
 
@@ -90,6 +84,7 @@ def train(
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
 
     >>> from jaxmlp import MLP, losses
+    >>> from jaxmlp.loop import Target
     >>> import optax
     >>> x = jnp.linspace(-1, 1, 32)[:, None]
     >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=200, batch_size=8)
@@ -183,10 +178,10 @@ def _train(
     """Check everything at the door, seat the members, and run; one network is a population of one in a block of one."""
     single = getattr(key, "ndim", 0) == 0
     if single:
-        _door.typed_key(key)
+        _check.typed_key(key)
         recipe.route(hyperparams)
     keys = key[None] if single else key
-    every = None if call.every is None else _door.positive_int("every", call.every)
+    every = None if call.every is None else _check.positive_int("every", call.every)
     watched = options["validation"] is not None or options["validation_rows"] is not None
     rules = stops(call.stop, validation=watched, members=not single)
     stream = open_stream(data, keys[0], recipe.batch_size, call.steps) if is_stream(data) else None
@@ -223,7 +218,7 @@ def _train(
     shared = shared if stream is None else (None, shared[1])
     cohort = Cohort(members, shared, recipe, rules.rules, layout, slots, batch=batch, restore=restore)
     for metric in rules.rules.targets:
-        _door.one_of("the metric of a Target", metric, cohort.runs.history)
+        _check.one_of("the metric of a Target", metric, cohort.runs.history)
     if stream is None:
         rows = jax.tree.leaves(table)[0].shape[members.data is not None] if members.rows is None else members.rows.index
         examples = len(keys) * (rows if isinstance(rows, int) else rows.shape[1])
@@ -246,7 +241,7 @@ def _checker(key: Any, recipe: Recipe, numbers: Any) -> Callable[[Any], None]:
 
     def check(batch: Any) -> None:
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
-            _door.examples("data", *batch)
+            _check.examples("data", *batch)
         else:
             check_data("data", key, batch, recipe, numbers)
 

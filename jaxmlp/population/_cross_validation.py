@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door
+from jaxmlp import _check
 from jaxmlp import data as tables
-from jaxmlp._rounds import train
-from jaxmlp.planning import Plan
+from jaxmlp._engine.inputs import train
+from jaxmlp._engine.plan import Plan
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 
@@ -60,13 +60,13 @@ def cross_validate(
     Raises:
       ValueError: as `fit` and `data.k_folds`.
     """
-    _door.typed_key(key)
-    _door.one_of("standardise", standardise, ("", "x", "xy"))
-    if not isinstance(data, tuple | list) or len(data) != 2 or not all(_door.is_array(a) and a.ndim for a in data):
-        raise ValueError(f"data must be two tables (x, y); got {type(data).__name__} {_door.length(data)}")
+    _check.typed_key(key)
+    _check.one_of("standardise", standardise, ("", "x", "xy"))
+    if not isinstance(data, tuple | list) or len(data) != 2 or not all(_check.is_array(a) and a.ndim for a in data):
+        raise ValueError(f"data must be two tables (x, y); got {type(data).__name__} {_check.length(data)}")
     x, y = data
-    n = _door.examples("data", x, y, None)
-    seeds = _door.positive_int("seeds", seeds)
+    n = _check.examples("data", x, y, None)
+    seeds = _check.positive_int("seeds", seeds)
     fold_key, run_key = jax.random.split(key)
     splits = tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)
     found, xs, ys = [], [], []

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmlp import _door
-from jaxmlp._program import DIVERGED
+from jaxmlp import _check
+from jaxmlp._engine.program import DIVERGED
 from jaxmlp.training import State
 
 
@@ -43,7 +43,7 @@ def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
       ValueError: for an entry that is not there, or where every member diverged.
     """
     by = by or ("validation_loss" if "validation_loss" in history else "loss")
-    _door.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
+    _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
     status = np.asarray(history["status"])
     last = np.asarray(history["best_epoch"] if "best_epoch" in history else np.maximum(history["epochs"] - 1, 0))
     score = np.asarray(history[by])[np.arange(len(status)), last]

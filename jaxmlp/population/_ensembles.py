@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _door, losses
-from jaxmlp._door import Numeric
-from jaxmlp._program import DIVERGED
+from jaxmlp import _check, losses
+from jaxmlp._check import Numeric
+from jaxmlp._engine.program import DIVERGED
 from jaxmlp.data import Statistics, unstandardise
 
 
@@ -97,9 +97,9 @@ class Mixture(NamedTuple):
 
     def sample(self, key: Array, count: int) -> Array:
         """Return draws (count, batch, d); each draw is of one member, the same for all of the batch."""
-        _door.typed_key(key)
+        _check.typed_key(key)
         member_key, noise_key = jax.random.split(key)
-        who = jax.random.randint(member_key, (_door.positive_int("count", count),), 0, len(self.means))
+        who = jax.random.randint(member_key, (_check.positive_int("count", count),), 0, len(self.means))
         noise = jax.random.normal(noise_key, (count, *self.means.shape[1:]), self.means.dtype)
         return self.means[who] + jnp.sqrt(self.variances[who]) * noise
 
@@ -109,9 +109,9 @@ class Mixture(NamedTuple):
         return Mixture(unstandardise(self.means, by), self.variances * jnp.square(scale))
 
     def _targets(self, y: Numeric) -> Array:
-        _door.floating("y", y)
+        _check.floating("y", y)
         if y.shape != self.means.shape[1:]:
-            raise ValueError(f"y must have shape {self.means.shape[1:]}; got {_door.describe(y)}")
+            raise ValueError(f"y must have shape {self.means.shape[1:]}; got {_check.describe(y)}")
         return jnp.asarray(y, self.means.dtype)
 
 
@@ -155,7 +155,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, y: Numeric) -> Array:
         """Return the log of the averaged probability of labels y (batch,)."""
-        _door.labels("y", y, self.mean.shape[-1])
+        _check.labels("y", y, self.mean.shape[-1])
         tiny = jnp.finfo(self.probabilities.dtype).tiny
         chosen = jnp.take_along_axis(self.mean, jnp.asarray(y)[:, None], axis=-1)[:, 0]
         return jnp.log(jnp.maximum(chosen, tiny))
@@ -201,7 +201,7 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
         return jax.lax.map(lambda p: score((total + p) / size), predictions)
 
     total, chosen, best = jnp.zeros_like(predictions[0]), [], []
-    for i in range(_door.positive_int("rounds", rounds)):
+    for i in range(_check.positive_int("rounds", rounds)):
         found = np.asarray(scores(total, jnp.asarray(i + 1, predictions.dtype)))
         if not np.isfinite(found).any():
             raise ValueError("score must be finite for some member; it is for none")
@@ -247,10 +247,11 @@ def _entropy(p: Array) -> Array:
 
 
 def _healthy(outputs: Numeric, status: Any) -> Array:
-    _door.floating("outputs", outputs)
+    _check.floating("outputs", outputs)
     if outputs.ndim != 3 or len(outputs) == 0:
         raise ValueError(
-            f"outputs must have shape (members, batch, out), as population.predict gives; got {_door.describe(outputs)}"
+            f"outputs must have shape (members, batch, out), as population.predict gives; got "
+            f"{_check.describe(outputs)}"
         )
     outputs = jnp.asarray(outputs)
     if status is None:

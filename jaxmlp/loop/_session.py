@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp._cohort import Cohort
-from jaxmlp._program import DIVERGED, Run
-from jaxmlp._rounds import losers, result
-from jaxmlp._stacks import Position, ahead
-from jaxmlp.journal import Journal
-from jaxmlp.progress import Progress
+from jaxmlp._engine.executor import Cohort
+from jaxmlp._engine.inputs import losers, result
+from jaxmlp._engine.program import DIVERGED, Run
+from jaxmlp.loop._manifest import Journal
+from jaxmlp.loop._progress import Progress
+from jaxmlp.loop.streams._prefetch import Position, ahead
 from jaxmlp.training import State
 
 CHUNK, SAVE = 0.5, 10.0  # seconds that a chunk is to take, and between two checkpoints, where `every` is not given

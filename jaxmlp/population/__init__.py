@@ -1,0 +1,28 @@
+"""The verbs of training over a leading axis of members: a thousand networks read, and run, like one.
+
+Seeds, hyperparameters, folds and bootstraps are one idea here. A member is what `jaxmlp.fit` would make of it alone.
+"""
+
+from jaxmlp._engine.plan import Plan as Plan
+from jaxmlp._engine.plan import plan as plan
+from jaxmlp.population._cross_validation import CrossValidation as CrossValidation
+from jaxmlp.population._cross_validation import cross_validate as cross_validate
+from jaxmlp.population._ensembles import Categorical as Categorical
+from jaxmlp.population._ensembles import Mixture as Mixture
+from jaxmlp.population._ensembles import categorical as categorical
+from jaxmlp.population._ensembles import greedy as greedy
+from jaxmlp.population._ensembles import mixture as mixture
+from jaxmlp.population._ensembles import predict as predict
+from jaxmlp.population._ensembles import temperature as temperature
+from jaxmlp.population._fit import fit as fit
+from jaxmlp.population._fit import halving as halving
+from jaxmlp.population._selection import best as best
+from jaxmlp.population._selection import member as member
+from jaxmlp.population._selection import ranking as ranking
+from jaxmlp.population._selection import take as take
+from jaxmlp.population._sweeps import LogUniform as LogUniform
+from jaxmlp.population._sweeps import Settings as Settings
+from jaxmlp.population._sweeps import Uniform as Uniform
+from jaxmlp.population._sweeps import grid as grid
+from jaxmlp.population._sweeps import sample as sample
+from jaxmlp.population._sweeps import settings as settings

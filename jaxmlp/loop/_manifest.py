@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import records
-from jaxmlp._engine.executor import Cohort, with_keys, without_keys
+from jaxmlp._engine.executor import Executor, with_keys, without_keys
+from jaxmlp._engine.inputs import Member, Request, plain
 from jaxmlp._engine.plan import Layout, Plan, plan
-from jaxmlp._engine.program import Member, Run
-from jaxmlp._engine.stops import Bound, Halving, Patience, Stops, Target
+from jaxmlp._engine.program import Run
+from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop._checkpoints import Checkpoints, Saved
 from jaxmlp.loop._digest import check_same, describe, differences, of_array, of_data, recipe_of
 from jaxmlp.recipe import Recipe
@@ -114,34 +115,28 @@ class Journal:
         return plan(members, data, recipe, numbers, width=layout["width"], devices=layout["devices"])
 
     def describe(
-        self,
-        key: Any,
-        data: Any,
-        recipe: Recipe,
-        hyperparams: Any,
-        members: Member,
-        options: dict[str, Any],
-        rules: Stops,
-        steps: int | None,
-        layout: Layout,
+        self, request: Request, data: Any, members: Member, rules: Stops, steps: int | None, layout: Layout
     ) -> None:
         """Write down what the run is made of; `data` is its fingerprint.
 
         Raises:
           ValueError: with a line for each difference, where the directory holds a run of something else.
         """
-        single = key.ndim == 0
-        targets = {name: bound._asdict() for name, bound in rules.rules.targets.items() if isinstance(bound, Bound)}
-        named = {"patience": rules.rules.patience, "halving": rules.halving}
+        key, inputs, recipe, hyperparams = request
+        single = request.single
+        options = inputs._asdict() | {"data": None}
+        options.pop("data")
+        targets = {name: bound._asdict() for name, bound in rules.targets.items()}
+        named = {"patience": rules.patience, "halving": rules.halving}
         self._described = {
             "recipe": describe(recipe),
             "key": {"impl": str(jax.random.key_impl(key)), "single": single, **of_array(key)},
             "hyperparams": {
                 name: _number((hyperparams or {})[name]) if single else _number(value)
-                for name, value in members.hyperparams.items()
+                for name, value in members.numbers.by_name.items()
             },
             "data": data,
-            **{name: of_data(value) for name, value in options.items()},
+            **{name: of_data(plain(value)) for name, value in options.items()},
             "stop": {name: rule._asdict() for name, rule in named.items() if rule is not None} | targets,
             "steps": steps,
             "layout": {
@@ -150,7 +145,7 @@ class Journal:
                 "kind": layout.devices[0].device_kind,
             },
         }
-        self._members = _flat({"key": members.key, "hyperparams": members.hyperparams}, "members")
+        self._members = _flat({"key": members.key, "hyperparams": members.numbers.by_name}, "members")
         if self.saved is not None:
             check_same(self._run, self._described, self.directory)
             for line in differences(self.saved.meta["versions"], _versions(), "version"):
@@ -179,13 +174,13 @@ class Journal:
             )
         return with_keys(jax.tree.unflatten(jax.tree.structure(plain), leaves), like)
 
-    def save(self, cohort: Cohort, work: Any, every: int | None) -> None:
+    def save(self, executor: Executor, source: Any, every: int | None) -> None:
         """Save where the run stands; files are written in the background."""
-        runs = cohort.runs_in_order()
-        history = {name: values[:, : work.epochs] for name, values in runs.history.items()}
+        runs = executor.saved_runs()
+        history = {name: values[:, : source.epochs] for name, values in runs.history.items()}
         meta = {
             "run": self._described,
-            "where": work.where(),
+            "where": source.place(),
             "every": every,
             "score": _score(history),
             "versions": _versions(),
@@ -194,7 +189,7 @@ class Journal:
         def write_records() -> None:
             records.write(self._store.directory, history, runs.epochs)
 
-        self._store.save(work.done, _flat(runs, "run") | self._members, meta, write_records)
+        self._store.save(source.done, _flat(runs, "run") | self._members, meta, write_records)
 
     def wait(self) -> None:
         """Wait until all is on disk.

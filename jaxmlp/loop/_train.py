@@ -1,37 +1,28 @@
-"""The host's loop around pure training: it shows, stops, saves and resumes, and changes not one bit.
+"""`train` and `resume`: a run as chunks from the host, that shows, stops, saves and goes on."""
 
-The device runs compiled chunks, of epochs or for a stream of steps; between two of them stands everything that is no
-mathematics: progress, callbacks, checkpoints, signals.
-"""
-
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from jaxmlp import _check
-from jaxmlp._engine.executor import Cohort
-from jaxmlp._engine.inputs import enter, plan_for
-from jaxmlp._engine.plan import Layout, Plan
-from jaxmlp._engine.stops import stops
-from jaxmlp.loop._digest import of_data
+from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.parts import groups, join_groups
+from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.stops import Stops
 from jaxmlp.loop._manifest import Journal
-from jaxmlp.loop._session import Epochs, Session, Steps
-from jaxmlp.loop.streams import is_stream, open_stream
+from jaxmlp.loop._run import below, run, run_saved
+from jaxmlp.loop._session import RunOptions
 from jaxmlp.recipe import Recipe
-from jaxmlp.training import check_data
+from jaxmlp.types import Hyperparams
 
 
 def train(
     key: Array,
     data: Any,
-    recipe: Recipe,
-    hyperparams: Any = None,
+    recipe: Recipe | Sequence[Recipe],
+    hyperparams: Hyperparams = None,
     *,
     validation: Any = None,
     epochs: int | None = None,
@@ -95,16 +86,26 @@ def train(
     >>> state.params[0].w.round(2), len(history["loss"]) < 200
     (Array([[2.]], dtype=float32), True)
     """
+    recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
     if epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=epochs)
-    options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
-    with contextlib.ExitStack() as stack:
-        journal = None
-        if directory is not None:
-            journal = stack.enter_context(Journal(directory, keep))
-            journal.find()
-        call = _Call(every, tuple(callbacks), progress, stop, steps, plan)
-        return _train(key, data, recipe, hyperparams, options, call, journal)
+        recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
+    inputs = Inputs(data, validation, weights, rows, validation_rows)
+    single = getattr(key, "ndim", 0) == 0
+    stops = Stops.of(stop, validation=inputs.watched, members=not single)
+    options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, plan, stops.deadline)
+    if isinstance(recipe, Recipe):
+        return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
+    if single:
+        raise ValueError("recipe must be one Recipe for one network; for a list of them pass keys (members,)")
+    if plan is not None:
+        raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
+    if stops.halving is not None:
+        raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
+    parts = groups(key, inputs, recipes, hyperparams)
+    return join_groups(
+        parts,
+        [run_saved(part.request, stops, below(options, f"recipe-{i:03d}")) for i, part in enumerate(parts)],
+    )
 
 
 def resume(
@@ -148,101 +149,21 @@ def resume(
     """
     if not Path(directory).is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
     with Journal(directory, keep) as journal:
         journal.find()
         if journal.saved is None:
-            raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; begin with loop.train")
+            parts = sorted(path.name for path in Path(directory).glob("*-[0-9][0-9][0-9]"))
+            fix = "begin with loop.train"
+            if parts:
+                fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
+            raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
         recipe = journal.recipe(recipe, epochs)
-        key, numbers = journal.key(), journal.hyperparams()
+        inputs = Inputs(data, validation, weights, rows, validation_rows)
+        request = Request(journal.key(), inputs, recipe, journal.hyperparams())
         stop = journal.stop() if stop is None else stop
         every = journal.every() if every is None else every
-        call = _Call(every, tuple(callbacks), progress, stop, journal.steps(), None)
-        return _train(key, data, recipe, numbers, options, call, journal)
-
-
-class _Call(NamedTuple):
-    """What of a call is about how it runs, and not about what."""
-
-    every: int | None
-    callbacks: tuple[Callable[[Any, dict[str, Any]], None], ...]
-    progress: bool | None
-    stop: Any
-    steps: int | None
-    plan: Plan | None
-
-
-def _train(
-    key: Any, data: Any, recipe: Recipe, hyperparams: Any, options: dict[str, Any], call: _Call, journal: Any
-) -> tuple[Any, dict[str, Any]]:
-    """Check everything at the door, seat the members, and run; one network is a population of one in a block of one."""
-    single = getattr(key, "ndim", 0) == 0
-    if single:
-        _check.typed_key(key)
-        recipe.route(hyperparams)
-    keys = key[None] if single else key
-    every = None if call.every is None else _check.positive_int("every", call.every)
-    watched = options["validation"] is not None or options["validation_rows"] is not None
-    rules = stops(call.stop, validation=watched, members=not single)
-    stream = open_stream(data, keys[0], recipe.batch_size, call.steps) if is_stream(data) else None
-    if stream is None:
-        table, entered = data, recipe
-        if call.steps is not None:
-            raise ValueError(f"steps must be None for data in memory, whose epochs have all examples; got {call.steps}")
-    else:
-        table, entered = stream.example, dataclasses.replace(recipe, batch_size=None)
-        _only_in_memory(options, recipe)
-    numbers = hyperparams
-    if single:
-        numbers = {name: jnp.asarray(value)[None] for name, value in (hyperparams or {}).items()}
-    members, shared = enter(keys, table, entered, numbers, **options, tables=not single and stream is None)
-    first = {name: value[0] for name, value in members.hyperparams.items()}
-    if single:
-        layout, slots = Layout(1, (jax.local_devices()[0],)), 1
-    else:
-        chosen = journal.plan(len(keys), table, entered, first) if journal and call.plan is None else call.plan
-        chosen = plan_for(members, table, entered, rules.rules, chosen)
-        if chosen.wave < len(keys):
-            raise ValueError(
-                f"loop.train must hold all {len(keys)} members at once; the plan's memory holds {chosen.wave}; train "
-                f"them by population.fit, or in several calls"
-            )
-        layout, slots = chosen.layout, chosen.slots
-    restore, where = None, {}
-    if journal is not None:
-        told = of_data(data) if stream is None else stream.fingerprint
-        journal.describe(key, told, recipe, hyperparams, members, options, rules, call.steps, layout)
-        if journal.saved is not None:
-            restore, where = journal.restore, journal.where
-    batch = None if stream is None else stream.example
-    shared = shared if stream is None else (None, shared[1])
-    cohort = Cohort(members, shared, recipe, rules.rules, layout, slots, batch=batch, restore=restore)
-    for metric in rules.rules.targets:
-        _check.one_of("the metric of a Target", metric, cohort.runs.history)
-    if stream is None:
-        rows = jax.tree.leaves(table)[0].shape[members.data is not None] if members.rows is None else members.rows.index
-        examples = len(keys) * (rows if isinstance(rows, int) else rows.shape[1])
-        work: Any = Epochs(cohort, recipe.epochs, every, rules.halving, where, examples)
-    else:
-        work = Steps(cohort, recipe.epochs, every, stream, where, _checker(keys[0], entered, first))
-    return Session(cohort, work, rules, every, call.callbacks, call.progress, journal, single).run()
-
-
-def _only_in_memory(options: dict[str, Any], recipe: Recipe) -> None:
-    for name in ("weights", "rows", "validation_rows"):
-        if options[name] is not None:
-            raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")
-    if recipe.metrics and options["validation"] is None:
-        raise ValueError("metrics must have validation data for a stream, which is not read twice; pass validation=")
-
-
-def _checker(key: Any, recipe: Recipe, numbers: Any) -> Callable[[Any], None]:
-    """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
-
-    def check(batch: Any) -> None:
-        if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
-            _check.examples("data", *batch)
-        else:
-            check_data("data", key, batch, recipe, numbers)
-
-    return check
+        stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
+        options = RunOptions(
+            every, tuple(callbacks), progress, directory, keep, journal.steps(), deadline=stops.deadline
+        )
+        return run(request, stops, options, journal)

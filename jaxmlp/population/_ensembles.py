@@ -12,8 +12,8 @@ from jax import Array
 
 from jaxmlp import _check, losses
 from jaxmlp._check import Numeric
-from jaxmlp._engine.program import DIVERGED
 from jaxmlp.data import Statistics, unstandardise
+from jaxmlp.types import Status
 
 
 def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
@@ -256,7 +256,7 @@ def _healthy(outputs: Numeric, status: Any) -> Array:
     outputs = jnp.asarray(outputs)
     if status is None:
         return outputs
-    good = np.flatnonzero(np.asarray(status) != DIVERGED)
+    good = np.flatnonzero(np.asarray(status) != Status.DIVERGED)
     if np.shape(status) != (len(outputs),) or len(good) == 0:
         raise ValueError(f"status must be history['status'] of {len(outputs)} members, not all diverged; got {status}")
     if len(good) < len(outputs):

@@ -326,11 +326,13 @@ BAD = {
         "dropout_rate must lie in [0, 1); got 1.5",
     ),
     "NaN in a member's table": (
-        lambda: population.fit(KEYS, (np.stack([X, with_value(X, np.nan)]), np.stack([Y, Y])), RECIPE, RATE),
+        lambda: population.fit(
+            KEYS, population.each(np.stack([X, with_value(X, np.nan)]), np.stack([Y, Y])), RECIPE, RATE
+        ),
         "x must be finite; got 1 bad of 60 values",
     ),
     "label of a member": (
-        lambda: population.fit(KEYS, (np.stack([X, X]), np.stack([LABELS, LABELS + 9])), CLASSES, RATE),
+        lambda: population.fit(KEYS, population.each(np.stack([X, X]), np.stack([LABELS, LABELS + 9])), CLASSES, RATE),
         "labels must be integers in 0 ... 3",
     ),
     "weights' shape": (
@@ -378,7 +380,7 @@ BAD = {
     ),
     "halving with patience": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, patience=3),
-        "an option of halving must be one of validation, weights, rows, validation_rows; got 'patience'",
+        "an option of halving must be one of validation, weights, rows, validation_rows, plan, callbacks, callback;",
     ),
     "halving in waves": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, plan=WAVES),
@@ -468,9 +470,37 @@ BAD = {
         lambda: train([(X, Y)]),
         "batch_size must be None or that of the stream, 10; got 5",
     ),
-    "loop: waves": (
-        lambda: train(key=KEYS, plan=WAVES),
-        "loop.train must hold all 2 members at once; the plan's memory holds 1",
+    "loop: a stream in waves": (
+        lambda: train(key=KEYS, plan=WAVES, data=[(X[:5], Y[:5])] * 2),
+        "a stream must be read by all 2 members at once; the plan's memory holds 1; pass a plan with more memory",
+    ),
+    "loop: a list of recipes for one network": (
+        lambda: train(recipe=[RECIPE]),
+        "recipe must be one Recipe for one network; for a list of them pass keys (members,)",
+    ),
+    "halving a list of recipes": (
+        lambda: population.fit(KEYS, (X, Y), [RECIPE, DROPOUT], RATE, stop=population.Halving(by="loss")),
+        "Halving must compare members of one recipe; train each recipe's members in a call of its own",
+    ),
+    "a table that could be each member's": (
+        lambda: population.fit(KEYS, (np.stack([X, X]), np.stack([Y, Y])), RECIPE, RATE),
+        "data must say what its first axis is, 2 members or 2 examples; got x of shape (2, 10, 3) for 2 keys",
+    ),
+    "a table for each of too few": (
+        lambda: population.fit(KEYS, population.each(X[None], Y[None]), RECIPE, RATE),
+        "data of each member must have shapes (2, N, ...), members and examples",
+    ),
+    "each of what is no array": (
+        lambda: population.fit(KEYS, population.each(1, 2), RECIPE, RATE),
+        "data of each member must be arrays, each(x, y) or each(x, y, weight)",
+    ),
+    "validation for each of a stream": (
+        lambda: train(key=KEYS, data=[(X[:5], Y[:5])] * 2, validation=population.each(X[None], Y[None])),
+        "validation must be shared by all members for a stream; got one for each",
+    ),
+    "numbers for a bound recipe": (
+        lambda: fit(recipe=RECIPE.bind(RATE)),
+        "hyperparams must be None for a recipe that was bound to its own; bind the Recipe anew",
     ),
     "stop: no rule": (
         lambda: train(stop=5),

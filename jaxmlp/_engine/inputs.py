@@ -22,10 +22,11 @@ class Shared(NamedTuple):
 
 
 def each(*data: Any) -> Each:
-    """Say that every member has a table of its own: x (members, N, ...), y (members, N, ...), and weight likewise.
+    """Say that every member has a table of its own: x (members, N, ...), y (members, N, ...), weight (members, N).
 
     To be passed as `data` or `validation` to the verbs of a population.
 
+    >>> import numpy as np
     >>> each(np.zeros((4, 10, 3)), np.zeros((4, 10, 1))).data[0].shape
     (4, 10, 3)
     """
@@ -37,6 +38,7 @@ def shared(*data: Any) -> Shared:
 
     Data is shared unless `each` says otherwise; the word is needed only where its shape could mean both.
 
+    >>> import numpy as np
     >>> shared(np.zeros((4, 10, 3)), np.zeros((4, 10, 1))).data[0].shape
     (4, 10, 3)
     """

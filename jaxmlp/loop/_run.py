@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,20 @@ from jaxmlp.loop.streams import is_stream, open_stream
 from jaxmlp.types import History
 
 
+class Feed(NamedTuple):
+    """Where batches come from that are not in memory, if they are not, and what checks each."""
+
+    stream: Any
+    check: Callable[[Any], None]
+
+
 def below(options: RunOptions, name: str) -> RunOptions:
     """Return the options of a part of a run, which is saved in a directory of its own."""
     return options if options.directory is None else options._replace(directory=Path(options.directory) / name)
 
 
 def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Any, History]:
+    """Train from the start, or from where the directory has the run, if there is a directory."""
     if options.directory is None:
         return run(request, stops, options, None)
     with Journal(options.directory, options.keep) as journal:
@@ -51,18 +59,18 @@ def run(request: Request, stops: Stops, options: RunOptions, journal: Journal | 
     job = Job(members, tables, request.recipe, stops)
     if stream is not None:
         job = job._replace(tables=tables._replace(data=None), batch=stream.example)
-    check = _checker(entered, members)
+    feed = Feed(stream, _checker(entered, members))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
-            return _session(request, job, plan, (options, stream, check), journal)
+            return _session(request, job, plan, options, feed, journal)
         here = below(options, f"wave-{number:03d}")
         mine = request._replace(key=job.members.key, hyperparams=job.members.numbers.by_name)
         if here.directory is None:
-            return _session(mine, job, plan, (here, stream, check), None)
+            return _session(mine, job, plan, here, feed, None)
         with Journal(here.directory, here.keep) as own:
             own.find()
-            return _session(mine, job, plan, (here, stream, check), own)
+            return _session(mine, job, plan, here, feed, own)
 
     if stream is not None and plan.wave < plan.members:
         raise ValueError(
@@ -105,13 +113,12 @@ def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, 
 
 
 def _session(
-    request: Request, job: Job, plan: Plan, how: tuple[RunOptions, Any, Callable[[Any], None]], journal: Journal | None
+    request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, journal: Journal | None
 ) -> Executor:
     """Train the members of a job, from their start or from where the journal has them."""
-    options, stream, check = how
     restore, place = None, {}
     if journal is not None:
-        told = of_data(plain(request.inputs.data)) if stream is None else stream.fingerprint
+        told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
         journal.describe(request, told, job.members, job.stops, options.steps, plan.layout)
         if journal.saved is not None:
             restore, place = journal.restore, journal.where
@@ -119,7 +126,7 @@ def _session(
     for metric in job.stops.targets:
         _check.one_of("the metric of a Target", metric, executor.runs.history)
     epochs = job.recipe.epochs
-    if stream is None:
+    if feed.stream is None:
         source: Source = Epochs(
             epochs,
             options.every,
@@ -128,7 +135,7 @@ def _session(
             examples=_examples(job),
         )
     else:
-        source = Steps(epochs, options.every, stream, place, check)
+        source = Steps(epochs, options.every, feed.stream, place, feed.check)
     try:
         Session(executor, source, options, journal, request.single).run()
     finally:

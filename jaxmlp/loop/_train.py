@@ -1,7 +1,7 @@
 """`train` and `resume`: a run as chunks from the host, that shows, stops, saves and goes on."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,73 +10,77 @@ from jax import Array
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.parts import groups, join_groups
 from jaxmlp._engine.plan import Plan
-from jaxmlp._engine.stops import Stops
+from jaxmlp._engine.stops import Stop, Stops
 from jaxmlp.loop._manifest import Journal
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._session import RunOptions
 from jaxmlp.recipe import Recipe
-from jaxmlp.types import Hyperparams
+from jaxmlp.types import Callback, Data, History, Hyperparams
 
 
 def train(
     key: Array,
-    data: Any,
+    data: Data,
     recipe: Recipe | Sequence[Recipe],
     hyperparams: Hyperparams = None,
     *,
-    validation: Any = None,
+    validation: Data | None = None,
     epochs: int | None = None,
     directory: Any = None,
     every: int | None = None,
     keep: int = 3,
-    callbacks: Iterable[Callable[[Any, dict[str, Any]], None]] = (),
+    callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
-    stop: Any = None,
+    stop: Stop | Iterable[Stop] | None = None,
     steps: int | None = None,
     weights: Any = None,
     rows: Any = None,
     validation_rows: Any = None,
     plan: Plan | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Train as `fit` does, or for keys (members,) as `population.fit` does, chunk by chunk from the host.
+) -> tuple[Any, History]:
+    """Train one network as `jaxmlp.fit` does, or many as `population.fit` does, chunk by chunk from the host.
 
-    The result equals theirs bit for bit, whatever the chunks. With a directory, the same call goes on where a run that
-    was stopped or killed left off, and ends with the bits of one that was not.
+    The result equals theirs bit for bit, whatever the chunks. With a directory, the same call resumes a run that was
+    stopped or killed from its newest checkpoint, and ends with the bits of a run that was not.
 
     Args:
       key: one typed key for one network, (members,) of them for a population.
-      data: as `fit`; or what does not fit in memory: arrays of `numpy.load(..., mmap_mode="r")`, a folder of x.npy and
-        y.npy or of shards x-000.npy, y-000.npy ..., or anything that gives batches (x, y) or (x, y, weight) anew for
-        each epoch, such as a Grain loader. The members of a population share a stream's batches.
-      recipe: what is trained, by what, how long.
-      hyperparams: as `fit`, or as `population.fit`.
+      data: (x, y) or (x, y, weight) in memory; for a population `population.each(x, y)` gives each member a table. What
+        does not fit in memory: arrays of `numpy.load(..., mmap_mode="r")`; a folder of x.npy and y.npy or of shards
+        x-000.npy, y-000.npy ...; or anything that gives batches (x, y) or (x, y, weight) anew for each epoch, such as a
+        Grain loader. The members of a population share a stream's batches.
+      recipe: what is trained, by what, how long; for a population also a list of one a member.
+      hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, or a list of dicts.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
-      directory: where checkpoints go, one run's own; needs the extra `checkpoint`.
+      directory: where checkpoints go, one run's own; needs the extra `checkpoint`. Lists of recipes, and members that
+        do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so on.
       every: epochs, or steps of a stream, from one checkpoint and call of the callbacks to the next; unless given,
-        chunks take half a second and a checkpoint is made every ten.
+        chunks take half a second and a checkpoint is made every ten seconds.
       keep: how many of the newest checkpoints stay; the best one, by validation loss or else loss, stays too.
       callbacks: plain functions of (state, history so far), called between chunks.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
       stop: `Patience`, `Target`, `Budget`, `Halving`, or a list of them.
       steps: of a stream without an end, how many batches make an epoch.
-      weights: of a population, as `population.fit`.
-      rows: likewise.
-      validation_rows: likewise.
-      plan: likewise.
+      weights: (members, N), what each example counts for each member of a population.
+      rows: (members, n) integers, which rows of the data each member owns; -1 at a row's end is padding.
+      validation_rows: (members, n) integers, the rows of the validation data, or of the data, each is evaluated on.
+      plan: how a population runs, from `population.plan`.
 
     Returns:
-      The last state, with patience that of the best epoch's parameters; and the history, (epochs,) arrays that end
-      where the run did, or for a population as `population.fit` has it.
+      The last state, with patience that of the best epoch's parameters, and the `History`. For one network its entries
+      have shape (epochs,) and end where the run did. For a population state and history have a leading axis (members,),
+      NaN after a member's end, with "status", "epochs" and with patience "best_epoch" (members,).
 
     Raises:
-      ValueError: as `fit`; for a directory that holds another run; for a stream that breaks, with the batch named.
-      NonFinite: where the one network's loss or parameters left the finite.
+      ValueError: for data, numbers and keys that `jaxmlp.fit` or `population.fit` would refuse; for a directory that
+        holds another run, with the difference; for a stream that breaks, with the batch named.
+      NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
 
     >>> from jaxmlp import MLP, losses
     >>> from jaxmlp.loop import Target
-    >>> import optax
+    >>> import jax, jax.numpy as jnp, optax
     >>> x = jnp.linspace(-1, 1, 32)[:, None]
     >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=200, batch_size=8)
     >>> enough = Target("loss", at_most=1e-6)
@@ -110,42 +114,49 @@ def train(
 
 def resume(
     directory: Any,
-    data: Any,
+    data: Data,
     recipe: Recipe | None = None,
     *,
-    validation: Any = None,
+    validation: Data | None = None,
     epochs: int | None = None,
     every: int | None = None,
     keep: int = 3,
-    callbacks: Iterable[Callable[[Any, dict[str, Any]], None]] = (),
+    callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
-    stop: Any = None,
+    stop: Stop | Iterable[Stop] | None = None,
     weights: Any = None,
     rows: Any = None,
     validation_rows: Any = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Go on with the run in a directory from its newest whole checkpoint, to the end that `train` would have reached.
+) -> tuple[Any, History]:
+    """Resume the run in a directory from its newest whole checkpoint, to the end that `loop.train` would have reached.
+
+    A checkpoint holds the key, the hyperparameters, the rules and a description of the recipe, so that these need not
+    be given again; of data it holds fingerprints, which are compared with the data that is given.
 
     Args:
-      directory: where `train` saved.
-      data: the same data; its fingerprint is compared.
+      directory: where `loop.train` saved.
+      data: the data that the run began with.
       recipe: needed only where it has parts that are not of jaxmlp, Optax or JAX; these are not looked for by name.
-      validation: the same validation data.
-      epochs: more epochs than the run was begun with.
-      every: as `train`, and so the others; `every` and `stop` go on as they were unless given.
-      keep: as `train`.
-      callbacks: as `train`.
-      progress: as `train`.
-      stop: as `train`.
-      weights: the same as before, and so rows and validation_rows.
-      rows: the same as before.
-      validation_rows: the same as before.
+      validation: the validation data that the run began with.
+      epochs: where given, train for more epochs than the run was begun with.
+      every: epochs, or steps of a stream, from one checkpoint to the next; as it was unless given.
+      keep: how many of the newest checkpoints stay; the best one stays too.
+      callbacks: plain functions of (state, history so far), called between chunks.
+      progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
+      stop: other rules than the run began with; they are compared with the saved ones. Those that the run began with
+        hold unless given, but for a `Budget`, which is one call's own.
+      weights: the weights of a population's examples that the run began with.
+      rows: the rows of each member that the run began with.
+      validation_rows: the validation rows of each member that the run began with.
 
     Returns:
-      As `train`.
+      The last state and the `History`, as `loop.train` would have returned them had the run not been stopped.
 
     Raises:
-      ValueError: where there is no whole checkpoint, and as `train`.
+      ValueError: where the directory holds no whole checkpoint; for data, recipe or rules that differ from those the
+        run began with, with a line for each difference.
+      NonFinite: where the one network's loss or parameters became NaN or infinite.
+      Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
     if not Path(directory).is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _check, _compile
 from jaxmlp._preflight import check_data, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
@@ -189,7 +189,7 @@ def fit(
     return _fit(key, data, bound, None, validation)
 
 
-@jax.jit
+@_compile.jit
 def _fit(
     key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams, validation: Data | None
 ) -> tuple[State, History]:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmlp._eager import compile_once
 from jaxmlp.layer import Layer
 
 Parts = list[tuple[int, tuple[int, int]]]  # how many equal layers, and the shape of the w of each
@@ -38,9 +39,18 @@ def cut(layers: Any, parts: Parts) -> list[Any]:
     return [layers[end - 1] if n == 1 else layers[end - n : end] for end, (n, _) in zip(ends, parts, strict=True)]
 
 
-def through(hidden: Callable[[Any, Any], tuple[Any, None]], h: Any, part: Any, count: int) -> Any:
-    """Return h after the layers of a part: one, or one after the other."""
-    return (hidden(h, part) if count == 1 else jax.lax.scan(hidden, h, part))[0]
+def through(hidden: Callable[..., Any], run: Layer, h: Any, keys: Any, rate: Any, count: int) -> Any:
+    """Return h after the hidden layers of a part, `hidden(layer, h, key, rate)` each: one, or one after the other."""
+    return hidden(run, h, keys, rate) if count == 1 else _scan(run, h, keys, rate, hidden=hidden)
+
+
+@compile_once("hidden", inline=False)  # the way back is then one program too
+def _scan(run: Layer, h: Any, keys: Any, rate: Any, *, hidden: Callable[..., Any]) -> Any:
+    def one(h: Any, part: tuple[Layer, Any]) -> tuple[Any, None]:
+        layer, key = part
+        return hidden(layer, h, key, rate), None
+
+    return jax.lax.scan(one, h, (run, keys))[0]
 
 
 def stack(layers: tuple[Layer, ...], parts: Parts) -> tuple[Layer, ...]:

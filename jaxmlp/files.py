@@ -108,7 +108,7 @@ def read_metadata(path: Any) -> Any:
 
 def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
     model = _description(path, file.metadata())
-    wanted = {f"{i}/{name}": shape for i, leaves in enumerate(model._leaves) for name, shape in leaves.items()}
+    wanted = {f"{i}/{name}": shape for i, leaves in enumerate(model.structure.leaves) for name, shape in leaves.items()}
     found = set(file.keys())
     for word, names in (("hold", wanted.keys() - found), ("not hold", found - wanted.keys())):
         if names:
@@ -129,8 +129,10 @@ def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
     for name in wanted:
         arrays[name] = file.get_tensor(name)
         _check.finite(f"{name} of {path.name}", arrays[name])
-    layers = [{name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model._leaves)]
-    return model, _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model._parts)
+    layers = [
+        {name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model.structure.leaves)
+    ]
+    return model, _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model.structure.parts)
 
 
 def _description(path: Path, metadata: dict[str, str] | None) -> MLP:
@@ -164,7 +166,7 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
     layers = model.layers(params)
     tensors: dict[str, np.ndarray] = {}
     lead = layers[0].w.shape[:-2]
-    for i, (layer, leaves) in enumerate(zip(layers, model._leaves, strict=True)):
+    for i, (layer, leaves) in enumerate(zip(layers, model.structure.leaves, strict=True)):
         for name, array in layer._asdict().items():
             wanted = (*lead, *leaves[name]) if name in leaves else None
             got = None if array is None else array.shape

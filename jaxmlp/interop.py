@@ -64,7 +64,7 @@ def export(model: Any, params: Any, *, x: Any = None) -> bytes:
         return model.apply(params, x)
 
     if isinstance(model, MLP):
-        model._check_layers(params)
+        model.structure.check(params, model, members=True)
         for _ in range(params[-1].w.ndim - 2):  # the last layer is in no stack: what stands before it are members
             apply = jax.vmap(apply, (0, None))
     program = jax.jit(lambda x: apply(params, x))

@@ -4,7 +4,6 @@ Activations and initializers are JAX's own, under their names.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +12,13 @@ from jax import Array, nn
 from jax.nn import initializers
 
 from jaxmlp._check import Numeric
+from jaxmlp._matmul import SHORT as SHORT
+from jaxmlp._matmul import matmul
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(nn, name)
     for name in "identity relu sigmoid tanh leaky_relu elu selu gelu silu softplus mish hard_tanh".split()
 }
-SHORT = 2**16  # numbers of a batch that stay in the cache while they are transposed
 INITIALIZERS: dict[str, Callable[..., Array]] = {
     **{
         f"{author}_{law}": getattr(initializers, f"{author}_{law}")()
@@ -63,57 +63,8 @@ def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
-    w, x = layer.w, jnp.asarray(x)
-    if dtype is None or dtype == w.dtype:
-        x = x.astype(w.dtype)
-        short = x.ndim == 2 and isinstance(x.size, int) and x.size <= SHORT  # an exported batch has no number
-        y = _short(x, w) if short else x @ w
-    else:
-        flat: Any = _mixed(x.reshape(-1, x.shape[-1]), w, dtype)
-        y = flat.reshape(*x.shape[:-1], -1)
+    y = matmul(jnp.asarray(x), layer.w, dtype)
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
-
-
-@jax.custom_jvp
-def _short(x: Array, w: Array) -> Array:
-    """Return x @ w, whose derivative in w is, on a CPU, a product with x' as it lies in memory.
-
-    The same numbers as JAX's own derivative, which reads x by columns: that costs small nets a tenth of their step, and
-    populations of them a fifth.
-    """
-    return x @ w
-
-
-@_short.defjvp
-def _short_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, w), (dx, dw) = primals, tangents
-    columns = jax.lax.platform_dependent(x.T, cpu=jax.lax.optimization_barrier, default=lambda a: a)  # (in, batch)
-    return x @ w, dx @ w + jax.lax.dot_general(columns, dw, (((0,), (0,)), ((), ())))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed(x: Array, w: Array, dtype: Any) -> Array:
-    """Return x @ w with operands in `dtype` and the sum in that of w, and so its derivatives.
-
-    JAX alone would multiply the wide gradient of y by narrow operands, which no hardware does: it widens them all.
-    The price is forward mode: `jax.jvp` and `jax.jacfwd` raise through a net with a `dtype` of its own.
-    """
-    return jnp.matmul(x.astype(dtype), w.astype(dtype), preferred_element_type=w.dtype)
-
-
-def _mixed_forward(x: Array, w: Array, dtype: Any) -> tuple[Array, Any]:
-    narrow = x.astype(dtype), w.astype(dtype)
-    return jnp.matmul(*narrow, preferred_element_type=w.dtype), (*narrow, jnp.zeros((), x.dtype))
-
-
-def _mixed_backward(dtype: Any, kept: Any, dy: Array) -> tuple[Array, Array]:
-    x, w, like = kept
-    narrow = dy.astype(dtype)
-    dx = jnp.matmul(narrow, w.T, preferred_element_type=dy.dtype).astype(like.dtype)
-    return dx, jnp.matmul(x.T, narrow, preferred_element_type=dy.dtype)
-
-
-_mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
 def layer_norm(layer: Layer, h: Array) -> Array:

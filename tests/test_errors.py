@@ -59,7 +59,11 @@ BAD = {
     "bool size": (lambda: MLP((3, True)), "every size must be a positive int; got True"),
     "sizes no list": (lambda: MLP(3), "sizes must list the widths (input, hidden..., output); got 3"),
     "activation": (lambda: MLP((1, 1), "rleu"), "got 'rleu' (did you mean 'relu'?)"),
-    "init": (lambda: MLP((1, 1), init="he_norm"), "got 'he_norm' (did you mean 'he_normal'?)"),
+    "initializer": (lambda: MLP((1, 1), initializer="he_norm"), "got 'he_norm' (did you mean 'he_normal'?)"),
+    "initializer under both names": (
+        lambda: MLP((1, 1), initializer="ones", init="zeros"),
+        "initializer must be given once; got init= as well, its older name; leave init= out",
+    ),
     "norm": (lambda: MLP((1, 1), norm="layers"), "norm must be one of None, layer, rms; got 'layers'"),
     "dropout rate as flag": (
         lambda: MLP((1, 1), dropout=0.5),
@@ -71,8 +75,8 @@ BAD = {
         lambda: MLP((1, 1), param_dtype="float64").init(KEY),
         "needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first",
     ),
-    "factory for init": (
-        lambda: MLP((3, 4), init=jax.nn.initializers.he_normal).init(KEY),
+    "factory for initializer": (
+        lambda: MLP((3, 4), initializer=jax.nn.initializers.he_normal).init(KEY),
         "he_normal is a factory: pass he_normal()",
     ),
     "unknown option": (lambda: MLP.from_dict({"size": [1, 1]}), "got 'size' (did you mean 'sizes'?)"),

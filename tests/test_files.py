@@ -143,7 +143,7 @@ def load_or_error(path, data):
     except ValueError as error:
         assert path.name in str(error) or "param_dtype" in str(error)
         return False
-    assert [layer.w.shape for layer in params] == model._shapes and model == jaxmlp.MLP((3, 4, 2))
+    assert [layer.w.shape for layer in params] == model.structure.shapes and model == jaxmlp.MLP((3, 4, 2))
     return True
 
 

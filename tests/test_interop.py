@@ -61,7 +61,7 @@ def test_torch_and_back(options):
     torch = pytest.importorskip("torch")
     model, params = make(**options)
     modules = {"tanh": torch.nn.Tanh(), "gelu": torch.nn.GELU("tanh"), "identity": torch.nn.Identity()}
-    linear = [torch.nn.Linear(m, n, bias=model.bias) for m, n in model._shapes]
+    linear = [torch.nn.Linear(m, n, bias=model.bias) for m, n in model.structure.shapes]
     theirs = torch.nn.Sequential(linear[0], modules[model.activation], linear[1], modules[model.activation], linear[2])
     theirs.load_state_dict(interop.to_torch(model, params))
     np.testing.assert_allclose(theirs(torch.from_numpy(X)).detach(), model.apply(params, X), rtol=1e-5, atol=1e-6)

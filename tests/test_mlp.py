@@ -1,6 +1,9 @@
 """The description and the equation: shapes, values, printing, JSON, and what each option does."""
 
+import copy
+import dataclasses
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +90,7 @@ def test_residual_adds_the_input_of_equal_layers(key):
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean(key):
-    mlp = MLP((1, 20_000, 1), "identity", dropout=True, init="ones")
+    mlp = MLP((1, 20_000, 1), "identity", dropout=True, initializer="ones")
     params = mlp.init(key)
     x = jnp.ones(1)
     still = mlp.apply(params, x)
@@ -129,9 +132,9 @@ def test_the_initializer_suits_the_activation(key, activation, variance):
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 def test_every_initializer_by_name(key, name):
-    w = MLP((6, 4), init=name).init(key)[0].w
+    w = MLP((6, 4), initializer=name).init(key)[0].w
     assert w.shape == (6, 4)
-    halved = MLP((6, 4), init=name).init(key, init_scale=0.5)[0].w
+    halved = MLP((6, 4), initializer=name).init(key, init_scale=0.5)[0].w
     np.testing.assert_array_equal(halved, 0.5 * w)
 
 
@@ -146,9 +149,27 @@ def test_equal_descriptions_are_one_static_value():
 
 def test_the_json_round_trip():
     mlp = MLP((4, 8, 8, 2), "tanh", False, "orthogonal", True, "layer", True, jnp.bfloat16, "float32")
+    assert mlp.to_dict()["initializer"] == "orthogonal"
     assert MLP.from_dict(json.loads(json.dumps(mlp.to_dict()))) == mlp
     assert mlp.replace(activation="relu").initializer == "orthogonal"
     assert mlp.replace(sizes=(1, 1)).to_dict() == {**mlp.to_dict(), "sizes": [1, 1]}
+
+
+def test_it_is_a_plain_dataclass():
+    mlp = MLP((4, 8, 2), "tanh", norm="rms")
+    assert dataclasses.replace(mlp, bias=False) == MLP((4, 8, 2), "tanh", bias=False, norm="rms")
+    assert dataclasses.replace(mlp, initializer=None) == mlp
+    assert [field.name for field in dataclasses.fields(mlp)][:5] == "sizes activation bias initializer dropout".split()
+    assert pickle.loads(pickle.dumps(mlp)) == copy.deepcopy(mlp) == mlp
+    with pytest.raises(ValueError, match="bias must be True or False; got 1"):
+        dataclasses.replace(mlp, bias=1)
+
+
+def test_the_initializers_first_name_still_serves():
+    mlp = MLP((4, 8, 2), initializer="orthogonal")
+    assert MLP((4, 8, 2), init="orthogonal") == MLP((4, 8, 2)).replace(init="orthogonal") == mlp
+    older = {("init" if name == "initializer" else name): value for name, value in mlp.to_dict().items()}
+    assert MLP.from_dict(older) == mlp
 
 
 @pytest.mark.parametrize("norm", [None, "layer", "rms"])

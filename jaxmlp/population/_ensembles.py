@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxmlp import _check, losses
 from jaxmlp._check import Numeric
+from jaxmlp._eager import compile_once
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Status
 
@@ -86,13 +87,7 @@ class Mixture(NamedTuple):
             raise ValueError(f"level must lie in (0, 1); got {level}")
         members = self.means + jax.scipy.stats.norm.ppf(level).astype(self.means.dtype) * jnp.sqrt(self.variances)
 
-        def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = ends
-            middle = 0.5 * (low + high)
-            above = self.cdf(middle) > level
-            return jnp.where(above, low, middle), jnp.where(above, middle, high)
-
-        low, high = jax.lax.fori_loop(0, 60, halve, (members.min(0), members.max(0)))
+        low, high = _bisect_cdf(self, jnp.asarray(level, members.dtype), members.min(0), members.max(0))
         return 0.5 * (low + high)
 
     def sample(self, key: Array, count: int) -> Array:
@@ -182,7 +177,9 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     Args:
       predictions: (members, batch, ...) of what the ensemble averages: probabilities, means, densities; on validation
         data.
-      score: average (batch, ...) -> number, lower is better, as lambda p: -jnp.log(p[rows, labels]).mean().
+      score: average (batch, ...) -> number, lower is better, as lambda p: -jnp.log(p[rows, labels]).mean(). It is
+        compiled at each call of `greedy`; a `jax.tree_util.Partial(function, *arrays)`, which calls
+        function(*arrays, average), only at the first.
       rounds: the most members to choose.
 
     Returns:
@@ -195,14 +192,14 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     [0, 1]
     """
     predictions = jnp.asarray(predictions)
-
-    @jax.jit
-    def scores(total: Array, size: Any) -> Array:
-        return jax.lax.map(lambda p: score((total + p) / size), predictions)
-
+    if isinstance(score, jax.tree_util.Partial):
+        scores = partial(_compiled_score_with_each, score)
+    else:  # a function may read arrays that have changed since the last call, so what it was then is not kept
+        scores = jax.jit(lambda *args: _score_with_each(score, *args))
     total, chosen, best = jnp.zeros_like(predictions[0]), [], []
     for i in range(_check.positive_int("rounds", rounds)):
-        found = np.asarray(scores(total, jnp.asarray(i + 1, predictions.dtype)))
+        size = jnp.asarray(i + 1, predictions.dtype)
+        found = np.asarray(scores(predictions, total, size))
         if not np.isfinite(found).any():
             raise ValueError("score must be finite for some member; it is for none")
         chosen.append(int(np.nanargmin(found)))
@@ -223,7 +220,36 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
     Array(1.82, dtype=float32)
     """
     losses.cross_entropy(logits, y)  # for its door
-    logits, y = losses.wide(logits), jnp.asarray(y)
+    logits = losses.wide(logits)
+    limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
+    low, high = _bisect_slope(logits, jnp.asarray(y), -limit, limit)
+    return jnp.exp(-0.5 * (low + high))
+
+
+@compile_once()
+def _bisect_cdf(mixture: Mixture, level: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """Return ends, closer than rounding, between which the mixture's distribution function crosses `level`."""
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        above = mixture.cdf(middle) > level
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    return jax.lax.fori_loop(0, 60, halve, (low, high))
+
+
+def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:
+    """Return the score of the average with each member added to `total`, (members,)."""
+    return jax.lax.map(lambda p: score((total + p) / size), predictions)
+
+
+_compiled_score_with_each = compile_once()(_score_with_each)
+
+
+@compile_once()
+def _bisect_slope(logits: Array, y: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """Return ends, closer than rounding, between which the loss at inverse temperature exp(end) stops falling."""
     slope = jax.grad(lambda beta: losses.cross_entropy(beta * logits, y).mean())
 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -232,9 +258,7 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
         rises = slope(jnp.exp(middle)) > 0
         return jnp.where(rises, low, middle), jnp.where(rises, middle, high)
 
-    limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
-    low, high = jax.lax.fori_loop(0, 50, halve, (-limit, limit))
-    return jnp.exp(-0.5 * (low + high))
+    return jax.lax.fori_loop(0, 50, halve, (low, high))
 
 
 def _log_normal(y: Array, mean: Array, variance: Array) -> Array:

@@ -1,0 +1,107 @@
+"""The parameters of a net, as they follow from its description: their names, shapes and first values."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _check
+from jaxmlp._eager import compile_once
+from jaxmlp._stacking import Parts, parts_of
+from jaxmlp.layer import Layer
+
+
+class Structure(NamedTuple):
+    """What the parameters of a net are: which leaves each layer has, of which shapes, and which layers lie in a stack.
+
+    It follows from four options of an `MLP` alone, so nets that differ in the others share it, and their `init`.
+
+    >>> structure = Structure((4, 8, 8, 8, 2), bias=True, norm=None, scan=True)
+    >>> structure.leaves[0], structure.parts
+    ({'w': (4, 8), 'b': (8,)}, [(1, (4, 8)), (2, (8, 8)), (1, (8, 2))])
+    """
+
+    sizes: tuple[int, ...]
+    bias: bool
+    norm: str | None
+    scan: bool
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The shape of w of each layer."""
+        return list(zip(self.sizes, self.sizes[1:], strict=False))
+
+    @property
+    def leaves(self) -> list[dict[str, tuple[int, ...]]]:
+        """The leaves of each layer on its own, by name."""
+        bias, norm = ["b"] * self.bias, {None: [], "layer": ["scale", "shift"], "rms": ["scale"]}[self.norm]
+        *hidden, last = self.shapes
+        leaves = [{"w": shape} | dict.fromkeys(bias + norm, shape[1:]) for shape in hidden]
+        return [*leaves, {"w": last} | dict.fromkeys(bias, last[1:])]
+
+    @property
+    def parts(self) -> Parts:
+        """How the parameters hold the layers: for each `Layer` how many, and the shape of the w of each."""
+        return parts_of(self.shapes, self.scan)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained numbers."""
+        return sum(math.prod(shape) for leaves in self.leaves for shape in leaves.values())
+
+    def check(self, params: Any, model: object, *, members: bool = False) -> Parts:
+        """Raise unless `params` are those of `model`, or with `members` of many such nets; return the parts."""
+        if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
+            raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
+        parts = self.parts
+        if len(params) != len(parts):
+            what = "parts, a run of equal hidden layers each," if self.scan else "layers"
+            raise ValueError(f"params must have {len(parts)} {what} for {model!r}; got {len(params)}")
+        for i, (layer, (count, shape)) in enumerate(zip(params, parts, strict=True)):
+            shape = shape if count == 1 else (count, *shape)
+            if not members and layer.w.shape != shape:
+                hint = "; map over members with jax.vmap" if layer.w.ndim > len(shape) else ""
+                raise ValueError(f"layer {i} of {model!r} must have w of shape {shape}; got {layer.w.shape}{hint}")
+        return parts
+
+
+@compile_once("structure", "initializer", "dtype")
+def draw(
+    key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: Any
+) -> tuple[Layer, ...]:
+    """Return the parameters of a net, as one program."""
+    keys = jax.random.split(key, len(structure.shapes))
+
+    def weights(shape: tuple[int, int], key: Array) -> Array:
+        w = initializer(key, shape, dtype)
+        if getattr(w, "shape", None) != shape:
+            raise ValueError(
+                f"initializer must be a callable (key, shape, dtype) -> array of that shape; asked for {shape} it gave "
+                f"{_check.describe(w)}; jax.nn.initializers.he_normal is a factory: pass he_normal()"
+            )
+        return scale * w
+
+    # Equal layers are drawn by one loop: compiling a random number generator for each is most of a cold start.
+    drawn: dict[tuple[int, int], Array] = {}
+    for shape in dict.fromkeys(structure.shapes):
+        which = np.array([i for i, other in enumerate(structure.shapes) if other == shape])
+        drawn[shape] = jax.lax.map(partial(weights, shape), keys[which])
+    parts, layers, used = structure.parts, [], dict.fromkeys(drawn, 0)
+    for i, (count, shape) in enumerate(parts):
+        width = shape[1:] if count == 1 else (count, *shape[1:])
+        first, used[shape] = used[shape], used[shape] + count
+        norm = structure.norm if i < len(parts) - 1 else None
+        layers.append(
+            Layer(
+                drawn[shape][first if count == 1 else slice(first, first + count)],
+                jnp.zeros(width, dtype) if structure.bias else None,
+                jnp.ones(width, dtype) if norm else None,
+                jnp.zeros(width, dtype) if norm == "layer" else None,
+            )
+        )
+    return tuple(layers)

@@ -15,8 +15,8 @@ from jax import Array
 from jaxmlp._engine.executor import Cohort
 from jaxmlp._engine.inputs import losers, result
 from jaxmlp._engine.program import DIVERGED, Run
-from jaxmlp.loop._manifest import Journal
 from jaxmlp.loop._progress import Progress
+from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.loop.streams._prefetch import Position, ahead
 from jaxmlp.training import State
 
@@ -48,15 +48,16 @@ class Session:
         every: int | None,
         callbacks: tuple[Any, ...],
         progress: bool | None,
-        journal: Journal | None,
+        saving: tuple[RunDirectory, SavedRun | None] | None,
         single: bool,
     ):
         self.cohort, self.work, self.rules, self.every = cohort, work, rules, every
-        self.callbacks, self.progress, self.journal, self.single = callbacks, progress, journal, single
+        self.callbacks, self.progress, self.single = callbacks, progress, single
+        self.directory, self.saved = (None, None) if saving is None else saving
 
     def run(self) -> tuple[Any, dict[str, Any]]:
         """Train to the end, or to where a rule, a signal or the arithmetic ends it."""
-        cohort, work, journal = self.cohort, self.work, self.journal
+        cohort, work, directory = self.cohort, self.work, self.directory
         started = saved_at = time.monotonic()
         rungs = () if self.rules.halving is None else self.rules.halving.rungs(work.total_epochs)
         status = cohort.look()
@@ -66,10 +67,10 @@ class Session:
             Progress(self.progress, work.unit, work.total, work.done, work.examples) as progress,
             _Signals(progress) as signals,
         ):
-            if journal is not None and journal.saved is not None:
+            if directory is not None and self.saved is not None:
                 over = work.finished or not cohort.goes_on
                 how = "has ended, and comes back as it is" if over else f"goes on from {self._place()}"
-                progress.say(f"the run in {journal.directory} {how}")
+                progress.say(f"the run in {directory.path} {how}")
             while not work.finished and cohort.goes_on and not signals.caught:
                 closed = work.advance()
                 _wait(cohort.runs.status)
@@ -82,8 +83,8 @@ class Session:
                 last = work.finished or not cohort.goes_on or late or bool(signals.caught)
                 due = last or (now - saved_at >= SAVE if self.every is None else work.done % self.every == 0)
                 unsaved = True
-                if journal is not None and due:
-                    journal.save(cohort, work, self.every)
+                if directory is not None and due:
+                    self._save(directory)
                     saved_at, unsaved = time.monotonic(), False
                 if progress.due or self.callbacks and (due or closed):
                     history = cohort.history()
@@ -95,10 +96,10 @@ class Session:
                             callback(state, seen)
                 if late:
                     break
-            if journal is not None:
+            if directory is not None:
                 if unsaved and signals.caught:
-                    journal.save(cohort, work, self.every)
-                journal.wait()
+                    self._save(directory)
+                directory.wait()
             caught = signals.caught
         state, history = self._result()
         if self.single and status[0] == DIVERGED:
@@ -106,6 +107,10 @@ class Session:
         if caught and not work.finished and cohort.goes_on:
             raise self._interrupted(state, history)
         return state, history
+
+    def _save(self, directory: RunDirectory) -> None:
+        place = Place(self.work.done, self.work.epochs, self.work.where())
+        directory.save(self.cohort.runs_in_order(), place, self.every)
 
     def _so_far(self, history: dict[str, np.ndarray], status: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Return copies of the state and the history that stay when training goes on."""
@@ -127,7 +132,7 @@ class Session:
         epoch = len(history["loss"])
         numbers = {name: value[0] for name, value in self.cohort.members.hyperparams.items()}
         told = ", ".join(f"{name}={float(value):g}" for name, value in numbers.items() if np.ndim(value) == 0)
-        kept = f", and saved in {self.journal.directory}" if self.journal is not None else ""
+        kept = f", and saved in {self.directory.path}" if self.directory is not None else ""
         error = NonFinite(
             f"the loss must stay finite; it or the parameters did not in epoch {epoch} (the first is 0), step "
             f"{int(state.step)}; the last good state is in this error's .state{kept}; likely causes: a learning rate "
@@ -141,8 +146,8 @@ class Session:
         return f"{self.work.unit} {self.work.done}" + (f" of {self.work.total}" if self.work.total else "")
 
     def _interrupted(self, state: Any, history: dict[str, Any]) -> Interrupted:
-        if self.journal is not None:
-            way = f"saved in {self.journal.directory}; the same call goes on from there, and so does loop.resume"
+        if self.directory is not None:
+            way = f"saved in {self.directory.path}; the same call goes on from there, and so does loop.resume"
         else:
             way = "not saved: pass directory= to be able to go on"
         error = Interrupted(f"interrupted after {self._place()}; {way}")

@@ -17,10 +17,11 @@ from jax import Array
 from jaxmlp import _check
 from jaxmlp._engine.executor import Cohort
 from jaxmlp._engine.inputs import enter, plan_for
-from jaxmlp._engine.plan import Layout, Plan
+from jaxmlp._engine.plan import Layout, Plan, plan
 from jaxmlp._engine.stops import stops
 from jaxmlp.loop._digest import of_data
-from jaxmlp.loop._manifest import Journal
+from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import Epochs, Session, Steps
 from jaxmlp.loop.streams import is_stream, open_stream
 from jaxmlp.recipe import Recipe
@@ -99,12 +100,12 @@ def train(
         recipe = dataclasses.replace(recipe, epochs=epochs)
     options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
     with contextlib.ExitStack() as stack:
-        journal = None
+        saving = None
         if directory is not None:
-            journal = stack.enter_context(Journal(directory, keep))
-            journal.find()
+            run = stack.enter_context(RunDirectory(directory, keep))
+            saving = run, run.find()
         call = _Call(every, tuple(callbacks), progress, stop, steps, plan)
-        return _train(key, data, recipe, hyperparams, options, call, journal)
+        return _train(key, data, recipe, hyperparams, options, call, saving)
 
 
 def resume(
@@ -149,16 +150,18 @@ def resume(
     if not Path(directory).is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
-    with Journal(directory, keep) as journal:
-        journal.find()
-        if journal.saved is None:
+    with RunDirectory(directory, keep) as run:
+        saved = run.find()
+        if saved is None:
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; begin with loop.train")
-        recipe = journal.recipe(recipe, epochs)
-        key, numbers = journal.key(), journal.hyperparams()
-        stop = journal.stop() if stop is None else stop
-        every = journal.every() if every is None else every
-        call = _Call(every, tuple(callbacks), progress, stop, journal.steps(), None)
-        return _train(key, data, recipe, numbers, options, call, journal)
+        recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe
+        if epochs is not None:
+            saved, recipe = saved.with_epochs(epochs), dataclasses.replace(recipe, epochs=epochs)
+        start = saved.start()
+        stop = saved.manifest.rebuild_stop() if stop is None else stop
+        every = saved.every if every is None else every
+        call = _Call(every, tuple(callbacks), progress, stop, saved.manifest.steps, None)
+        return _train(start.key, data, recipe, start.hyperparams, options, call, (run, saved))
 
 
 class _Call(NamedTuple):
@@ -173,7 +176,13 @@ class _Call(NamedTuple):
 
 
 def _train(
-    key: Any, data: Any, recipe: Recipe, hyperparams: Any, options: dict[str, Any], call: _Call, journal: Any
+    key: Any,
+    data: Any,
+    recipe: Recipe,
+    hyperparams: Any,
+    options: dict[str, Any],
+    call: _Call,
+    saving: tuple[RunDirectory, SavedRun | None] | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Check everything at the door, seat the members, and run; one network is a population of one in a block of one."""
     single = getattr(key, "ndim", 0) == 0
@@ -181,6 +190,7 @@ def _train(
         _check.typed_key(key)
         recipe.route(hyperparams)
     keys = key[None] if single else key
+    run, saved = (None, None) if saving is None else saving
     every = None if call.every is None else _check.positive_int("every", call.every)
     watched = options["validation"] is not None or options["validation_rows"] is not None
     rules = stops(call.stop, validation=watched, members=not single)
@@ -200,7 +210,9 @@ def _train(
     if single:
         layout, slots = Layout(1, (jax.local_devices()[0],)), 1
     else:
-        chosen = journal.plan(len(keys), table, entered, first) if journal and call.plan is None else call.plan
+        chosen = call.plan
+        if chosen is None and saved is not None and (wanted := saved.manifest.plan_options()):
+            chosen = plan(len(keys), table, entered, first, **wanted)
         chosen = plan_for(members, table, entered, rules.rules, chosen)
         if chosen.wave < len(keys):
             raise ValueError(
@@ -209,11 +221,14 @@ def _train(
             )
         layout, slots = chosen.layout, chosen.slots
     restore, where = None, {}
-    if journal is not None:
-        told = of_data(data) if stream is None else stream.fingerprint
-        journal.describe(key, told, recipe, hyperparams, members, options, rules, call.steps, layout)
-        if journal.saved is not None:
-            restore, where = journal.restore, journal.where
+    if run is not None:
+        seen = Seen(of_data(data) if stream is None else stream.fingerprint, options, call.steps)
+        start = Start(key, (hyperparams or {}) if single else members.hyperparams)
+        manifest = Manifest.of(recipe, start, seen, rules, layout)
+        run.begin(manifest, start)
+        if saved is not None:
+            saved.check(manifest)
+            restore, where = saved.restore, saved.where
     batch = None if stream is None else stream.example
     shared = shared if stream is None else (None, shared[1])
     cohort = Cohort(members, shared, recipe, rules.rules, layout, slots, batch=batch, restore=restore)
@@ -225,7 +240,7 @@ def _train(
         work: Any = Epochs(cohort, recipe.epochs, every, rules.halving, where, examples)
     else:
         work = Steps(cohort, recipe.epochs, every, stream, where, _checker(keys[0], entered, first))
-    return Session(cohort, work, rules, every, call.callbacks, call.progress, journal, single).run()
+    return Session(cohort, work, rules, every, call.callbacks, call.progress, saving, single).run()
 
 
 def _only_in_memory(options: dict[str, Any], recipe: Recipe) -> None:

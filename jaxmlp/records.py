@@ -43,7 +43,7 @@ def rows(history: dict[str, Any], epochs: Any = None) -> Iterator[dict[str, Any]
 def write_json_lines(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
     """Write the history as a JSON object a line; the file is there whole or as it was."""
     lines = [json.dumps({name: _finite(v) for name, v in line.items()}) for line in rows(history, epochs)]
-    _replace(path, "".join(line + "\n" for line in lines))
+    _replace(path, "".join(line + "\n" for line in lines).encode())
 
 
 def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
@@ -55,7 +55,7 @@ def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
             writer = csv.DictWriter(text, line, lineterminator="\n")
             writer.writeheader()
         writer.writerow(line)
-    _replace(path, text.getvalue())
+    _replace(path, text.getvalue().encode())
 
 
 def write(directory: Path, history: dict[str, Any], epochs: Any) -> None:
@@ -106,18 +106,18 @@ class HistoryFiles:
         for name, text_of in (("history.jsonl", _json_text), ("history.csv", _csv_text)):
             path = self._directory / name
             if before is None or before > done:
-                _make_it(path, text_of(history, epochs, 0).encode())
+                _put_right(path, text_of(history, epochs, 0).encode())
             else:
                 with open(path, "ab") as file:
                     file.write(text_of(history, epochs, before).encode())
         self._epochs = done
 
 
-def _make_it(path: Path, wanted: bytes) -> None:
+def _put_right(path: Path, wanted: bytes) -> None:
     """Let a file hold these bytes: what is right of it stays, and only what differs is written."""
     found = path.read_bytes() if path.exists() else None
     if found is None or not (found.startswith(wanted) or wanted.startswith(found)):
-        _replace(path, wanted.decode())
+        _replace(path, wanted)
     elif len(found) > len(wanted):
         os.truncate(path, len(wanted))
     else:
@@ -201,8 +201,8 @@ def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
     return callback
 
 
-def _replace(path: Any, text: str) -> None:
+def _replace(path: Any, data: bytes) -> None:
     path = Path(path)
     new = path.with_name(path.name + ".new")
-    new.write_bytes(text.encode())
+    new.write_bytes(data)
     os.replace(new, path)

@@ -326,8 +326,11 @@ def test_a_folder_of_shards_that_do_not_fit_is_named(tmp_path):
 def test_other_versions_are_named_by_a_warning(run, monkeypatch):
     versions = {**_saving._versions(), "jax": "0.1"}
     monkeypatch.setattr(_saving, "_versions", lambda: versions)
-    with pytest.warns(UserWarning, match=r"version.jax: saved .*, given 0.1: the run goes on, but only equal versions"):
+    with pytest.warns(
+        UserWarning, match=r"version.jax: saved .*, given 0.1: the run goes on, but only equal versions"
+    ) as seen:
         train(directory=run, validation=HELD_OUT)
+    assert seen[0].filename == __file__  # the caller's line, not one of ours
 
 
 # Stopped.

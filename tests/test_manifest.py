@@ -270,14 +270,14 @@ def shapes(tree):
 def test_a_run_directory_gives_back_what_was_saved(tmp_path):
     made, start = manifest(), Start(jax.random.split(jax.random.key(0), 4), {"learning_rate": jnp.arange(4.0)})
     with RunDirectory(tmp_path) as directory:
-        assert directory.find() is None
+        assert directory.recover() is None
         directory.begin(made, start)
         for done in (2, 4):
             directory.save(runs(6, done), Place(done, done, {"epoch": done}), 2)
         directory.wait()
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     with RunDirectory(tmp_path) as directory:
-        saved = directory.find()
+        saved = directory.recover()
         assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before  # whoever reads writes nothing
     assert (saved.where, saved.every, saved.manifest) == ({"epoch": 4}, 2, made)
     saved.check(made)
@@ -307,7 +307,7 @@ def test_two_directories_at_once_share_nothing(tmp_path):
         other.save(runs(6, 3, 5.0), Place(3, 3, {}), None)
     for name, made, count in (("0", manifest(), 2), ("1", manifest(OTHER_LOSS), 3)):
         with RunDirectory(tmp_path / name) as directory:
-            assert directory.find().manifest == made
+            assert directory.recover().manifest == made
         assert len((tmp_path / name / "history.jsonl").read_text().splitlines()) == 2 * count
 
 
@@ -319,7 +319,7 @@ def test_the_store_keeps_the_newest_and_the_lowest_score(tmp_path):
     store.wait()
     assert store.numbers() == [1, 3, 4] and done == [0, 1, 2, 3, 4]
     assert store.meta(4) == {"format": 1, "mine": 4, "score": 5.0}
-    np.testing.assert_array_equal(store.newest().arrays["a"], np.arange(3))
+    np.testing.assert_array_equal(store.recover().arrays["a"], np.arange(3))
     store.close()
 
 

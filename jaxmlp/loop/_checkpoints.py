@@ -6,9 +6,9 @@
 
 A checkpoint is written under another name and renamed when complete: a process that is killed leaves either all of it
 or a folder that ends in ".saving", which the next one clears away. A power cut is another matter, since a renamed
-folder may then hold files whose bytes never reached the disk. To rule that out, each file would have to be forced to
-disk (fsync) at each checkpoint, which costs more than the checkpoint. Digests tell it afterwards instead, and damage
-done later too: the checkpoint before is used. Nothing here knows what a run is.
+folder may then hold files whose bytes never reached the disk. To rule that out, each checkpoint would have to
+wait until the disk has every file (fsync). Digests tell it afterwards instead, and damage done later too, and the
+checkpoint before is used. Nothing here knows what a run is.
 """
 
 import hashlib
@@ -108,8 +108,12 @@ class Checkpoints:
         """Return which checkpoints are there, oldest first."""
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
-    def newest(self) -> Saved | None:
-        """Return the newest whole checkpoint; a damaged one is named by a warning, and set aside."""
+    def recover(self) -> Saved | None:
+        """Return the newest whole checkpoint; damaged ones above it are named by a warning, and set aside.
+
+        Raises:
+          ValueError: where it was written in another format.
+        """
         for number in reversed(self.numbers()):
             folder = self._folder(number)
             problems = damages(folder)

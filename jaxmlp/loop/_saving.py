@@ -97,7 +97,11 @@ class SavedRun:
 
 
 class RunDirectory:
-    """The directory of one run, held by this process until the `with` block ends: `find`, `begin`, `save`, `wait`."""
+    """The directory of one run, held by this process until the `with` block ends.
+
+    A session calls `recover` and compares, then `begin`, then `save` again and again, and `wait` at the end. Parts of a
+    run that have directories of their own have a `RunDirectory` each: they share nothing.
+    """
 
     def __init__(self, path: Any, keep: int = 3):
         """Open or make it; the newest `keep` checkpoints and the best one stay.
@@ -115,9 +119,12 @@ class RunDirectory:
     def __exit__(self, *error: Any) -> None:
         self._store.close()
 
-    def find(self) -> SavedRun | None:
-        """Return the run as its newest whole checkpoint holds it, if there is one; warn of damaged ones."""
-        found = self._store.newest()
+    def recover(self) -> SavedRun | None:
+        """Return the run as its newest whole checkpoint holds it, if there is one.
+
+        Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+        """
+        found = self._store.recover()
         if found is None:
             return None
         manifest, meta = Manifest.from_json(found.meta["run"]), found.meta

@@ -103,7 +103,7 @@ def train(
         saving = None
         if directory is not None:
             run = stack.enter_context(RunDirectory(directory, keep))
-            saving = run, run.find()
+            saving = run, run.recover()
         call = _Call(every, tuple(callbacks), progress, stop, steps, plan)
         return _train(key, data, recipe, hyperparams, options, call, saving)
 
@@ -151,7 +151,7 @@ def resume(
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
     with RunDirectory(directory, keep) as run:
-        saved = run.find()
+        saved = run.recover()
         if saved is None:
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; begin with loop.train")
         recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe

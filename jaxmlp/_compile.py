@@ -43,13 +43,10 @@ class Jitted:
 
     def _chosen(self) -> Any:
         # JAX takes compiler options only of the outermost program: within a trace of the caller's there are none.
-        if get_opaque_trace_state(convention="flax") != _no_trace():
+        if get_opaque_trace_state(convention="flax") != _no_trace() or not compiler_options():
             return self._plain
-        if self._outermost is None:  # not before the first call: asking for the platform starts it
-            options = cpu_options() if jax.default_backend() == "cpu" else {}
-            self._outermost = (
-                jax.jit(self._function, compiler_options=options, **self._options) if options else self._plain
-            )
+        if self._outermost is None:
+            self._outermost = jax.jit(self._function, compiler_options=CPU_OPTIONS, **self._options)
         return self._outermost
 
     def lower(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,10 +61,15 @@ class Jitted:
         return sum(f._cache_size() for f in {self._plain, self._outermost} - {None})
 
 
-def cpu_options() -> dict[str, Any]:
-    """Return the compiler options for a CPU; none where the user has set the level, which stays."""
+def compiler_options() -> dict[str, Any]:
+    """Return the options for the platform; none where the user has set the level, and none on accelerators.
+
+    Asked at each call and not on import: asking for the platform starts it.
+    """
     set_by_user = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
-    return {} if set_by_user or jax.config.read("jax_disable_most_optimizations") else CPU_OPTIONS
+    if set_by_user or jax.config.read("jax_disable_most_optimizations") or jax.default_backend() != "cpu":
+        return {}
+    return CPU_OPTIONS
 
 
 @functools.cache

@@ -11,6 +11,8 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Layer, Recipe, _check, data, interop, linear, loop, losses, metrics, population, serving
+from jaxmlp.loop._description import rebuild
+from jaxmlp.loop._manifest import Manifest
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -48,6 +50,7 @@ def train(data=(X, Y), recipe=RECIPE, *, key=KEY, **options):
     return loop.train(key, data, recipe, RATE, progress=False, **options)
 
 
+MANIFEST = Manifest({"epochs": 6}, {}, {}, None, {}, {}, None, {"width": 16, "devices": 2})
 NO_BATCH = dataclasses.replace(RECIPE, batch_size=None)
 BAD = {
     # The description.
@@ -574,6 +577,27 @@ BAD = {
     ),
     "torch: no weights": (lambda: interop.from_torch({}), "a state dict must hold 0.weight, 0.bias"),
     "torch: strange weights": (lambda: interop.from_torch({"norm.scale": 1}), "of nn.Sequential; got norm.scale"),
+    # What a run is made of, and what is given on resuming it.
+    "resume: fewer epochs": (
+        lambda: MANIFEST.with_epochs(5),
+        "epochs must be at least the 6 of the run; got 5; leave it",
+    ),
+    "resume: another recipe": (
+        lambda: MANIFEST.check_same(MANIFEST.with_epochs(9), "run"),
+        "run holds another:\n  recipe.epochs: saved 6, given 9\npass what was saved, or another directory",
+    ),
+    "resume: another layout": (
+        lambda: MANIFEST.check_same(dataclasses.replace(MANIFEST, layout={"width": 8, "devices": 2}), "run"),
+        "layout.width: saved 16, given 8\npass what was saved, or another directory; the bits depend on the layout",
+    ),
+    "resume: a part that is gone": (
+        lambda: rebuild("loss", {"function": "jaxmlp.losses:nothing"}),
+        "loss was jaxmlp.losses:nothing, which is not there any more",
+    ),
+    "resume: another's name": (
+        lambda: rebuild("optimizer", {"function": "optax:sgd", "code": "0"}),
+        "optimizer must be given again: it calls itself optax:sgd, and nothing is found by that name that is the same",
+    ),
 }
 
 

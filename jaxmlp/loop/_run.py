@@ -15,12 +15,13 @@ from jaxmlp._engine.entry import enter, like_key
 from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
 from jaxmlp._engine.parts import in_waves, plan_for
-from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._preflight import check_data
 from jaxmlp.loop._digest import of_data
-from jaxmlp.loop._manifest import Journal
-from jaxmlp.loop._session import RunOptions, Session, of_one
+from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._saving import RunDirectory
+from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
 from jaxmlp.loop.streams import is_stream, open_stream
 from jaxmlp.types import History
@@ -42,12 +43,11 @@ def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Any,
     """Train from the start, or from where the directory has the run, if there is a directory."""
     if options.directory is None:
         return run(request, stops, options, None)
-    with Journal(options.directory, options.keep) as journal:
-        journal.find()
-        return run(request, stops, options, journal)
+    with RunDirectory(options.directory, options.keep) as directory:
+        return run(request, stops, options, Saving(directory, directory.recover()))
 
 
-def run(request: Request, stops: Stops, options: RunOptions, journal: Journal | None) -> tuple[Any, History]:
+def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[Any, History]:
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
@@ -55,7 +55,7 @@ def run(request: Request, stops: Stops, options: RunOptions, journal: Journal | 
     options = options._replace(every=every)
     stream, entered = _opened(request, options.steps)
     members, tables = enter(entered)
-    plan = _plan(entered, members, stops, options, journal)
+    plan = _plan(entered, members, stops, options, saving)
     job = Job(members, tables, request.recipe, stops)
     if stream is not None:
         job = job._replace(tables=tables._replace(data=None), batch=stream.example)
@@ -63,14 +63,13 @@ def run(request: Request, stops: Stops, options: RunOptions, journal: Journal | 
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
-            return _session(request, job, plan, options, feed, journal)
+            return _session(request, job, plan, options, feed, saving)
         here = below(options, f"wave-{number:03d}")
         mine = request._replace(key=job.members.key, hyperparams=job.members.numbers.by_name)
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
-        with Journal(here.directory, here.keep) as own:
-            own.find()
-            return _session(mine, job, plan, here, feed, own)
+        with RunDirectory(here.directory, here.keep) as own:
+            return _session(mine, job, plan, here, feed, Saving(own, own.recover()))
 
     if stream is not None and plan.wave < plan.members:
         raise ValueError(
@@ -101,27 +100,33 @@ def _opened(request: Request, steps: int | None) -> tuple[Any, Request]:
     return stream, request._replace(inputs=inputs, recipe=dataclasses.replace(recipe, batch_size=None))
 
 
-def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, journal: Journal | None) -> Plan:
+def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:
     """Return how the members run: as the caller says, as the saved run did, or as is best."""
     if request.single:
         return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
     data, chosen = plain(request.inputs.data), options.plan
-    if chosen is None and journal is not None:
+    if chosen is None and saving is not None and saving.saved is not None:
+        wanted = saving.saved.manifest.plan_options()
         first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
-        chosen = journal.plan(len(members.key), data, request.recipe, first)
+        chosen = plan(len(members.key), data, request.recipe, first, **wanted) if wanted else None
     return plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
 
 
 def _session(
-    request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, journal: Journal | None
+    request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
 ) -> Executor:
-    """Train the members of a job, from their start or from where the journal has them."""
+    """Train the members of a job, from their start or from where they were saved."""
     restore, place = None, {}
-    if journal is not None:
+    if saving is not None:
         told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
-        journal.describe(request, told, job.members, job.stops, options.steps, plan.layout)
-        if journal.saved is not None:
-            restore, place = journal.restore, journal.where
+        given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
+        numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
+        start = Start(request.key, numbers)
+        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps), job.stops, plan.layout)
+        saving.directory.begin(manifest, start)
+        if saving.saved is not None:
+            saving.saved.check(manifest)
+            restore, place = saving.saved.restore, saving.saved.where
     executor = Executor(job, plan.layout, plan.slots, restore)
     for metric in job.stops.targets:
         _check.one_of("the metric of a Target", metric, executor.runs.history)
@@ -137,7 +142,7 @@ def _session(
     else:
         source = Steps(epochs, options.every, feed.stream, place, feed.check)
     try:
-        Session(executor, source, options, journal, request.single).run()
+        Session(executor, source, options, saving, request.single).run()
     finally:
         source.close()
     return executor

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
-from jaxmlp.loop._manifest import Journal
 from jaxmlp.loop._progress import Progress
+from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Status
 
@@ -45,12 +45,19 @@ class RunOptions(NamedTuple):
     deadline: float = float("inf")  # on the clock of `time.monotonic`
 
 
+class Saving(NamedTuple):
+    """Where a run is saved, and what was saved there."""
+
+    directory: RunDirectory
+    saved: SavedRun | None
+
+
 class Session:
     """Trains the members of an executor, shows them, saves them and lets signals end the run between two chunks."""
 
-    def __init__(self, executor: Executor, source: Source, options: RunOptions, journal: Journal | None, single: bool):
+    def __init__(self, executor: Executor, source: Source, options: RunOptions, saving: Saving | None, single: bool):
         self._executor, self._source, self._options = executor, source, options
-        self._journal, self._single = journal, single
+        self._saving, self._single = saving, single
 
     def run(self) -> None:
         """Train to the end, or to where a rule, a signal or the arithmetic ends it.
@@ -62,12 +69,14 @@ class Session:
         executor, source = self._executor, self._source
         progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples)
         # Saved first: what progress and callbacks have shown is then never more than what a crash leaves behind.
-        observers: list[Observer] = [] if self._journal is None else [_Saving(self._journal, self._options.every)]
+        observers: list[Observer] = (
+            [] if self._saving is None else [_Checkpointing(self._saving.directory, self._options.every)]
+        )
         observers.append(_Showing(progress, self._single))
         observers.append(Callbacks(self._options.callbacks, single=self._single, every=self._options.every))
         with progress, _Signals(progress) as signals:
-            if self._journal is not None and self._journal.saved is not None:
-                progress.say(f"the run in {self._journal.directory} {self._outlook()}")
+            if self._saving is not None and self._saving.saved is not None:
+                progress.say(f"the run in {self._saving.directory.path} {self._outlook()}")
             drive(
                 executor,
                 source,
@@ -100,7 +109,7 @@ class Session:
         epoch = len(history["loss"])
         numbers = {name: np.asarray(value)[0] for name, value in self._executor.job.members.numbers.by_name.items()}
         told = ", ".join(f"{name}={float(value):g}" for name, value in numbers.items() if np.ndim(value) == 0)
-        kept = f", and saved in {self._journal.directory}" if self._journal is not None else ""
+        kept = f", and saved in {self._saving.directory.path}" if self._saving is not None else ""
         error = NonFinite(
             f"the loss must stay finite; it or the parameters did not in epoch {epoch} (the first is 0), step "
             f"{int(state.step)}; the last good state is in this error's .state{kept}; likely causes: a learning rate "
@@ -111,8 +120,8 @@ class Session:
         return error
 
     def _interrupted(self) -> Interrupted:
-        if self._journal is not None:
-            way = f"saved in {self._journal.directory}; the same call goes on from there, and so does loop.resume"
+        if self._saving is not None:
+            way = f"saved in {self._saving.directory.path}; the same call goes on from there, and so does loop.resume"
         else:
             way = "not saved: pass directory= to be able to go on"
         error = Interrupted(f"interrupted after {self._place()}; {way}")
@@ -127,11 +136,11 @@ def of_one(states: State, history: History) -> tuple[State, History]:
     return jax.tree.map(lambda a: a[0], states), History(curves)
 
 
-class _Saving:
+class _Checkpointing:
     """Saves a checkpoint when one is due, and at the end."""
 
-    def __init__(self, journal: Journal, every: int | None):
-        self._journal, self._every = journal, every
+    def __init__(self, directory: RunDirectory, every: int | None):
+        self._directory, self._every = directory, every
         self._saved_at, self._unsaved = time.monotonic(), False
 
     def see(self, now: Round) -> None:
@@ -146,10 +155,11 @@ class _Saving:
     def end(self, now: Round | None) -> None:
         if now is not None and self._unsaved:  # a signal came after the round was called not the last
             self._save(now)
-        self._journal.wait()
+        self._directory.wait()
 
     def _save(self, now: Round) -> None:
-        self._journal.save(now.executor, now.source, self._every)
+        place = Place(now.source.done, now.source.epochs, now.source.place())
+        self._directory.save(now.executor.saved_runs(), place, self._every)
         self._saved_at, self._unsaved = time.monotonic(), False
 
 

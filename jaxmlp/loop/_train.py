@@ -11,9 +11,9 @@ from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.parts import groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Stop, Stops
-from jaxmlp.loop._manifest import Journal
 from jaxmlp.loop._run import below, run, run_saved
-from jaxmlp.loop._session import RunOptions
+from jaxmlp.loop._saving import RunDirectory
+from jaxmlp.loop._session import RunOptions, Saving
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Callback, Data, History, Hyperparams
 
@@ -160,21 +160,22 @@ def resume(
     """
     if not Path(directory).is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    with Journal(directory, keep) as journal:
-        journal.find()
-        if journal.saved is None:
+    with RunDirectory(directory, keep) as run_directory:
+        saved = run_directory.recover()
+        if saved is None:
             parts = sorted(path.name for path in Path(directory).glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
-        recipe = journal.recipe(recipe, epochs)
+        recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe
+        if epochs is not None:
+            saved, recipe = saved.with_epochs(epochs), dataclasses.replace(recipe, epochs=epochs)
+        start, steps = saved.start(), saved.manifest.steps
         inputs = Inputs(data, validation, weights, rows, validation_rows)
-        request = Request(journal.key(), inputs, recipe, journal.hyperparams())
-        stop = journal.stop() if stop is None else stop
-        every = journal.every() if every is None else every
+        request = Request(start.key, inputs, recipe, start.hyperparams)
+        stop = saved.manifest.rebuild_stop() if stop is None else stop
+        every = saved.every if every is None else every
         stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
-        options = RunOptions(
-            every, tuple(callbacks), progress, directory, keep, journal.steps(), deadline=stops.deadline
-        )
-        return run(request, stops, options, journal)
+        options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
+        return run(request, stops, options, Saving(run_directory, saved))

@@ -511,6 +511,10 @@ BAD = {
         lambda: serving.in_numpy(MLP((3, 5, 1)), PARAMS),
         "layer 0 of MLP(sizes=(3, 5, 1)) must have w of shape (3, 5)",
     ),
+    "in_numpy: another width": (
+        lambda: serving.in_numpy(MLP31, PARAMS)(np.ones((2, 4))),
+        "x must have shape (..., 3); got float64 of shape (2, 4); one row has shape (3,)",
+    ),
     "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
     "save: other parameters": (
         lambda: jaxmlp.save("m", MLP((3, 5, 1)), PARAMS),

@@ -125,6 +125,8 @@ def within(what: str, value: Any, low: float, high: float, *, open_high: bool = 
     inside = (known >= low) & ((known < high) if open_high else (known <= high))
     if not np.all(inside):
         got = known if known.ndim == 0 else known[~inside].flat[0]
+        if low == 0 and high == np.inf:
+            raise ValueError(f"{what} must not be negative{' or NaN' if np.isnan(got) else ''}; got {got}")
         raise ValueError(f"{what} must lie in [{low}, {high}{')' if open_high else ']'}; got {got}")
 
 

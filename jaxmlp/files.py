@@ -51,13 +51,10 @@ def save(path: Any, model: MLP, params: tuple[Layer, ...], *, metadata: Any = No
     tensors = _tensors(model, params)
     for name, array in tensors.items():
         _check.finite(name, array)
+    description = {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}
     try:
-        told = json.dumps(
-            {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}, allow_nan=False, sort_keys=True
-        )
+        told = json.dumps(description, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
-        if "to_dict" in str(error):
-            raise
         raise ValueError(f"metadata must be what JSON can hold; got {metadata!r}: {error}") from error
     data = safetensors.save(tensors, metadata={"jaxmlp": told})
     if int.from_bytes(data[:8], "little") > HEADER:

@@ -33,7 +33,10 @@ def squared_error(outputs: Numeric, targets: Numeric) -> Array:
 def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d |y_d - yhat_d|, minimised by the median.
 
-    Shapes and errors as `squared_error`.
+    Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
+
+    Raises:
+      ValueError: for shapes that differ, or targets that are not floats.
 
     >>> absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 1.0]]))
     Array([3.], dtype=float32)
@@ -43,9 +46,12 @@ def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
 
 
 def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
-    """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat (Huber 1964).
+    """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat.
 
-    Shapes and errors as `squared_error`; doi 10.1214/aoms/1177703732.
+    Huber 1964, doi 10.1214/aoms/1177703732. Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
+
+    Raises:
+      ValueError: for shapes that differ, or targets that are not floats.
 
     >>> huber(jnp.array([[0.0], [0.0]]), jnp.array([[0.5], [3.0]]))
     Array([0.125, 2.5  ], dtype=float32)
@@ -150,7 +156,11 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
 
-    Shapes and errors as `squared_error`: it is half of it, up to a constant.
+    Half of `squared_error`, up to a constant. Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) ->
+    (batch,).
+
+    Raises:
+      ValueError: for shapes that differ, or targets that are not floats.
 
     >>> unit_gaussian_nll(jnp.array([[1.0]]), jnp.array([[1.0]])).round(4)
     Array([0.9189], dtype=float32)
@@ -207,7 +217,16 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, mi
 
     The likelihood alone lets a network call hard examples noise and learn them no more; the weight gives them back
     (Seitzer 2022, arXiv 2203.09168): beta 0 is `gaussian_nll`, 1 fits the mean as the squared error does. To train on;
-    score with `gaussian_nll`. Arguments and errors as there.
+    score with `gaussian_nll`.
+
+    Args:
+      outputs: (batch, 2 d), d means and then d raw scales; see `gaussian`.
+      targets: (batch, d).
+      beta: the power of the variance that weighs an example, in [0, 1].
+      min_variance: the floor under the variance, in squared units of the targets.
+
+    Raises:
+      ValueError: for outputs that are not twice as wide as the targets.
 
     >>> beta_gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]]), beta=0.0).round(3)
     Array([0.919], dtype=float32)

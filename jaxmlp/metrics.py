@@ -28,11 +28,17 @@ def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = Non
     Array(0.5, dtype=float32)
     """
     labels = _labels(outputs, targets)
-    return average(_guess(outputs) == labels, weight)
+    return _portion(_guess(outputs) == labels, weight)
 
 
 def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Numeric | None = None) -> Array:
-    """Return the share of examples whose label is among their `k` largest outputs; shapes as `accuracy`.
+    """Return the share of examples whose label is among their `k` largest outputs.
+
+    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot (batch, classes).
+
+    Raises:
+      ValueError: for k above the number of classes, and for labels that are not integers, outside the classes or of
+        another length.
 
     >>> top_k_accuracy(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([1]), k=2)
     Array(1., dtype=float32)
@@ -41,7 +47,7 @@ def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Nu
     if not 1 <= _check.positive_int("k", k) <= outputs.shape[-1]:
         raise ValueError(f"k must be at most the {outputs.shape[-1]} classes; got {k}")
     _, best = jax.lax.top_k(outputs, k)  # (batch, k)
-    return average(jnp.any(best == labels[:, None], axis=-1), weight)
+    return _portion(jnp.any(best == labels[:, None], axis=-1), weight)
 
 
 def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
@@ -104,7 +110,8 @@ def expected_calibration_error(
 ) -> Array:
     """Return sum_b share_b |accuracy_b - confidence_b| over equal bins of the largest probability.
 
-    Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), labels as for `accuracy`.
+    Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), integer labels (batch,) or one-hot
+    (batch, classes).
 
     >>> expected_calibration_error(jnp.array([[0.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])).round(3)
     Array(0., dtype=float32)
@@ -121,7 +128,8 @@ def expected_calibration_error(
 def interval_coverage(outputs: Numeric, targets: Numeric, *, level: Any = 0.9, weight: Numeric | None = None) -> Array:
     """Return the share of targets within the central interval of probability `level` of their Gaussian.
 
-    Calibrated is: the share is the level. Shapes: outputs (batch, 2 d) as for `losses.gaussian`, targets (batch, d).
+    Calibrated is: the share is the level. Shapes: outputs (batch, 2 d), d means and then d raw scales
+    (see `losses.gaussian`), targets (batch, d).
 
     >>> interval_coverage(jnp.array([[0.0, 0.5413]]), jnp.array([[1.5]]), level=0.9)
     Array(1., dtype=float32)
@@ -130,7 +138,7 @@ def interval_coverage(outputs: Numeric, targets: Numeric, *, level: Any = 0.9, w
     mean, variance = losses.gaussian(outputs)
     half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
     inside = jnp.abs(_residual(mean, targets)) <= half_width
-    return jnp.mean(_columns(inside.astype(mean.dtype), weight))
+    return _portion(inside, weight, mean.dtype)
 
 
 def average(values: Array, weight: Numeric | None = None) -> Array:
@@ -160,11 +168,32 @@ def _share(weight: Numeric | None, like: Array) -> Array:
     """Return each example's share of the whole, summing to one."""
     if weight is None:
         return jnp.full_like(like, 1 / max(like.size, 1))
-    if weight.shape != like.shape:
-        raise ValueError(f"weight must have shape {like.shape}, one an example; got {_check.describe(weight)}")
-    weight = jnp.asarray(weight, like.dtype)
+    weight = _weight(weight, like.shape, like.dtype)
     total = jnp.sum(weight)
     return weight / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _portion(hit: Array, weight: Numeric | None, dtype: Any = jnp.float32) -> Array:
+    """Return hits / (hits + misses) of truth values (batch,) or (batch, d), weighted; zero where all weights are.
+
+    Exactly one where all are hits. The sum of n times 1/n that `average` makes may be 1.0000001, and so may a quotient
+    by a number that XLA knows, since it multiplies by the reciprocal; `average` stays as it is, because its rounding is
+    in the losses of every run.
+    """
+    if weight is None:
+        hits, misses = jnp.sum(hit, dtype=jnp.int32), jnp.sum(~hit, dtype=jnp.int32)
+    else:
+        each = _weight(weight, hit.shape[:1], dtype)
+        each = jnp.broadcast_to(each.reshape(-1, *[1] * (hit.ndim - 1)), hit.shape)
+        hits, misses = (jnp.sum(jnp.where(which, each, jnp.zeros_like(each))) for which in (hit, ~hit))
+    total = hits + misses
+    return hits.astype(dtype) / jnp.where(total > 0, total, jnp.ones_like(total)).astype(dtype)
+
+
+def _weight(weight: Numeric, shape: tuple[int, ...], dtype: Any) -> Array:
+    if weight.shape != shape:
+        raise ValueError(f"weight must have shape {shape}, one an example; got {_check.describe(weight)}")
+    return jnp.asarray(weight, dtype)
 
 
 def _columns(values: Array, weight: Numeric | None) -> Array:

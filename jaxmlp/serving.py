@@ -24,7 +24,8 @@ def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **number
     pass a chunk as large as its memory likes.
 
     Raises:
-      ValueError: as `model.apply`; for x without rows, and for a chunk that is no positive int.
+      ValueError: for x without rows or of another width than the model takes, for parameters that do not fit the model,
+        and for a chunk that is no positive int.
 
     >>> params = MLP((3, 2)).init(jax.random.key(0))
     >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
@@ -50,7 +51,8 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
     For one row, calling a compiled program costs more than the arithmetic. The function holds NumPy copies of the
-    parameters, can be pickled, and needs no device. Shapes: x (..., in) -> (..., out).
+    parameters, can be pickled, and needs no device. Shapes: x (..., in) -> (..., out), in the parameters' dtype,
+    whatever that of x; the function raises a ValueError for x of another width.
 
     Raises:
       ValueError: for parameters that do not fit, an activation that is a callable, and for half precision: NumPy has
@@ -74,7 +76,10 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
 def _forward(layers: list[Layer], activation: str, norm: str | None, residual: bool, x: np.ndarray) -> np.ndarray:
     phi, normalise = _ACTIVATIONS[activation], _NORMS[norm]
     *hidden, last = layers
-    h = x
+    h = np.asarray(x, layers[0].w.dtype)  # as `apply` does: NumPy would widen all that follows for a row of float64
+    width = layers[0].w.shape[0]
+    if h.ndim < 1 or h.shape[-1] != width:
+        raise ValueError(f"x must have shape (..., {width}); got {_check.describe(x)}; one row has shape ({width},)")
     for layer in hidden:
         new = phi(normalise(layer, _affine(layer, h)))
         h = new + h if residual and new.shape == h.shape else new

@@ -42,4 +42,5 @@ def test_settings_are_a_pytree_that_prints_as_a_table():
     twice = jax.tree.map(lambda a: 2 * a, found)
     assert type(twice) is type(found) and twice["rate"][0] == 2e-3
     assert jax.vmap(lambda s: s["rate"] + s["decay"])(found).shape == (40,)
-    assert str(population.Settings()) == "no hyperparams"
+    assert str(population.Settings()) == "no hyperparams" and repr(population.Settings()) == "Settings()"
+    assert repr((found,)) == "(Settings(rate=(40,), decay=(40,)),)"

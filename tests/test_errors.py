@@ -216,7 +216,7 @@ BAD = {
     ),
     "negative weight": (
         lambda: jaxmlp.fit(KEY, (X, Y, -np.ones(10, "f")), RECIPE, RATE),
-        "weight must lie in [0, inf]; got -1.0",
+        "weight must not be negative; got -1.0",
     ),
     "no weight at all": (
         lambda: jaxmlp.fit(KEY, (X, Y, np.zeros(10, "f")), RECIPE, RATE),
@@ -247,7 +247,7 @@ BAD = {
     "least squares of a vector": (lambda: linear.least_squares(X, X[:, 0]), "one column is y[:, None]"),
     "least squares of nothing": (lambda: linear.least_squares(X[:0], Y[:0]), "x must not be empty"),
     "least squares of NaN": (lambda: linear.least_squares(with_value(X, np.nan), Y), "x must be finite"),
-    "negative penalty": (lambda: linear.least_squares(X, Y, l2=-1.0), "l2 must lie in [0, inf]; got -1.0"),
+    "negative penalty": (lambda: linear.least_squares(X, Y, l2=-1.0), "l2 must not be negative; got -1.0"),
     "rows": (lambda: linear.least_squares(X, Y[:3]), "x and y must have as many rows; got 10 and 3"),
     "gradients of a stack": (
         lambda: linear.gradients(PARAMS, X, Y),
@@ -350,7 +350,7 @@ BAD = {
         lambda: fits(weights=np.stack([np.ones(10, "f"), np.zeros(10, "f")])),
         "weights must not be zero for every example; they are for member 1",
     ),
-    "negative weights": (lambda: fits(weights=np.full((2, 10), -1.0, "f")), "weights must lie in [0, inf]; got -1.0"),
+    "negative weights": (lambda: fits(weights=np.full((2, 10), -1.0, "f")), "weights must not be negative; got -1.0"),
     "float rows": (lambda: fits(rows=np.ones((2, 5))), "rows must be integers of shape (2, n), a member's rows each"),
     "row outside": (lambda: fits(rows=np.full((2, 5), 10)), "rows must be in 0 ... 9, with -1 only at the end"),
     "padding first": (lambda: fits(rows=np.array([[-1, 0], [0, 1]])), "with -1 only at the end for none"),
@@ -543,6 +543,10 @@ BAD = {
     "in_numpy: another net's parameters": (
         lambda: serving.in_numpy(MLP((3, 5, 1)), PARAMS),
         "layer 0 of MLP(sizes=(3, 5, 1)) must have w of shape (3, 5)",
+    ),
+    "in_numpy: another width": (
+        lambda: serving.in_numpy(MLP31, PARAMS)(np.ones((2, 4))),
+        "x must have shape (..., 3); got float64 of shape (2, 4); one row has shape (3,)",
     ),
     "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
     "save: other parameters": (

@@ -52,6 +52,22 @@ def test_equal_to_scikit_learn(ours, theirs, weight):
     np.testing.assert_allclose(ours(None if weight is None else jnp.asarray(weight)), theirs(weight), rtol=2e-5)
 
 
+@pytest.mark.parametrize("count", [10, 41, 1000])
+def test_a_share_is_exact(count):
+    """All is one, and not 1.0000001: alone, in a program, in one for many members, and weighted."""
+    labels = jnp.asarray(RNG.integers(0, 3, count))
+    right, weight = jax.nn.one_hot(labels, 3), jnp.asarray(RNG.uniform(0.1, 2, count).astype("f"))
+    assert metrics.accuracy(right, labels) == jax.jit(metrics.accuracy)(right, labels) == 1
+    assert metrics.accuracy(right, labels, weight=weight) == metrics.top_k_accuracy(right, labels, k=1) == 1
+    assert (jax.jit(jax.vmap(metrics.accuracy, (0, None)))(jnp.stack([right, right]), labels) == 1).all()
+    gaussian = jnp.zeros((count, 6))
+    assert metrics.interval_coverage(gaussian, jnp.zeros((count, 3)), weight=weight) == 1
+    few = jnp.arange(count) < 7
+    wrong = jnp.where(few[:, None], right, jnp.roll(right, 1, axis=-1))
+    assert float(jax.jit(metrics.accuracy)(wrong, labels)) == np.float32(7) / np.float32(count)
+    assert metrics.accuracy(wrong, labels, weight=jnp.zeros(count)) == 0
+
+
 def test_calibration_error_is_the_sum_over_bins():
     confidence, right = PROBABILITIES.max(-1), LOGITS.argmax(-1) == LABELS
     edges = np.linspace(0, 1, 11)

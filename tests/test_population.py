@@ -101,7 +101,11 @@ def test_a_diverged_member_is_frozen_marked_and_changes_no_bit_of_the_others():
     ran = int(history["epochs"][3])
     assert ran < 6 and np.isfinite(history["loss"][3, :ran]).all() and np.isnan(history["loss"][3, ran:]).all()
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(population.member(states, 3).params))
-    with pytest.warns(UserWarning, match="1 of 12 members diverged and are left out"):
+    for verb in (lambda: population.ranking(history), lambda: population.best(states, history)):
+        with pytest.warns(UserWarning, match="1 of 12 members diverged and are left out") as warned:
+            verb()
+        assert warned[0].filename == __file__
+    with pytest.warns(UserWarning):
         assert 3 not in population.ranking(history)
 
 

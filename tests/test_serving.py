@@ -25,6 +25,14 @@ def test_numpy_alone_gives_the_same_outputs(activation, norm, key):
     np.testing.assert_allclose(forward(X[0]), outputs[0], rtol=2e-5, atol=2e-5)
 
 
+def test_numpy_alone_answers_in_the_parameters_dtype(key):
+    mlp = MLP((5, 7, 3), "tanh")
+    forward = serving.in_numpy(mlp, mlp.init(key))
+    for x in (X.astype("f8"), X.astype("i4").tolist()):
+        assert forward(x).dtype == np.float32
+    np.testing.assert_array_equal(forward(X.astype("f8")), forward(X))
+
+
 def test_numpy_alone_without_biases(key):
     mlp = MLP((5, 7, 3), bias=False)
     params = mlp.init(key)

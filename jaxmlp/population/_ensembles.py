@@ -21,7 +21,7 @@ def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
     """Return the outputs of every member on the same x (batch, in): (members, batch, out).
 
     Raises:
-      ValueError: as `model.apply`; for states in the place of their params.
+      ValueError: for x or parameters that do not fit the model, and for states in the place of their params.
 
     >>> from jaxmlp import MLP
     >>> params = jax.vmap(MLP((3, 2)).init)(jax.random.split(jax.random.key(0), 4))
@@ -157,9 +157,14 @@ class Categorical(NamedTuple):
 
 
 def categorical(outputs: Numeric, *, status: Any = None) -> Categorical:
-    """Return the averaged probabilities softmax(outputs) of logits (members, batch, classes).
+    """Return the averaged probabilities softmax(outputs) of the members' logits.
 
-    Args and errors as `mixture`.
+    Args:
+      outputs: (members, batch, classes), from `predict` with nets trained on `losses.cross_entropy`.
+      status: history["status"]; members that diverged are left out, and a warning counts them.
+
+    Raises:
+      ValueError: for outputs without a members' axis, or of no member that is left.
 
     >>> c = categorical(jnp.array([[[10.0, -10.0]], [[-10.0, 10.0]]]))
     >>> c.mean.round(2), c.mutual_information.round(2)

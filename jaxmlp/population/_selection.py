@@ -42,6 +42,27 @@ def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
     Raises:
       ValueError: for an entry that is not there, or where every member diverged.
     """
+    return _ranked(history, by)
+
+
+def best(states: Any, history: dict[str, Any], *, by: str | None = None) -> tuple[State, int]:
+    """Return the state and the number of the best member; a warning counts those that diverged.
+
+    Args:
+      states: of all members, as `fit` returns them.
+      history: as `fit` returns it.
+      by: the entry of `history` to rank by, lower is better: unless given, "validation_loss" where it is there, else
+        "loss". A member counts at its best epoch where best weights were kept, else at its last.
+
+    Raises:
+      ValueError: for an entry that is not there, or where every member diverged.
+    """
+    i = int(_ranked(history, by)[0])
+    return member(states, i), i
+
+
+def _ranked(history: dict[str, Any], by: str | None) -> np.ndarray:
+    """Return the healthy members from best to worst."""
     by = by or ("validation_loss" if "validation_loss" in history else "loss")
     _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
     status = np.asarray(history["status"])
@@ -51,15 +72,6 @@ def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
     if len(healthy) == 0:
         raise ValueError(f"all {len(status)} members diverged; try smaller learning rates")
     if len(healthy) < len(status):
-        warnings.warn(f"{len(status) - len(healthy)} of {len(status)} members diverged and are left out", stacklevel=2)
+        left_out = f"{len(status) - len(healthy)} of {len(status)} members diverged and are left out"
+        warnings.warn(left_out, stacklevel=3)  # at the line that called `best` or `ranking`
     return healthy[np.argsort(score[healthy], kind="stable")]
-
-
-def best(states: Any, history: dict[str, Any], *, by: str | None = None) -> tuple[State, int]:
-    """Return the state and the number of the best member, as `ranking` finds it.
-
-    Raises:
-      ValueError: as `ranking`.
-    """
-    i = int(ranking(history, by=by)[0])
-    return member(states, i), i

@@ -14,7 +14,14 @@ from jaxmlp._engine.entry import stacked
 
 
 class Settings(dict):
-    """Hyperparams of many members, {name: (members, ...)}: a dict and a pytree that prints as a table."""
+    """Hyperparams of many members, {name: (members, ...)}: a dict and a pytree that `print` shows as a table.
+
+    Its `repr`, which stands in whatever holds it, is one line with the shapes.
+
+    >>> _, hyperparams = grid(learning_rate=[0.1, 0.01])
+    >>> hyperparams
+    Settings(learning_rate=(2,))
+    """
 
     def __str__(self) -> str:
         columns = {name: np.asarray(value) for name, value in self.items()}
@@ -29,7 +36,8 @@ class Settings(dict):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={np.shape(value)}' for name, value in self.items())})"
 
 
 jax.tree_util.register_pytree_with_keys(

@@ -1,6 +1,8 @@
 """Strict JAX for every test, and two virtual devices, set before JAX starts."""
 
+import logging
 import os
+import re
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -52,3 +54,19 @@ def loose():
     """Let a test call Optax itself, whose Adam mixes dtypes."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Return the growing list of the names of the programs that JAX compiles during a test."""
+
+    class Names(logging.Handler):
+        def emit(self, record):
+            if found := re.match(r"Compiling (?:jit\()?(\w+)", record.getMessage()):
+                names.append(found[1])
+
+    names, handler, logger = [], Names(), logging.getLogger("jax._src.interpreters.pxla")
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        yield names
+    logger.removeHandler(handler)

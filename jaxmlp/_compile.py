@@ -1,79 +1,134 @@
-"""How the outermost programs are compiled: the one place that says it.
+"""How the outermost programs are compiled, and where they are kept: the one place that says it."""
 
-Compiling is most of what a user of small networks waits for. On the CPU, LLVM's first level of optimisation makes a
-program of these networks in about half the time of its default, with the same bits and at the same speed: the time of
-a step lies in XLA's own products and fusions, which that level does not touch.
-"""
-
-import functools
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
-from jax.extend.core import get_opaque_trace_state
+from jax.extend import core
 
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+# On a CPU most of what a user waits for is LLVM. Its first level takes about half the time of the third, which is the
+# default, and the arithmetic of these programs stays in kernels that it vectorises as well: the results are equal to
+# the bit. An accelerator has another compiler, and gets no option.
 CPU_OPTIONS = {"xla_backend_optimization_level": 1}
 
+with jax.core.eval_context():
+    _NOT_TRACING = core.get_opaque_trace_state()
 
-def jit(
-    function: Callable[..., Any], *, static_argnames: str | Sequence[str] = (), donate_argnums: int | Sequence[int] = ()
-) -> "Jitted":
-    """Return `function` compiled as the outermost programs of this library are; for module-level functions.
 
-    >>> double = jit(lambda x: 2 * x)
-    >>> double(3.0).item(), jax.vmap(double)(jax.numpy.ones(2)).tolist()
-    (6.0, [2.0, 2.0])
+class Program(Generic[Parameters, Result]):
+    """A function under `jax.jit`, compiled with `CPU_OPTIONS` where its call is the outermost on a CPU.
+
+    JAX takes compiler options of an outermost program alone: its `grad` and `jit` refuse a function with options inside
+    them. So while anything is traced the plain function is called. All is chosen at the call, so an import starts no
+    device.
     """
-    return Jitted(function, static_argnames=static_argnames, donate_argnums=donate_argnums)
 
-
-class Jitted:
-    """A function as `jax.jit` makes it, whose compiler options depend on the platform and on who calls it."""
-
-    def __init__(self, function: Callable[..., Any], **options: Any):
-        functools.update_wrapper(self, function)
-        self._function, self._options = function, options
+    def __init__(self, function: Callable[Parameters, Result], **options: Any):
+        update_wrapper(self, function)
         self._plain = jax.jit(function, **options)
-        self._outermost: Any = None
+        self._quick = jax.jit(function, **options, compiler_options=CPU_OPTIONS)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program, compiled anew for new shapes and static arguments."""
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         return self._chosen()(*args, **kwargs)
 
-    def _chosen(self) -> Any:
-        # JAX takes compiler options only of the outermost program: within a trace of the caller's there are none.
-        if get_opaque_trace_state(convention="flax") != _no_trace() or not compiler_options():
-            return self._plain
-        if self._outermost is None:
-            self._outermost = jax.jit(self._function, compiler_options=CPU_OPTIONS, **self._options)
-        return self._outermost
-
-    def lower(self, *args: Any, **kwargs: Any) -> Any:
-        """Lower the outermost program for these arguments."""
+    def lower(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+        """Return `jax.jit(function).lower(...)`, which compiles as a call would."""
         return self._chosen().lower(*args, **kwargs)
 
-    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the shapes of the results for arguments of these shapes."""
+    def eval_shape(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+        """Return the shapes and dtypes of the result."""
         return self._plain.eval_shape(*args, **kwargs)
 
+    def clear_cache(self) -> None:
+        """Forget every compiled program of this function."""
+        self._plain.clear_cache()
+        self._quick.clear_cache()
+
     def _cache_size(self) -> int:
-        return sum(f._cache_size() for f in {self._plain, self._outermost} - {None})
+        return self._plain._cache_size() + self._quick._cache_size()
+
+    def _chosen(self) -> Any:
+        quick = _outermost() and jax.default_backend() == "cpu" and not _left_to_the_user()
+        return self._quick if quick else self._plain
 
 
-def compiler_options() -> dict[str, Any]:
-    """Return the options for the platform; none where the user has set the level, and none on accelerators.
+@overload
+def jit(function: Callable[Parameters, Result], /, **options: Any) -> Program[Parameters, Result]: ...
+@overload
+def jit(
+    function: None = None, /, **options: Any
+) -> Callable[[Callable[Parameters, Result]], Program[Parameters, Result]]: ...
+def jit(function: Any = None, /, **options: Any) -> Any:
+    """Return `jax.jit(function, **options)` as an outermost program: for the functions of a module, as a decorator."""
+    return partial(jit, **options) if function is None else Program(function, **options)
 
-    Asked at each call and not on import: asking for the platform starts it.
+
+def _outermost() -> bool:
+    """Return whether JAX traces nothing now: `jit`, `vmap`, `grad`, `eval_shape` and the like all trace."""
+    return core.get_opaque_trace_state() == _NOT_TRACING
+
+
+def _left_to_the_user() -> bool:
+    """Return whether the user has chosen how much is optimised: JAX lets an option of a program win over theirs."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "xla_backend_optimization_level" in flags or jax.config.read("jax_disable_most_optimizations")
+
+
+def use_compilation_cache(directory: str | os.PathLike[str] | None = None) -> Path:
+    r"""Keep compiled programs on disk, where the next process finds them, and return the directory.
+
+    This switches JAX's persistent compilation cache on for the rest of the process, for all programs of JAX and not
+    only for this library's. A program is found again by the same version of JAX on the same kind of processor, for
+    equal descriptions and shapes; a second start then waits for tracing alone.
+
+    The cache is never switched on by the library itself: with some versions of JAX on a CPU a long process that
+    compiles hundreds of programs into it has crashed, once, without a known cause. Use it for scripts that you start
+    again and again, and not for runs that must not be interrupted.
+
+    Args:
+      directory: where the programs lie; created if need be. By default a folder for this version of JAX in the user's
+        own cache: `$XDG_CACHE_HOME/jaxmlp` or `~/.cache/jaxmlp`, on macOS `~/Library/Caches/jaxmlp`, on Windows
+        `%LOCALAPPDATA%\jaxmlp`.
+
+    Returns:
+      The directory.
+
+    Raises:
+      ValueError: for a directory that cannot be created or written to.
+
+    >>> use_compilation_cache("~/programs")  # doctest: +SKIP
+    PosixPath('/home/me/programs')
     """
-    set_by_user = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
-    if set_by_user or jax.config.read("jax_disable_most_optimizations") or jax.default_backend() != "cpu":
-        return {}
-    return CPU_OPTIONS
+    from jax.experimental.compilation_cache import compilation_cache  # not part of JAX's own import
+
+    path = _user_cache() / f"jax-{jax.__version__}" if directory is None else Path(directory).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ValueError(f"directory must be one that can be created; got {path}: {error}; pass another one") from error
+    if not writable:
+        raise ValueError(f"directory must be one that can be written to; got {path}; pass another one")
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # By default only what compiled for a second or more is kept; here a program of half a second is waited for as well.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()  # JAX looks for the directory once, when it first compiles
+    return path
 
 
-@functools.cache
-def _no_trace() -> Any:
-    """Return JAX's state outside of any trace."""
-    with jax.ensure_compile_time_eval():
-        return get_opaque_trace_state(convention="flax")
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "jaxmlp"

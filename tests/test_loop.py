@@ -22,6 +22,7 @@ from jaxmlp import MLP, Recipe, loop, losses, metrics, population, records, trai
 from jaxmlp.loop import _checkpoints, _description, _progress, _saving
 from jaxmlp.loop.streams import _npy
 
+pytestmark = pytest.mark.bits
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 3)).astype("f")
 Y = np.sin(X[:, :1])
@@ -369,7 +370,9 @@ def test_a_loss_that_leaves_the_finite_is_an_error_with_the_last_good_state(data
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_at_the_chunks_end(number, tmp_path, capsys):
+def test_a_signal_ends_the_run_at_the_chunks_end(number, tmp_path, capsys, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     once = after(2)
 

@@ -51,6 +51,7 @@ def test_a_member_is_its_solo_run_after_a_hundred_steps():
         assert (jax.random.key_data(states.key[i]) == jax.random.key_data(alone.key)).all()
 
 
+@pytest.mark.bits
 def test_width_one_is_the_solo_run_bit_for_bit():
     plan = population.plan(KEYS, (X, Y), RECIPE, RATES, width=1)
     states, _ = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=plan)
@@ -58,6 +59,7 @@ def test_width_one_is_the_solo_run_bit_for_bit():
     assert same(population.take(states, [4]), jax.tree.map(lambda a: a[None], alone))
 
 
+@pytest.mark.bits
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=12))
 def test_bits_depend_on_neither_number_nor_order_nor_neighbours(members):
     """One trace serves all sizes that fill as many blocks, so this also says that shapes stay few."""

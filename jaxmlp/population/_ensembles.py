@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, losses
+from jaxmlp import _check, _compile, losses
 from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
 from jaxmlp.data import Statistics, unstandardise
@@ -33,7 +33,7 @@ def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
     return _predict(model, params, jnp.asarray(x), numbers)
 
 
-@partial(jax.jit, static_argnums=0)
+@_compile.jit(static_argnums=0)
 def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any]) -> Array:
     return jax.vmap(lambda p: model.apply(p, x, **numbers))(params)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _check, _compile
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._prefetch import Position, Stack, aligned, stack_size
@@ -150,7 +150,7 @@ class _File:
             out[here] = target[here]
 
 
-@partial(jax.jit, static_argnames="count")
+@_compile.jit(static_argnames="count")
 def _places(key: Array, epoch: Array, first: Array, n: Array, *, count: int) -> tuple[Array, Array]:
     """Return rows and weights of `count` places of an epoch, from place `first` on, as `data.epoch_order` has them."""
     place = first + jnp.arange(count, dtype=jnp.uint32)

@@ -10,7 +10,10 @@ import optax
 import pytest
 
 from jaxmlp import MLP, Recipe, losses, population
-from jaxmlp._engine import devices, limits, plan
+from jaxmlp._engine import devices, limits, plan, program
+from jaxmlp._engine.executor import Cohort
+from jaxmlp._engine.inputs import enter
+from jaxmlp._engine.stops import stops
 
 RECIPE = Recipe(MLP((8, 50, 1)), losses.squared_error, optax.adam, epochs=1, batch_size=32)
 DATA = np.zeros((100, 8), np.float32), np.zeros((100, 1), np.float32)
@@ -105,3 +108,22 @@ def test_all_cores_become_devices_unless_jax_has_started():
     late = program.format("import jax; jax.devices(); ")
     run = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, env=env)
     assert run.returncode == 1 and "at the top of the script" in run.stderr
+
+
+@pytest.mark.parametrize("members", [16, 64])
+def test_the_cost_is_what_xla_counts(members):
+    """Between it and a quarter more: data, members where they train, and what a block needs while it trains."""
+    jax.config.update("jax_disable_most_optimizations", False)  # the program as users get it
+    keys, data = jax.random.split(jax.random.key(0), members), (np.zeros((1024, 8), "f"), np.zeros((1024, 1), "f"))
+    nothing = {"validation": None, "weights": None, "rows": None, "validation_rows": None}
+    entered, shared = enter(keys, data, RECIPE, RATE, **nothing, tables=False)
+    chosen = population.plan(keys, data, RECIPE, RATE, devices=1)
+    rules = stops(None, validation=False, members=True).rules
+    cohort = Cohort(entered, shared, RECIPE, rules, chosen.layout, chosen.slots)
+    span = np.array((0, 1), np.int32)
+    args = cohort.runs, cohort.members, cohort.shared, RECIPE, span, *cohort._places, rules
+    count = program.advance.lower(*args, layout=chosen.layout).compile().memory_analysis()
+    seen = count.argument_size_in_bytes + count.temp_size_in_bytes
+    seen += count.output_size_in_bytes - count.alias_size_in_bytes
+    cost = plan.estimate(data, RECIPE, RATE, devices=chosen.devices)
+    assert seen <= cost.data + cost.working(chosen.width) + members * cost.state <= 1.25 * seen

@@ -13,6 +13,7 @@ import jaxmlp
 from jaxmlp import MLP, Layer, Recipe, _check, data, interop, linear, loop, losses, metrics, population, serving
 from jaxmlp.loop._description import rebuild
 from jaxmlp.loop._manifest import Manifest
+from jaxmlp.loop.streams import open_stream
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -51,6 +52,16 @@ def train(data=(X, Y), recipe=RECIPE, *, key=KEY, **options):
 
 
 MANIFEST = Manifest({"epochs": 6}, {}, {}, None, {}, {}, None, {"width": 16, "devices": 2})
+class OwnStream:
+    batch_size, steps, fingerprint = 5, 2, ["ten rows"]
+
+    def __init__(self, example=(X[:5], Y[:5], Y[:5, 0])):
+        self.example = example
+
+    def stacks(self, start, epochs, every, state):
+        yield from ()
+
+
 NO_BATCH = dataclasses.replace(RECIPE, batch_size=None)
 BAD = {
     # The description.
@@ -601,6 +612,21 @@ BAD = {
     "resume: another's name": (
         lambda: rebuild("optimizer", {"function": "optax:sgd", "code": "0"}),
         "optimizer must be given again: it calls itself optax:sgd, and nothing is found by that name that is the same",
+    "stream: steps of one's own": (
+        lambda: open_stream(OwnStream(), KEY, None, 3),
+        "steps must be None or that of the stream, 2, which says itself how many batches an epoch has; got 3",
+    ),
+    "stream: batch size of one's own": (
+        lambda: open_stream(OwnStream(), KEY, 6, None),
+        "batch_size must be None or that of the stream, 5; got 6",
+    ),
+    "stream: example without weights": (
+        lambda: open_stream(OwnStream((X[:5], Y[:5])), KEY, None, None),
+        "the example of a stream must be a batch (x, y, weight) of NumPy arrays; got tuple of length 2",
+    ),
+    "stream: example of another size": (
+        lambda: open_stream(OwnStream((X, Y, Y[:, 0])), KEY, None, None),
+        "the example of a stream must have as many examples as its batch_size says, 5; got",
     ),
 }
 

@@ -1,9 +1,6 @@
 """A member is what `fit` makes of it alone: whatever its neighbours, its order, the stops and the folds."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -309,20 +306,3 @@ def test_the_plan_says_what_and_why():
     big = Recipe(MLP((784, 512, 10)), losses.cross_entropy, optax.adam, epochs=1, batch_size=128)
     text = str(population.plan(4, (np.zeros((128, 784), "f"), np.zeros(128, "i4")), big, {"learning_rate": 0.1}))
     assert "one after the other" in text and "one member fills a core" in text
-
-
-def test_all_cores_become_devices_unless_jax_has_started():
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    program = (
-        "import jaxmlp; from jaxmlp._engine import devices; devices.cores = lambda: 3; {}"
-        "n = jaxmlp.use_all_cores(); import jax; print(n, len(jax.devices())); jaxmlp.use_all_cores()"
-    )
-    run = subprocess.run([sys.executable, "-c", program.format("")], capture_output=True, text=True, env=env)
-    assert run.stdout.split() == ["3", "3"], run.stderr
-    late = program.format("import jax; jax.devices(); ")
-    run = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, env=env)
-    assert run.returncode == 1 and "at the top of the script" in run.stderr
-    one = "import jaxmlp; from jaxmlp._engine import plan; plan.cores = lambda: 2; r = []; "
-    one += "plan._devices(None, 5, r); print(r)"
-    run = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, env=env)
-    assert "jaxmlp.use_all_cores(), called first" in run.stdout

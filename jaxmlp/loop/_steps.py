@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxmlp._engine.executor import Executor
-from jaxmlp.loop.streams._prefetch import Position, ahead
+from jaxmlp.loop.streams import Position
+from jaxmlp.loop.streams._prefetch import ahead
 
 
 class Steps:

@@ -78,7 +78,7 @@ def test_ci_runs_exactly_the_test_command():
 
 
 def test_the_figures_are_those_of_a_run():
-    """Every number of the tables comes from rows that `python -m benchmarks --json` wrote."""
+    """Every number of the tables comes from rows that `python -m benchmarks --json FILE` wrote."""
     rows, page = json.loads(summary.RESULTS.read_text()), (ROOT / "README.md").read_text()
     assert summary.written(page, rows) == page
     tables = summary.markdown(rows)

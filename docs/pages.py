@@ -40,7 +40,10 @@ def name_contents(module: ModuleType) -> None:
         and not inspect.ismodule(value)
         and getattr(value, "__module__", "").startswith("jaxmlp")
     }
-    module.__all__ = [*sorted(shown, key=lambda name: (inspect.isclass(shown[name]), name.lower())), *submodules]
+    vars(module)["__all__"] = [
+        *sorted(shown, key=lambda name: (inspect.isclass(shown[name]), name.lower())),
+        *submodules,
+    ]
     for value in shown.values():
         for name in getattr(value, "_fields", ()):
             getattr(value, name).__doc__ = ""  # "Alias for field number 0"

@@ -2,9 +2,11 @@
 
     python docs/pages.py
 
-A page for each public module; names that a package takes from its private files are shown on the package's own page.
+A page for each public module. What a module takes from a private file to show it, `from jaxmlp._order import Rows as
+Rows`, is on that module's own page.
 """
 
+import ast
 import inspect
 import pkgutil
 import warnings
@@ -27,28 +29,37 @@ def public_modules() -> list[ModuleType]:
 
 
 def name_contents(module: ModuleType) -> None:
-    """Give a package an `__all__` of what it shows: pdoc reads no other sign, and follows no `__getattr__`."""
-    if not hasattr(module, "__path__"):
-        return
-    for name in getattr(module, "__all__", ()):
-        setattr(module, name, getattr(module, name))  # enters what is imported late
-    submodules = [m.name for m in pkgutil.iter_modules(module.__path__) if not m.name.startswith("_")]
-    shown = {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and getattr(value, "__module__", "").startswith("jaxmlp")
+    """Give a module that shows names of others an `__all__`: pdoc reads no other sign, and follows no `__getattr__`."""
+    source = ast.parse(inspect.getsource(module))
+    taken = {
+        alias.name
+        for node in ast.walk(source)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
     }
-    vars(module)["__all__"] = [
-        *sorted(shown, key=lambda name: (inspect.isclass(shown[name]), name.lower())),
-        *submodules,
-    ]
+    taken |= set(getattr(module, "__all__", ()))
+    for name in taken:
+        setattr(module, name, getattr(module, name))  # enters what is imported late
+    values = [target for node in source.body if isinstance(node, ast.Assign) for target in node.targets]
+    values += [node.target for node in source.body if isinstance(node, ast.AnnAssign)]
+    constants = {value.id for value in values if isinstance(value, ast.Name) and not value.id.startswith("_")}
+    own = constants | {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    shown = {name: getattr(module, name) for name in taken | own if not inspect.ismodule(getattr(module, name))}
     for value in shown.values():
         for name in getattr(value, "_fields", ()):
             getattr(value, name).__doc__ = ""  # "Alias for field number 0"
         if hasattr(value, "_fields"):
             value.__new__.__doc__ = ""
+    if taken:
+        inside = pkgutil.iter_modules(getattr(module, "__path__", ()))
+        rooms = [room.name for room in inside if not room.name.startswith("_")]
+        verbs_first = sorted(shown, key=lambda name: (inspect.isclass(shown[name]), name.lower()))
+        vars(module)["__all__"] = [*verbs_first, *rooms]
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_ci_runs_exactly_the_test_command():
 
 
 def test_the_figures_are_those_of_a_run():
-    """Every number of both pages' tables comes from rows that `python -m benchmarks --json` wrote."""
+    """Every number of both pages' tables comes from rows that `python -m benchmarks --json FILE` wrote."""
     rows, page = json.loads(summary.RESULTS.read_text()), summary.PAGE.read_text()
     assert summary.written(page, summary.markdown(rows)) == page
     assert summary.written(README, summary.headlines(rows)) == README

@@ -52,6 +52,8 @@ def train(data=(X, Y), recipe=RECIPE, *, key=KEY, **options):
 
 
 MANIFEST = Manifest({"epochs": 6}, {}, {}, None, {}, {}, None, {"width": 16, "devices": 2})
+
+
 class OwnStream:
     batch_size, steps, fingerprint = 5, 2, ["ten rows"]
 
@@ -612,6 +614,7 @@ BAD = {
     "resume: another's name": (
         lambda: rebuild("optimizer", {"function": "optax:sgd", "code": "0"}),
         "optimizer must be given again: it calls itself optax:sgd, and nothing is found by that name that is the same",
+    ),
     "stream: steps of one's own": (
         lambda: open_stream(OwnStream(), KEY, None, 3),
         "steps must be None or that of the stream, 2, which says itself how many batches an epoch has; got 3",

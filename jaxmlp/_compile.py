@@ -13,27 +13,28 @@ from jax.extend import core
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# On a CPU most of what a user waits for is LLVM. Its first level takes about half the time of the third, which is the
-# default, and the arithmetic of these programs stays in kernels that it vectorises as well: the results are equal to
-# the bit. An accelerator has another compiler, and gets no option.
+# On a CPU most of what a user of small networks waits for is LLVM, and most of that are random number generators. For a
+# program that only draws, LLVM's first level takes a third of the time of its third, the default, and gives the same
+# bits. Training keeps the default: on a processor with AVX-512 the first level rounds some small products otherwise.
+# An accelerator has another compiler, and gets no option.
 CPU_OPTIONS = {"xla_backend_optimization_level": 1}
 
-with jax.core.eval_context():
+with jax.ensure_compile_time_eval():
     _NOT_TRACING = core.get_opaque_trace_state()
 
 
 class Program(Generic[Parameters, Result]):
-    """A function under `jax.jit`, compiled with `CPU_OPTIONS` where its call is the outermost on a CPU.
+    """A function under `jax.jit`; a `quick` one is compiled with `CPU_OPTIONS` where its call is outermost on a CPU.
 
     JAX takes compiler options of an outermost program alone: its `grad` and `jit` refuse a function with options inside
     them. So while anything is traced the plain function is called. All is chosen at the call, so an import starts no
     device.
     """
 
-    def __init__(self, function: Callable[Parameters, Result], **options: Any):
+    def __init__(self, function: Callable[Parameters, Result], *, quick: bool = False, **options: Any):
         update_wrapper(self, function)
-        self._plain = jax.jit(function, **options)
-        self._quick = jax.jit(function, **options, compiler_options=CPU_OPTIONS)
+        self._plain: Any = jax.jit(function, **options)
+        self._quick: Any = jax.jit(function, **options, compiler_options=CPU_OPTIONS) if quick else self._plain
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         return self._chosen()(*args, **kwargs)
@@ -52,9 +53,11 @@ class Program(Generic[Parameters, Result]):
         self._quick.clear_cache()
 
     def _cache_size(self) -> int:
-        return self._plain._cache_size() + self._quick._cache_size()
+        return sum(program._cache_size() for program in {self._plain, self._quick})
 
     def _chosen(self) -> Any:
+        if self._quick is self._plain:
+            return self._plain
         quick = _outermost() and jax.default_backend() == "cpu" and not _left_to_the_user()
         return self._quick if quick else self._plain
 
@@ -66,7 +69,10 @@ def jit(
     function: None = None, /, **options: Any
 ) -> Callable[[Callable[Parameters, Result]], Program[Parameters, Result]]: ...
 def jit(function: Any = None, /, **options: Any) -> Any:
-    """Return `jax.jit(function, **options)` as an outermost program: for the functions of a module, as a decorator."""
+    """Return `jax.jit(function, **options)` as an outermost program: for the functions of a module, as a decorator.
+
+    With `quick` it is compiled in less time, for programs that only draw random numbers.
+    """
     return partial(jit, **options) if function is None else Program(function, **options)
 
 

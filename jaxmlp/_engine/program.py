@@ -5,7 +5,6 @@ leave no gap and ask for no new compilation.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +86,7 @@ def put(layout: Layout, tree: Any, *, shared: bool = False) -> Any:
     return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
 
 
-@partial(_compile.jit, static_argnames=("layout", "batched"))
+@_compile.jit(quick=True, static_argnames=("layout", "batched"))
 def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) -> Run:
     """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
@@ -111,7 +110,7 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
     return _on_devices(on_device, layout, (P("members"), P()))(work.members, work._replace(members=None))
 
 
-@partial(_compile.jit, static_argnames=("layout",), donate_argnums=0)
+@_compile.jit(static_argnames=("layout",), donate_argnums=0)
 def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: Order, *, layout: Layout) -> Run:
     """Train some epochs of the members that `order` names."""
     training.count_trace()
@@ -128,7 +127,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
     return _blocks(one, layout)(runs, work.members, work._replace(members=None), span, order)
 
 
-@partial(_compile.jit, static_argnames=("layout",), donate_argnums=0)
+@_compile.jit(static_argnames=("layout",), donate_argnums=0)
 def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order: Order, *, layout: Layout) -> Run:
     """Take a step for each batch of a stack: the data of `work` are batches, with leading axes (steps, batch)."""
     training.count_trace()

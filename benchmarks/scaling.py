@@ -78,7 +78,8 @@ def contender(*, width: int, depth: int, batch: int, members: int, rows: int) ->
     recipe, data = problem(width, depth, batch, rows)
     steps = members * (rows // batch)
     if members == 1:
-        return partial(training._fit, jax.random.key(0), data, recipe, RATE, None), steps
+        bound = recipe.bind(RATE)
+        return lambda: training._run(training._start(jax.random.key(0), bound), data, bound, None), steps
     return partial(population.fit, jax.random.split(jax.random.key(0), members), data, recipe, RATE), steps
 
 
@@ -101,9 +102,11 @@ def memory(quick: bool = False) -> list[Row]:
 def memory_of(recipe: Recipe, data: Any) -> tuple[int, int]:
     """Return the bytes that a compiled run plans for, and those that are counted."""
     key = jax.random.key(0)
-    lowered = training._fit.lower(key, data, recipe, {"learning_rate": jnp.float32(1e-3)}, None)
+    bound = recipe.bind({"learning_rate": jnp.float32(1e-3)})
+    lowered = training._run.lower(jax.eval_shape(training._start, key, bound), data, bound, None)
     plan: Any = lowered.compile().memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    planned -= plan.alias_size_in_bytes  # the start's state becomes the end's, in its place
     state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, RATE), key)
     numbers = sum(math.prod(a.shape) for a in jax.tree.leaves(state._replace(key=None)))
     batch = recipe.batch_size or len(data[0])

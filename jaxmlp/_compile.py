@@ -58,7 +58,7 @@ class Program(Generic[Parameters, Result]):
     def _chosen(self) -> Any:
         if self._quick is self._plain:
             return self._plain
-        quick = _outermost() and jax.default_backend() == "cpu" and not _left_to_the_user()
+        quick = outermost() and jax.default_backend() == "cpu" and not _left_to_the_user()
         return self._quick if quick else self._plain
 
 
@@ -76,7 +76,7 @@ def jit(function: Any = None, /, **options: Any) -> Any:
     return partial(jit, **options) if function is None else Program(function, **options)
 
 
-def _outermost() -> bool:
+def outermost() -> bool:
     """Return whether JAX traces nothing now: `jit`, `vmap`, `grad`, `eval_shape` and the like all trace."""
     return core.get_opaque_trace_state() == _NOT_TRACING
 

@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 
 import jax
 
+from jaxmlp import _compile
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compile_once(*static: str, inline: bool = True) -> Callable[[Function], Function]:
+def compile_once(*static: str, inline: bool = True, quick: bool = False) -> Callable[[Function], Function]:
     """Decorate a function of a module so that eager calls of it share one program for each shape.
 
     JAX knows the body of a loop by its identity, so `jax.lax.map`, `scan` or `fori_loop` over a function that is
@@ -29,7 +31,7 @@ def compile_once(*static: str, inline: bool = True) -> Callable[[Function], Func
     """
 
     def decorate(function: Function) -> Function:
-        program = jax.jit(function, static_argnames=static, inline=inline)
+        program = _compile.jit(function, quick=quick, static_argnames=static, inline=inline)
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp.recipe import Bound
-from jaxmlp.types import Data, Model
+from jaxmlp.types import Data, Model, Params
 
 
 def unpack(data: Data) -> tuple[Any, Any, Array | None]:
@@ -39,6 +39,18 @@ def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
     jax.eval_shape(lambda o: bound.per_example(o, y), outputs)
+
+
+def check_outputs(params: Params, data: Data, bound: Bound) -> None:
+    """Check the targets against the outputs that these parameters give, with nothing computed.
+
+    Raises:
+      ValueError: for shapes that do not fit, and for labels and probabilities that loss or metrics refuse.
+    """
+    x, y, weight = unpack(data)
+    outputs = jax.eval_shape(bound.apply, params, x)
+    options = {} if weight is None else {"weight": weight}
+    jax.eval_shape(lambda o: [bound.per_example(o, y), *(m(o, y, **options) for m in bound.recipe.metrics)], outputs)
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

@@ -70,7 +70,7 @@ class Structure(NamedTuple):
         return parts
 
 
-@compile_once("structure", "initializer", "dtype")
+@compile_once("structure", "initializer", "dtype", quick=True)
 def draw(
     key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: Any
 ) -> tuple[Layer, ...]:

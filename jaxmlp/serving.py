@@ -37,7 +37,7 @@ def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **number
 
 
 @_compile.jit(static_argnames="chunk")
-def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any], *, chunk: int) -> Array:
+def _predict(model: Any, params: Any, x: Numeric, numbers: dict[str, Any], *, chunk: int) -> Array:
     if len(x) <= chunk:
         return model.apply(params, x, **numbers)
     whole = len(x) // chunk * chunk

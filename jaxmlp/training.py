@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _check, _compile
-from jaxmlp._preflight import check_data, unpack
+from jaxmlp._preflight import check_data, check_outputs, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -143,12 +143,22 @@ def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hy
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    x, y, weight = unpack(data)
     bound = recipe.bind(hyperparams)
+    if not _compile.outermost():
+        return _evaluate(params, data, bound)
+    check_outputs(params, data, bound)  # its values too, which a compiled program cannot
+    return _evaluate_at_once(params, data, bound)
+
+
+def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
+    x, y, weight = unpack(data)
     outputs = bound.apply(params, x)
     options = {} if weight is None else {"weight": weight}
     values = {_check.name_of(metric): metric(outputs, y, **options) for metric in bound.recipe.metrics}
     return {"loss": average(bound.per_example(outputs, y), weight), **values}
+
+
+_evaluate_at_once = _compile.jit(_evaluate)
 
 
 def fit(

@@ -27,12 +27,17 @@ def case(name, dtype=None):
     return recipe, (jnp.ones((rows, sizes[0])), y)
 
 
+def whole_run(recipe, data):
+    bound = recipe.bind(RATE)
+    return training._run.lower(training._start(jax.random.key(0), bound), data, bound, None)
+
+
 @pytest.fixture(scope="module")
 def programs():
     compiled = {}
     for name in CASES:
         recipe, data = case(name)
-        compiled[name] = training._fit.lower(jax.random.key(0), data, recipe, RATE, None).compile()
+        compiled[name] = whole_run(recipe, data).compile()
     return compiled
 
 
@@ -96,10 +101,10 @@ def test_a_run_plans_for_no_more_memory_than_is_counted():
 def test_ten_rates_compile_once():
     recipe, data = case("small")
     traces = training.trace_count()
-    sizes = training._fit._cache_size()
+    sizes = training._run._cache_size()
     for rate in np.logspace(-4, -2, 10):
         jaxmlp.fit(jax.random.key(0), data, recipe, {"learning_rate": rate})
-    assert training.trace_count() - traces <= 1 and training._fit._cache_size() - sizes <= 1
+    assert training.trace_count() - traces <= 1 and training._run._cache_size() - sizes <= 1
 
 
 def test_narrow_operands_stay_narrow():

@@ -63,7 +63,7 @@ class Executor:
             runs = restore(jax.eval_shape(starting, first, job.recipe))
             self.runs = put(layout, jax.tree.map(lambda a: _take(a, occupant), runs))
         self._running = np.zeros((devices, slots), bool)
-        self._order: Order | None = None
+        self._order = self._ordered(self._running)
         self.status()
 
     @property
@@ -95,12 +95,15 @@ class Executor:
         status = np.array(self.runs.status)
         running = np.zeros_like(self._running)
         running.ravel()[self.slots] = status[self.slots] == Status.RUNNING
-        if self._order is None or (running != self._running).any():
-            # On each device the slots whose members run come first, and only as many blocks as they fill are trained.
-            slots = np.argsort(~running, axis=1, kind="stable").astype(np.int32).ravel()
-            blocks = -(-running.sum(1) // self.layout.width).astype(np.int32)
-            self._running, self._order = running, put(self.layout, Order(slots, blocks))
+        if (running != self._running).any():
+            self._running, self._order = running, self._ordered(running)
         return status[self.slots]
+
+    def _ordered(self, running: np.ndarray) -> Order:
+        # On each device the slots whose members run come first, and only as many blocks as they fill are trained.
+        slots = np.argsort(~running, axis=1, kind="stable").astype(np.int32).ravel()
+        blocks = -(-running.sum(1) // self.layout.width).astype(np.int32)
+        return put(self.layout, Order(slots, blocks))
 
     def stop(self, losers: np.ndarray) -> np.ndarray:
         """Stop these members from now on and return the status of each member."""
@@ -122,7 +125,7 @@ class Executor:
         """Return a copy of the runs on the host, keys as the integers behind them."""
         return jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
 
-    def results(self, to: Callable[[np.ndarray], Any] = jnp.asarray) -> Run:
+    def results(self, to: Callable[[np.ndarray], Any] = jax.device_put) -> Run:
         """Return the runs, keys as the integers behind them, each array brought `to` its place; nothing can follow.
 
         Array by array, and each is freed before the next is read, so that the results do not need their room twice.

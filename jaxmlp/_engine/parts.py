@@ -112,7 +112,9 @@ def in_waves(job: Job, chosen: Plan, train: Callable[[Job, Plan, int], Executor]
         mine = job if waves == 1 else job._replace(members=jax.tree.map(lambda a, wave=wave: a[wave], job.members))
         of_wave = dataclasses.replace(chosen, members=len(mine.members.key)) if waves > 1 else chosen
         # The results of waves wait on the host, in NumPy arrays; those of one wave come back as JAX arrays.
-        leaves, structure = jax.tree.flatten(train(mine, of_wave, number).results(jnp.asarray if waves == 1 else _same))
+        leaves, structure = jax.tree.flatten(
+            train(mine, of_wave, number).results(jax.device_put if waves == 1 else _same)
+        )
         found.append(leaves)
     run = jax.tree.unflatten(structure, [_join(found, i) for i in range(len(found[0]))])
     key = jax.random.wrap_key_data(jnp.asarray(run.state.key), impl=jax.random.key_impl(job.members.key))

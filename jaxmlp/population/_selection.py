@@ -20,7 +20,16 @@ def member(states: Any, i: int) -> State:
     count = len(states) if isinstance(states, list) else len(jax.tree.leaves(states)[0])
     if not -count <= i < count:
         raise ValueError(f"i must be a member, 0 ... {count - 1}; got {i}")
-    return states[i] if isinstance(states, list) else jax.tree.map(lambda a: a[i], states)
+    if isinstance(states, list):
+        return states[i]
+    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(states)):
+        return _at(states, i % count)
+    return jax.tree.map(lambda a: a[i], states)
+
+
+@jax.jit  # one program for all leaves: eagerly each shape would be two
+def _at(states: Any, i: Any) -> Any:
+    return jax.tree.map(lambda a: a[i], states)
 
 
 def take(states: Any, members: Any) -> Any:

@@ -107,8 +107,10 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
     else:
         _check.typed_key(key)
         one_key = [jax.random.fold_in(key, seed) for seed in range(seeds)]
-    keys = jnp.stack(one_key)[jnp.tile(jnp.arange(seeds), len(rows))]
-    return keys, Settings({name: jnp.repeat(column, seeds, axis=0) for name, column in columns.items()})
+    # Repeated by NumPy: on the device each shape would be a handful of small programs to compile.
+    data = np.tile(np.stack([jax.random.key_data(k) for k in one_key]), (len(rows), 1))
+    keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(one_key[0]))
+    return keys, Settings({name: jax.device_put(np.repeat(column, seeds, axis=0)) for name, column in columns.items()})
 
 
 def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array, Settings]:

@@ -153,7 +153,7 @@ class _File:
 
 
 @_compile.jit(static_argnames="count")
-def _places(key: Array, epoch: Array, first: Array, n: Array, *, count: int) -> tuple[Array, Array]:
+def _places(key: Array, epoch: Any, first: Any, n: Any, *, count: int) -> tuple[Array, Array]:
     """Return rows and weights of `count` places of an epoch, from place `first` on, as `data.epoch_order` has them."""
     place = first + jnp.arange(count, dtype=jnp.uint32)
     present = place < n

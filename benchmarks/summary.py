@@ -1,9 +1,9 @@
-"""The README's tables and picture, made from the rows of a run, so that no figure is typed in by hand.
+"""The tables of benchmarks/README.md, six of their rows in README.md, and the picture, made from the rows of a run.
 
     python -m benchmarks --data DIR --json benchmarks/results.json
     python -m benchmarks.summary
 
-A test holds the README to benchmarks/results.json.
+No figure is typed in by hand: a test holds both pages to benchmarks/results.json.
 """
 
 import json
@@ -15,6 +15,7 @@ from benchmarks.show import bars, number
 from benchmarks.timing import TIMES, Row
 
 ROOT = Path(__file__).parent.parent
+MAIN, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "speed.png"
 BEGIN, END = "<!-- made by benchmarks/summary.py -->", "<!-- end -->"
 RATES = ("examples/s", "steps/s", "net-steps/s", "rows/s")
@@ -46,6 +47,22 @@ TABLES = {  # the name of a benchmark: what is timed, and {column: its rows}
         {"8-50-1": "loop 8-50-1", "784-256-256-10": "loop 784-256-256-10"},
     ),
 }
+COLUMNS = {  # of the short table: {column: what may stand in it}, of which the fastest does
+    "jaxmlp": ("jaxmlp.fit", "population.fit", "jaxmlp, in_numpy"),
+    "JAX by hand": ("JAX by hand, one scan", "JAX by hand, jit"),
+    "Equinox or Flax": ("Equinox", "Equinox, filter_vmap", "Flax NNX", "Flax, nnx.vmap"),
+    "Keras": ("Keras",),
+    "PyTorch": ("PyTorch", "PyTorch, fused Adam", "PyTorch, compiled", "PyTorch, torch.func", "PyTorch, all cores"),
+    "scikit-learn": ("scikit-learn", "scikit-learn, all cores"),
+}
+HEADLINES = {  # its rows: {what is timed: (the name of a benchmark, its rows)}
+    "training 784-256-256-10, batch 128": ("single", "single"),
+    "training 8-50-1, batch 32": ("small", "small 8-50-1"),
+    "training 64 networks 64-64-10": ("population", "64 of 64-64-10"),
+    "training 1,024 networks 8-50-1": ("population", "1,024 of 8-50-1"),
+    "one row through 784-256-256-10": ("inference", "inference, one row"),
+    "MNIST to 98 % test accuracy": ("quality", "MNIST to 98 %"),
+}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -64,6 +81,19 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {contender} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join([*lines, *facts(rows), ""])
+
+
+def headlines(rows: list[dict[str, Any]]) -> str:
+    """Return the short table: the time of each column's fastest contender, in units of one of the row."""
+    lines = [f"| | {' | '.join(COLUMNS)} | command |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for question, (command, benchmark) in HEADLINES.items():
+        ratio = {row["contender"]: row["ratio"] for row in rows if row["benchmark"] == benchmark}
+        cells = []
+        for names in COLUMNS.values():
+            found = [ratio[name] for name in names if name in ratio]
+            cells.append(times(min(found)) if found else "")
+        lines.append(f"| {question} | {' | '.join(cells)} | `python -m benchmarks {command}` |")
+    return "\n".join([*lines, ""])
 
 
 def times(ratio: float) -> str:
@@ -93,7 +123,7 @@ def facts(rows: list[dict[str, Any]]) -> list[str]:
         f"- `single`: bare matrix products reached {number(value['single', 'matrix products alone, float32'])} GFLOP/s "
         f"in the same run in float32; training reaches {' and '.join(shares)}.",
         f"- `population`: a sweep of which half stops early takes "
-        f"{ratio['early stopping', 'patience of 5 epochs']:.2f} of its time with `patience=5`.",
+        f"{ratio['early stopping', 'patience of 5 epochs']:.2f} of its time with a patience of 5 epochs.",
         f"- `compile`: to the first step, 256 hidden layers take {depth['cold']:.2f} of the time of two "
         f"({depth['cached']:.2f} with the cache) under `MLP(..., scan=True)`, and {apart:.1f} written out; importing "
         f"jaxmlp takes {imports:.2f} of importing JAX and Optax.",
@@ -103,10 +133,10 @@ def facts(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def written(readme: str, rows: list[dict[str, Any]]) -> str:
-    """Return the README with its tables replaced."""
-    block = f"{BEGIN}\n\n{markdown(rows)}\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, readme, flags=re.DOTALL)
+def written(page: str, made: str) -> str:
+    """Return a page with what stands between its marks replaced."""
+    block = f"{BEGIN}\n\n{made}\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, page, flags=re.DOTALL)
 
 
 def picture(rows: list[dict[str, Any]], path: Path = PICTURE) -> None:
@@ -117,6 +147,7 @@ def picture(rows: list[dict[str, Any]], path: Path = PICTURE) -> None:
 
 
 if __name__ == "__main__":
-    page, found = ROOT / "README.md", json.loads(RESULTS.read_text())
-    page.write_text(written(page.read_text(), found))
+    found = json.loads(RESULTS.read_text())
+    for path, made in ((MAIN, headlines(found)), (PAGE, markdown(found))):
+        path.write_text(written(path.read_text(), made))
     picture(found)

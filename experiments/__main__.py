@@ -3,22 +3,32 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci"
 ).split()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the named experiments and return the exit code: 0 where every claim holds, else 1."""
-    try:
-        import tyro
+class Options(NamedTuple):
+    """What the command line asks for."""
 
-        from experiments.report import Report
-    except ImportError as error:
-        print(f"{error}; the experiments need: pip install 'jaxmlp[experiments]'", file=sys.stderr)
-        return 2
+    names: tuple[str, ...]  # of experiments
+    sets: tuple[str, ...]  # of `uci`
+    data: Path | None
+    figures: Path
+    thorough: bool
+    directory: Path | None
+
+
+def parse(argv: list[str] | None = None) -> Options:
+    """Return what the command line asks for.
+
+    Raises:
+      ValueError: for an experiment that does not exist, and for --directory with any other than `classification`.
+      SystemExit: for an option that does not exist.
+    """
+    import tyro
 
     from jaxmlp import _check
 
@@ -28,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         figures: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figures"),
         thorough: bool = False,
         directory: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None,
-    ) -> tuple[tuple[str, ...], Path | None, Path, bool, Path | None]:
+    ) -> Options:
         """Run the experiments; each holds a claim of the notes to what is measured.
 
         Args:
@@ -39,32 +49,48 @@ def main(argv: list[str] | None = None) -> int:
             thorough: train as long as ten minutes for the best accuracy, with --data.
             directory: for `classification`, where one network's run is saved, stopped and resumed, and its model kept.
         """
-        return names, data, figures, thorough, directory
+        return Options(names, (), data, figures, thorough, directory)
 
-    names, data, figures, thorough, directory = tyro.cli(options, args=argv, prog="python -m experiments")
-    sets: tuple[str, ...] = ()
+    argv = sys.argv[1:] if argv is None else argv
+    # The parser takes positional arguments in one run only; names may follow an option too: `uci --data DIR NAME`.
+    found, rest = tyro.cli(options, args=argv, prog="python -m experiments", return_unknown_args=True)
+    if any(word.startswith("-") for word in rest):
+        tyro.cli(options, args=argv, prog="python -m experiments")  # says which option is unknown, and exits
+    names, sets = (*found.names, *rest), ()
     if names[:1] == ("uci",):
         names, sets = names[:1], names[1:]
     for name in names:
-        try:
-            _check.one_of("an experiment", name, NAMES)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-
-    if directory is not None and names != ("classification",):
-        print(
-            "--directory is for classification alone: python -m experiments classification --directory DIR",
-            file=sys.stderr,
+        _check.one_of("an experiment", name, NAMES)
+    if found.directory is not None and names != ("classification",):
+        raise ValueError(
+            "--directory is for classification alone: python -m experiments classification --directory DIR"
         )
+    return found._replace(names=names, sets=sets)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the named experiments and return the exit code: 0 where every claim holds, else 1."""
+    try:
+        import tyro  # noqa: F401
+
+        from experiments.report import Report
+    except ImportError as error:
+        print(f"{error}; the experiments need: pip install 'jaxmlp[experiments]'", file=sys.stderr)
+        return 2
+    try:
+        names, sets, data, figures, thorough, directory = parse(argv)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
     report = Report(figures)
     for name in names or NAMES:
-        module = importlib.import_module(f"experiments.{name}")
+        module = importlib.import_module(f"experiments.{name if directory is None else 'survival'}")
         question = (module.__doc__ or name).splitlines()[0]
         with report.experiment(name, question):
-            if name == "classification":
-                module.run(report, data=data, thorough=thorough, directory=directory)
+            if directory is not None:
+                module.run(report, directory)
+            elif name == "classification":
+                module.run(report, data=data, thorough=thorough)
             elif name == "uci":
                 module.run(report, data=data if names else None, names=sets)
             else:

@@ -10,6 +10,8 @@ from coordinates to colours, the signal-to-noise ratio must rise with every widt
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from sklearn.datasets import load_sample_image
 
 import jaxmlp
 from experiments.report import BLUE, GREEN, GREY, ORANGE, RED, Report, canvas
-from jaxmlp import MLP, Recipe, losses
+from jaxmlp import MLP, Layer, Recipe, losses
 from jaxmlp.training import CosineAdamW
 
 SEEDS = 6
@@ -30,13 +32,12 @@ def run(report: Report) -> None:
     """Approximate a curve and an image with nets of many sizes, and draw what they reach."""
     x = np.linspace(-1, 1, 256, dtype="f")[:, None]
     y = (np.sin(8 * x**2) + np.abs(x)).astype("f")
-    width, adam, curves = {}, {}, {}
-    for hidden in ((2,), (8,), (32,), (64,)):
-        report.stage(f"one hidden layer of {hidden[0]}, L-BFGS")
-        width[hidden], curves[hidden] = approximate(hidden, optax.lbfgs, 400, {}, (x, y), (1.0,))
-    for hidden in ((8,), (32,), (64,), (4, 4, 4), (8, 8, 8), (13, 13, 13)):
-        report.stage(f"hidden layers {hidden}, Adam")
-        adam[hidden], _ = approximate(hidden, CosineAdamW(2000), 2000, {"learning_rate": 1e-2}, (x, y), SCALES)
+    report.stage("one hidden layer of 2 to 64, L-BFGS")
+    width, curves = approximate(((2,), (8,), (32,), (64,)), optax.lbfgs, 400, {}, (x, y), (1.0,))
+    adam: dict = {}
+    for nets in (((8,), (32,), (64,)), ((4, 4, 4), (8, 8, 8), (13, 13, 13))):
+        report.stage(f"hidden layers {', '.join('-'.join(map(str, hidden)) for hidden in nets)}, Adam")
+        adam |= approximate(nets, CosineAdamW(2000), 2000, {"learning_rate": 1e-2}, (x, y), SCALES)[0]
     fall = width[2,] / width[64,]
     report.claim("error falls with width", expected="> 50 times", measured=f"{fall:,.0f} times", holds=fall > 50)
     gain = adam[64,] / adam[8, 8, 8]
@@ -63,26 +64,67 @@ def run(report: Report) -> None:
     draw(report, x, y, width, adam, curves, {**pictures, 0: photo}, [*titles, "the photograph"])
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Narrower:
+    """Nets of equal depth as one of the widest's shape: hidden units that the `which`-th does not have are zeros.
+
+    Under tanh such a unit puts out zero, and its weights get no gradient, so the net is and stays the narrower one.
+    """
+
+    nets: tuple[tuple[int, ...], ...]  # hidden widths
+
+    @property
+    def widest(self) -> MLP:
+        """The net whose shape all have."""
+        return MLP((1, *max(self.nets), 1), "tanh")
+
+    def init(self, key: jax.Array, *, which: Any, init_scale: Any) -> tuple[Layer, ...]:
+        """Draw the narrower net's parameters, and put zeros around them."""
+        shapes = jax.eval_shape(self.widest.init, key)
+
+        def widen(a: jax.Array, to: jax.ShapeDtypeStruct) -> jax.Array:
+            return jnp.pad(a, [(0, m - n) for n, m in zip(a.shape, to.shape, strict=True)])
+
+        def draw(hidden: tuple[int, ...]) -> tuple[Layer, ...]:
+            params = MLP((1, *hidden, 1), "tanh").init(key, init_scale=init_scale)
+            return jax.tree.map(widen, params, shapes)
+
+        return jax.tree.map(lambda *each: jnp.stack(each)[which], *map(draw, self.nets))
+
+    def apply(self, params: tuple[Layer, ...], x: Any) -> jax.Array:
+        """Return the outputs."""
+        return self.widest.apply(params, x)
+
+
 def approximate(
-    hidden: tuple[int, ...], optimizer: Callable, epochs: int, numbers: dict, data: tuple, scales: tuple[float, ...]
-) -> tuple[float, np.ndarray]:
-    """Train all initial scales and seeds in one program.
+    nets: tuple[tuple[int, ...], ...],
+    optimizer: Callable,
+    epochs: int,
+    numbers: dict,
+    data: tuple,
+    scales: tuple[float, ...],
+) -> tuple[dict, dict]:
+    """Train all nets of one depth, initial scales and seeds in one program.
 
     Returns:
-      The median error over the seeds at the best scale, and the curve of the best net of all.
+      For each net the median error over the seeds at its best scale, and the curve of its best seed of all.
     """
-    mlp = MLP((1, *hidden, 1), "tanh")
-    recipe = Recipe(mlp, losses.squared_error, optimizer, epochs=epochs)  # all at once: no noise to average out
-    keys = jax.random.split(jax.random.key(0), SEEDS)
+    model = Narrower(nets)
+    recipe = Recipe(model, losses.squared_error, optimizer, epochs=epochs)  # all at once: no noise to average out
+    grid = np.meshgrid(np.arange(len(nets)), np.array(scales, "f"), np.arange(SEEDS), indexing="ij")
 
-    @jax.vmap  # over scales
-    def train(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-        hyperparams = numbers | {"init_scale": scale}
-        states, history = jax.vmap(jaxmlp.fit, (0, None, None, None))(keys, data, recipe, hyperparams)
-        return history["loss"][:, -1], jax.vmap(mlp.apply, (0, None))(states.params, data[0])
+    @jax.jit
+    @jax.vmap
+    def train(which: jax.Array, scale: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.split(jax.random.key(0), SEEDS)[seed]
+        state, history = jaxmlp.fit(key, data, recipe, numbers | {"which": which, "init_scale": scale})
+        return history["loss"][-1], model.apply(state.params, data[0])
 
-    errors, curves = jax.tree.map(np.asarray, train(jnp.array(scales)))
-    return float(np.median(errors, 1).min()), curves.reshape(-1, len(data[0]))[np.nanargmin(errors)]
+    errors, curves = (np.asarray(a) for a in train(*map(np.ravel, grid)))
+    errors, curves = errors.reshape(grid[0].shape), curves.reshape(len(nets), -1, len(data[0]))
+    best = {hidden: float(np.median(error, 1).min()) for hidden, error in zip(nets, errors, strict=True)}
+    return best, {hidden: c[np.nanargmin(error)] for hidden, c, error in zip(nets, curves, errors, strict=True)}
 
 
 def paint(photo: np.ndarray, width: int) -> np.ndarray:
@@ -94,8 +136,13 @@ def paint(photo: np.ndarray, width: int) -> np.ndarray:
     y = photo.reshape(-1, 3)
     mlp = MLP((64, width, width, 3))
     recipe = Recipe(mlp, losses.squared_error, CosineAdamW(steps=60 * 34), epochs=60, batch_size=512)
-    state, _ = jaxmlp.fit(jax.random.key(0), (x, y), recipe, {"learning_rate": 5e-3})
-    return np.clip(mlp.apply(state.params, x), 0, 1).reshape(photo.shape)
+
+    @jax.jit
+    def colours(key: jax.Array, x: np.ndarray, y: np.ndarray) -> jax.Array:
+        state, _ = jaxmlp.fit(key, (x, y), recipe, {"learning_rate": 5e-3})
+        return mlp.apply(state.params, x)
+
+    return np.clip(colours(jax.random.key(0), x, y), 0, 1).reshape(photo.shape)
 
 
 def draw(

@@ -2,13 +2,12 @@
 
     python -m experiments classification
     python -m experiments classification --data DIR [--thorough]
-    python -m experiments classification --directory runs/digits
 
 On scikit-learn's 1,797 digits, 8 x 8 pixels: ten seeds in one program, test accuracy of at least 97 %, above that
 of the same recipe without a hidden layer. With --data, the IDX files of MNIST (98.2 % expected) or
 Fashion-MNIST (89.3 %, told by "fashion" in the folder's name): 784-256-256-10, ten epochs, three seeds. --thorough
-adds one network of 784-1024-1024-10 with dropout and smoothed labels for up to ten minutes. With --directory, one
-network on the digits as a run that survives: see experiments/survival.py.
+adds one network of 784-1024-1024-10 with dropout and smoothed labels for up to ten minutes. experiments/survival.py
+stops and resumes a run on the same digits.
 """
 
 from pathlib import Path
@@ -29,13 +28,9 @@ from jaxmlp.training import CosineAdamW
 THOROUGH = {"MNIST": ("gelu", "layer", 0.4, 50), "Fashion-MNIST": ("relu", None, 0.3, 150)}
 
 
-def run(report: Report, data: Path | None = None, thorough: bool = False, directory: Path | None = None) -> None:
+def run(report: Report, data: Path | None = None, thorough: bool = False) -> None:
     """Train on the digits, or on the IDX files of a folder, and draw what the network gets wrong."""
-    if directory is not None:
-        from experiments import survival  # it needs this module's recipe
-
-        survival.run(report, directory)
-    elif data is None:
+    if data is None:
         digits(report)
     else:
         idx_files(report, data, thorough)

@@ -28,13 +28,17 @@ def run(report: Report) -> None:
     recipe = Recipe(LINE, losses.squared_error, optax.sgd, epochs=400)
     rate = {"learning_rate": 0.15}
     report.stage("400 steps of gradient descent")
-    state = jaxmlp.start(jax.random.key(0), recipe, rate)
-    state = state._replace(params=(Layer(jnp.array([[-1.2]]), jnp.array([2.0])),))
+    begin = Layer(np.array([[-1.2]], "f"), np.array([2.0], "f"))
 
     def walk(state: jaxmlp.State, _: None) -> tuple[jaxmlp.State, Layer]:
         return jaxmlp.step(state, (x, y), recipe, rate)[0], state.params[0]
 
-    state, path = jax.jit(lambda s: jax.lax.scan(walk, s, length=recipe.epochs))(state)
+    @jax.jit
+    def descend(key: jax.Array, layer: Layer) -> tuple[jaxmlp.State, Layer]:
+        state = jaxmlp.start(key, recipe, rate)._replace(params=(layer,))
+        return jax.lax.scan(walk, state, length=recipe.epochs)
+
+    state, path = descend(jax.random.key(0), jax.tree.map(jnp.asarray, begin))
     (found,), best = state.params, linear.least_squares(x, y)
     gap = max(float(abs(found.w - best.w).max()), float(abs(found.b - best.b).max()))
     report.claim(
@@ -60,18 +64,23 @@ def run(report: Report) -> None:
 
 def derivatives(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Return the largest gaps between the derivatives by hand and those of JAX and of central differences."""
-    with jax.enable_x64(True):
 
-        def mse(layer: Layer) -> jax.Array:
-            return losses.squared_error(LINE.apply((layer,), jnp.asarray(x)), jnp.asarray(y)).mean()
+    def mse(layer: Layer, x: jax.Array, y: jax.Array) -> jax.Array:
+        return losses.squared_error(LINE.apply((layer,), x), y).mean()
 
-        layer = Layer(jnp.array([[0.3]]), jnp.array([-0.7]))
+    @jax.jit  # one program: each operation by itself would be compiled by itself
+    def gaps(layer: Layer, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         by_hand = linear.gradients(layer, x, y)
-        gap = jax.tree.map(lambda a, b: float(abs(a - b).max()), by_hand, jax.grad(mse)(layer))
+        gap = jax.tree.map(lambda a, b: abs(a - b).max(), by_hand, jax.grad(mse)(layer, x, y))
         h = 1e-5
-        in_w = (mse(layer._replace(w=layer.w + h)) - mse(layer._replace(w=layer.w - h))) / (2 * h)
-        in_b = (mse(layer._replace(b=layer.b + h)) - mse(layer._replace(b=layer.b - h))) / (2 * h)
-        return max(jax.tree.leaves(gap)), max(float(abs(in_w - by_hand.w[0, 0])), float(abs(in_b - by_hand.b[0])))
+        up, down = (layer._replace(w=layer.w + d) for d in (h, -h)), (layer._replace(b=layer.b + d) for d in (h, -h))
+        by_difference = [(mse(next(pair), x, y) - mse(next(pair), x, y)) / (2 * h) for pair in (up, down)]
+        off = jnp.maximum(abs(by_difference[0] - by_hand.w[0, 0]), abs(by_difference[1] - by_hand.b[0]))
+        return jnp.maximum(gap.w, gap.b), off
+
+    with jax.enable_x64(True):
+        by_jax, by_difference = gaps(Layer(np.array([[0.3]]), np.array([-0.7])), x, y)
+        return float(by_jax), float(by_difference)
 
 
 def draw(report: Report, x: np.ndarray, y: np.ndarray, path: Layer, best: Layer) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
 import matplotlib
 from matplotlib.figure import Figure
 from rich import box
@@ -25,6 +26,7 @@ matplotlib.rcParams |= {
     "figure.dpi": 130,
     "figure.constrained_layout.use": True,
 }
+LARGE = 0.03  # seconds of translation from which on a program's compilation is worth a word
 BLUE, ORANGE, GREEN, RED, GREY = "#2864b4", "#e07b1a", "#2e8b57", "#c0392b", "#8a8f98"
 
 
@@ -48,29 +50,48 @@ class Report:
     _name: str = ""
     _status: Status | None = None
     _stage: str = ""
+    _compiling: float = 0.0  # seconds, in the experiment at hand
+    _told: bool = False  # whether this stage has said that it compiles
+
+    def _watch(self, event: str, seconds: float, **_: object) -> None:
+        """Say when a program of some size has been translated and XLA is about to compile it."""
+        if event.endswith("backend_compile_duration"):
+            self._compiling += seconds
+        elif event.endswith("jaxpr_to_mlir_module_duration") and seconds > LARGE and not self._told:
+            self._told = True
+            if self._status is not None:
+                self._status.update(f"[bold]{self._name}[/]  {self._stage}: compiling ...")
+            elif not self.console.is_terminal:
+                self.console.print("   compiling ...", highlight=False)
 
     @contextmanager
     def experiment(self, name: str, question: str) -> Iterator[None]:
         """Announce an experiment, and its time and claims when it is done."""
-        self._name, self.claims[name] = name, []
+        self._name, self.claims[name], self._stage = name, [], question
+        self._compiling, self._told = 0.0, False
         start = time.perf_counter()
-        if self.console.is_terminal:
-            with self.console.status(f"[bold]{name}[/]  {question}") as self._status:
+        jax.monitoring.register_event_duration_secs_listener(self._watch)
+        try:
+            if self.console.is_terminal:
+                with self.console.status(f"[bold]{name}[/]  {question}") as self._status:
+                    yield
+            else:
+                self.console.print(f"{name}: {question}", highlight=False, soft_wrap=True)
                 yield
-        else:
-            self.console.print(f"{name}: {question}", highlight=False, soft_wrap=True)
-            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(self._watch)
         seconds = time.perf_counter() - start
         held = sum(claim.holds for claim in self.claims[name])
         mark = "[green]ok[/]" if held == len(self.claims[name]) else "[red]no[/]"
         self.console.print(
-            f"{mark} [bold]{name:<14}[/] {held} of {len(self.claims[name])} claims hold, {seconds:.1f} s",
+            f"{mark} [bold]{name:<14}[/] {held} of {len(self.claims[name])} claims hold, {seconds:.1f} s, "
+            f"{self._compiling:.1f} of them compiling",
             highlight=False,
         )
 
     def stage(self, text: str) -> None:
         """Say what is being computed now."""
-        self._stage = text
+        self._stage, self._told = text, False
         if self._status is not None:
             self._status.update(f"[bold]{self._name}[/]  {text}")
         elif not self.console.is_terminal:

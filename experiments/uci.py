@@ -1,7 +1,7 @@
 """Does it reach the published table of regression with uncertainty?
 
     python -m experiments uci --data DIR [NAME ...]
-    python -m experiments uci [OPENML NAME ...]
+    python -m experiments uci [NAME ...]
 
 Two protocols on each set, all splits and members one population:
 
@@ -11,9 +11,9 @@ Two protocols on each set, all splits and members one population:
   training rows, where one number is fitted as well that stretches the variances; then 5 networks on all of them.
 
 DIR holds a folder a set: data.txt, index_features.txt, index_target.txt, n_splits.txt, index_train_I.txt and
-index_test_I.txt. Without it a set is fetched from OpenML, and without a name scikit-learn's diabetes data serves, five
-splits. RMSE and NLL are in the target's own units; the NLL is that of the Gaussian with the mixture's mean and
-variance, as in the paper, and the mixture's own stands beside it.
+index_test_I.txt. Without it the named sets are fetched from OpenML, and without a name scikit-learn's diabetes data
+serves, five splits. RMSE and NLL are in the target's own units; the NLL is that of the Gaussian with the mixture's mean
+and variance, as in the paper, and the mixture's own stands beside it.
 """
 
 import itertools

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jaxmlp import data, linear, losses, metrics, training
+from jaxmlp._compile import use_compilation_cache
 from jaxmlp._engine.devices import use_all_cores
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
@@ -43,6 +44,7 @@ __all__ = [
     "step",
     "training",
     "use_all_cores",
+    "use_compilation_cache",
 ]
 
 

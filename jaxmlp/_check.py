@@ -102,7 +102,8 @@ def finite(what: str, value: Any) -> None:
     if not jnp.issubdtype(value.dtype, jnp.floating) or isinstance(value, Tracer):
         return
     # One reduction on the value's own device; only a bad array is brought to the host to say where.
-    with np.errstate(over="ignore", invalid="ignore"):
+    # Under a trace of the caller's a known array stays known only within `ensure_compile_time_eval`.
+    with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
         return

@@ -1,15 +1,32 @@
-"""What a run is made of: a model, a loss and an optimizer, and who of them takes which number."""
+"""What a run is made of: a model, a loss and an optimizer, and who of them takes which hyperparameter."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._numbers import Numbers, route
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, OptimizerFactory, Params
+
+
+class Numbers(NamedTuple):
+    """The hyperparameters, sorted by who takes them."""
+
+    init: dict[str, Any]
+    apply: dict[str, Any]
+    loss: dict[str, Any]
+    optimizer: dict[str, Any]
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of them in one dict, as they were given."""
+        return {**self.init, **self.apply, **self.loss, **self.optimizer}
 
 
 @jax.tree_util.register_static
@@ -18,8 +35,8 @@ class Recipe:
     """What changes the program of a run; compared by value, so equal recipes share one compilation.
 
     Args:
-      model: an `MLP`, or any hashable object with `init(key)` and `apply(params, x)`; where `apply` names `key`, it
-        gets one in training and none in evaluation.
+      model: an `MLP`, or any hashable `types.Model`: an object with `init(key)` and `apply(params, x)`; where `apply`
+        names `key`, it gets one in training and none in evaluation.
       loss: (outputs, targets, **numbers) -> (batch,), one loss an example.
       optimizer: a factory of numbers, `optax.adamw`, not `optax.adamw(1e-3)`; any function that returns an
         `optax.GradientTransformation`.
@@ -32,12 +49,12 @@ class Recipe:
       ValueError: for a part that is not as said.
     """
 
-    model: Any
-    loss: Callable[..., Array]
-    optimizer: Callable[..., optax.GradientTransformation]
+    model: Model
+    loss: Loss
+    optimizer: OptimizerFactory
     epochs: int = dataclasses.field(kw_only=True)
     batch_size: int | None = dataclasses.field(default=None, kw_only=True)
-    metrics: tuple[Callable[..., Array], ...] = dataclasses.field(default=(), kw_only=True)
+    metrics: tuple[Metric, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self):
         for name in ("init", "apply"):
@@ -61,30 +78,148 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
 
-    def route(self, hyperparams: Any) -> Numbers:
-        """Return the hyperparams, sorted by who takes them.
+    def bind(self, hyperparams: Hyperparams) -> "Bound":
+        """Return this recipe with its hyperparameters, each routed to the one that takes it.
+
+        Every verb of training takes the result in the place of the recipe, and then routes nothing again.
 
         Raises:
-          ValueError: for a name that nobody takes, or that two take.
+          ValueError: for a name that no part takes or that two take, and for a number that the optimizer lacks.
+
+        >>> from jaxmlp import MLP, losses
+        >>> recipe = Recipe(MLP((2, 1)), losses.squared_error, optax.adam, epochs=1)
+        >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
+        {'learning_rate': 0.1}
         """
-        return route(self.model, self.loss, self.optimizer, hyperparams)
+        return Bound(self, route(self.model, self.loss, self.optimizer, hyperparams))
 
-    def transformation(self, numbers: Numbers) -> optax.GradientTransformation:
-        """Return the Optax transformation of these numbers.
 
-        Built while tracing: it is a closure over its numbers, and these are traced.
+class Bound(NamedTuple):
+    """A recipe and its hyperparameters, each with the one that takes it. A pytree whose leaves are the numbers."""
+
+    recipe: Recipe
+    numbers: Numbers
+
+    def bind(self, hyperparams: None) -> "Bound":
+        """Return itself: it has its hyperparameters."""
+        if hyperparams is not None:
+            raise ValueError("hyperparams must be None for a recipe that was bound to its own; bind the Recipe anew")
+        return self
+
+    def init(self, key: Array) -> Params:
+        """Return the parameters that the model draws with `key`."""
+        return self.recipe.model.init(key, **self.numbers.init)
+
+    def apply(self, params: Params, x: Any, key: Array | None = None) -> Any:
+        """Return the model's outputs; with a key, and a model that takes one, those of training."""
+        options = {"key": key} if key is not None and takes_key(self.recipe.model.apply) else {}
+        return self.recipe.model.apply(params, x, **self.numbers.apply, **options)
+
+    def per_example(self, outputs: Any, y: Any) -> Array:
+        """Return the loss of each example, (batch,).
+
+        Raises:
+          ValueError: for a loss of another shape.
         """
-        optimizer = self.optimizer(**numbers.optimizer)
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
-        return optimizer
-
-    def per_example(self, outputs: Array, y: Any, numbers: Numbers) -> Array:
-        """Return the loss of each example, (batch,)."""
-        losses = self.loss(outputs, y, **numbers.loss)
+        losses = self.recipe.loss(outputs, y, **self.numbers.loss)
         if getattr(losses, "shape", None) != outputs.shape[:1]:
             raise ValueError(
                 f"loss must return one value an example, shape {outputs.shape[:1]}; got {_check.describe(losses)}; "
                 f"leave the mean over examples to the step"
             )
         return losses
+
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """Return the Optax transformation of these numbers.
+
+        Built while tracing: it is a closure over its numbers, and these are traced.
+        """
+        optimizer = self.recipe.optimizer(**self.numbers.optimizer)
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
+        return optax.with_extra_args_support(optimizer)
+
+
+def route(model: Model, loss: Callable[..., Any], optimizer: Callable[..., Any], hyperparams: Hyperparams) -> Numbers:
+    """Sort `hyperparams` by the one whose signature names each.
+
+    Raises:
+      ValueError: for a name that no part takes, or that two take; for a value that is no number; and where the
+        optimizer needs a number that is not there.
+    """
+    hyperparams = {} if hyperparams is None else hyperparams
+    if not isinstance(hyperparams, Mapping):
+        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
+    init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
+    of_loss = _names(loss, 2)
+    takers = {
+        f"model {type(model).__name__}": {**init, **apply},
+        f"loss {_check.name_of(loss)}": of_loss,
+        f"optimizer {_check.name_of(optimizer)}": needs,
+    }
+    for name, value in hyperparams.items():
+        _check_taken_once(name, takers)
+        _check_number(name, value, vector=name in of_loss)
+    missing = [name for name, required in needs.items() if required and name not in hyperparams]
+    if missing:
+        raise ValueError(
+            f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
+        )
+    return Numbers(
+        *(
+            {name: value for name, value in hyperparams.items() if name in names}
+            for names in (init, apply, of_loss, needs)
+        )
+    )
+
+
+def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
+    owners = [taker for taker, names in takers.items() if name in names]
+    if len(owners) == 1:
+        return
+    if owners:
+        found = f"is taken by {' and '.join(owners)}"
+        fix = f"; give one of them another name for it, as lambda *args, {name}_2: ..."
+    else:
+        found = "is taken by nobody"
+        fix = _check.did_you_mean(name, [known for names in takers.values() for known in names])
+    raise ValueError(
+        f"hyperparams[{name!r}] must be a number that one of model, loss and optimizer names; it {found}{fix}\n"
+        + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
+    )
+
+
+def _check_number(name: str, value: Any, vector: bool) -> None:
+    """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
+    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
+        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
+    if not vector and np.ndim(value) != 0:
+        raise ValueError(
+            f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
+            f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _names(function: Callable[..., Any], data: int) -> dict[str, bool]:
+    """Names of the numbers that `function` takes after its first `data` arguments, and whether each is needed."""
+    signature = _signature(function)
+    parameters = list(signature.parameters.values())[data:] if signature else []
+    return {
+        p.name: p.default is p.empty
+        for p in parameters
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "key"
+    }
+
+
+def takes_key(function: Callable[..., Any]) -> bool:
+    """Tell whether `function` names an argument `key`."""
+    signature = _signature(function)
+    return signature is not None and "key" in signature.parameters

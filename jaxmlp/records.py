@@ -1,4 +1,9 @@
-"""The history on disk: JSON lines, CSV, TensorBoard."""
+"""The history on disk: JSON lines, CSV, TensorBoard.
+
+A whole history is written by `write_json_lines` and `write_csv`, a member's epochs together. The files in the directory
+of `loop.train` grow with the run: `HistoryFiles` appends what is new to them, so an epoch's members stand together.
+pandas reads both: `pandas.read_csv("history.csv").pivot(index="epoch", columns="member", values="loss")`.
+"""
 
 import csv
 import io
@@ -37,12 +42,8 @@ def rows(history: dict[str, Any], epochs: Any = None) -> Iterator[dict[str, Any]
 
 def write_json_lines(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
     """Write the history as a JSON object a line; the file is there whole or as it was."""
-    # NaN is no JSON: what is not finite is null.
-    lines = [
-        json.dumps({name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in line.items()})
-        for line in rows(history, epochs)
-    ]
-    _replace(path, "".join(line + "\n" for line in lines))
+    lines = [json.dumps({name: _finite(v) for name, v in line.items()}) for line in rows(history, epochs)]
+    _replace(path, "".join(line + "\n" for line in lines).encode())
 
 
 def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
@@ -54,13 +55,122 @@ def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
             writer = csv.DictWriter(text, line, lineterminator="\n")
             writer.writeheader()
         writer.writerow(line)
-    _replace(path, text.getvalue())
+    _replace(path, text.getvalue().encode())
 
 
 def write(directory: Path, history: dict[str, Any], epochs: Any) -> None:
-    """Write history.jsonl and history.csv of (members, epochs) arrays."""
+    """Write history.jsonl and history.csv of a whole history of (members, epochs) arrays, a member's lines together."""
     write_json_lines(directory / "history.jsonl", history, epochs)
     write_csv(directory / "history.csv", history, epochs)
+
+
+class HistoryFiles:
+    """history.jsonl and history.csv of a run in progress: each `update` appends the lines of the epochs that are new.
+
+    Lines are sorted by epoch, then by member: a member that has stopped has no more. What the files hold is thereby the
+    beginning of what they will hold, wherever a run was stopped, killed or resumed. The first `update` reads what is
+    there and makes it this run's: a line that was cut short is completed, lines of epochs after the given ones (of a
+    run that is resumed from an earlier checkpoint) are cut off, and files of anything else are replaced. Those after it
+    read nothing and write the new lines alone. Who reads meanwhile may find the last line incomplete.
+
+    >>> import tempfile
+    >>> directory = Path(tempfile.mkdtemp())
+    >>> files = HistoryFiles(directory)
+    >>> files.update({"loss": np.array([[0.5], [0.25]])}, [1, 1])
+    >>> files.update({"loss": np.array([[0.5, 0.125], [0.25, np.nan]])}, [2, 1])
+    >>> print((directory / "history.csv").read_text())
+    member,epoch,loss
+    0,0,0.5
+    1,0,0.25
+    0,1,0.125
+    <BLANKLINE>
+    """
+
+    def __init__(self, directory: Any):
+        """Name the directory; nothing is read or written yet."""
+        self._directory = Path(directory)
+        self._epochs: int | None = None  # how many the files show; None where that is not known
+
+    def update(self, history: dict[str, Any], epochs: Any) -> None:
+        """Bring the files up to date.
+
+        Args:
+          history: (members, epochs) arrays, so many epochs as are done.
+          epochs: (members,) how many of them each member took part in.
+
+        Raises:
+          OSError: where a file cannot be written; the next `update` puts it right.
+        """
+        done = np.shape(history["loss"])[1]
+        before, self._epochs = self._epochs, None  # until both files are written it is not known what they show
+        for name, text_of in (("history.jsonl", _json_text), ("history.csv", _csv_text)):
+            path = self._directory / name
+            if before is None or before > done:
+                _put_right(path, text_of(history, epochs, 0).encode())
+            else:
+                with open(path, "ab") as file:
+                    file.write(text_of(history, epochs, before).encode())
+        self._epochs = done
+
+
+def _put_right(path: Path, wanted: bytes) -> None:
+    """Let a file hold these bytes: what is right of it stays, and only what differs is written."""
+    found = path.read_bytes() if path.exists() else None
+    if found is None or not (found.startswith(wanted) or wanted.startswith(found)):
+        _replace(path, wanted)
+    elif len(found) > len(wanted):
+        os.truncate(path, len(wanted))
+    else:
+        with open(path, "ab") as file:
+            file.write(wanted[len(found) :])
+
+
+def _json_text(history: dict[str, Any], epochs: Any, first: int) -> str:
+    """Return the lines of the epochs from `first` on, sorted by epoch and member, as JSON."""
+    columns = _columns(history, epochs, first)
+    texts = [_texts(values, lambda v: json.dumps(_finite(v)), special="null") for values in columns.values()]
+    entries = ", ".join(json.dumps(name).replace("{", "{{").replace("}", "}}") + ": {}" for name in columns)
+    return "".join(map(("{{" + entries + "}}\n").format, *texts))
+
+
+def _csv_text(history: dict[str, Any], epochs: Any, first: int) -> str:
+    """Return the lines of the epochs from `first` on as CSV, under a heading where they are the first."""
+    columns = _columns(history, epochs, first)
+    texts = [_texts(values, lambda v: _csv_line([v])) for values in columns.values()]
+    lines = "".join(map((",".join(["{}"] * len(columns)) + "\n").format, *texts))
+    return _csv_line(list(columns)) + "\n" + lines if first == 0 and lines else lines
+
+
+def _columns(history: dict[str, Any], epochs: Any, first: int) -> dict[str, np.ndarray]:
+    """Return an array a column, with an entry for each epoch from `first` on and each member that took part in it."""
+    shape = np.shape(history["loss"])
+    kept = {name: np.asarray(values) for name, values in history.items() if np.shape(values)[:2] == shape}
+    epoch, member = np.nonzero(np.arange(first, shape[1])[:, None] < np.asarray(epochs)[None, :])
+    epoch += first
+    columns = {"member": member, "epoch": epoch} if shape[0] > 1 else {"epoch": epoch}
+    return columns | {name: kept[name][member, epoch] for name in ["loss", *(n for n in kept if n != "loss")]}
+
+
+def _texts(values: np.ndarray, text_of: Callable[[Any], str], special: str | None = None) -> list[str]:
+    """Return the entries of a column as text; numbers go the quick way, and what is not finite is `special`."""
+    if values.ndim > 1 or not np.issubdtype(values.dtype, np.number):
+        return [text_of(value) for value in values.tolist()]
+    texts = list(map(repr, values.tolist()))
+    if special is not None and np.issubdtype(values.dtype, np.floating):
+        for i in np.flatnonzero(~np.isfinite(values)):
+            texts[i] = special
+    return texts
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JSON has it: NaN is none, so what is not finite is None."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _csv_line(values: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
 
 
 def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
@@ -91,8 +201,8 @@ def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
     return callback
 
 
-def _replace(path: Any, text: str) -> None:
+def _replace(path: Any, data: bytes) -> None:
     path = Path(path)
     new = path.with_name(path.name + ".new")
-    new.write_text(text)
+    new.write_bytes(data)
     os.replace(new, path)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _check, _compile
 from jaxmlp._check import Numeric
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
@@ -36,7 +36,7 @@ def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **number
     return _predict(model, params, x, numbers, chunk=_check.positive_int("chunk", chunk))
 
 
-@partial(jax.jit, static_argnames="chunk")
+@_compile.jit(static_argnames="chunk")
 def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any], *, chunk: int) -> Array:
     if len(x) <= chunk:
         return model.apply(params, x, **numbers)

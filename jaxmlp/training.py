@@ -6,7 +6,6 @@ compilation. Randomness comes from `state.key` alone, so equal arguments give eq
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +13,15 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxmlp import _check, _numbers
+from jaxmlp import _check, _compile
+from jaxmlp._preflight import check_data, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
+from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
+from jaxmlp.types import Data, History, Hyperparams, Params
 
 _traces = 0
 
@@ -27,28 +29,30 @@ _traces = 0
 class State(NamedTuple):
     """All that the next step needs, and all that a checkpoint holds."""
 
-    params: Any
+    params: Params
     opt_state: Any
     step: Array  # () int32, steps done
     key: Array  # the run's key; each use folds its step or epoch into a part of it
 
 
-def start(key: Array, recipe: Recipe, hyperparams: Any = None) -> State:
+def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> State:
     """Return the state before the first step.
 
     Raises:
-      ValueError: for a key that is not one typed key, and for numbers that nobody or two take.
+      ValueError: for a key that is not one typed key, and for numbers that no part takes or that two take.
     """
     _check.typed_key(key)
-    numbers = recipe.route(hyperparams)
+    bound = recipe.bind(hyperparams)
     init_key, loop_key = jax.random.split(key)
-    params = recipe.model.init(init_key, **numbers.init)
+    params = bound.init(init_key)
     with _loose():
-        opt_state = recipe.transformation(numbers).init(params)
+        opt_state = bound.optimizer().init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
-def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> tuple[State, dict[str, Array]]:
+def step(
+    state: State, batch: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None
+) -> tuple[State, dict[str, Array]]:
     """Take one step down the gradient of the batch's mean loss, sum_i weight_i loss_i / sum_i weight_i.
 
     Args:
@@ -63,20 +67,18 @@ def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> t
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    x, y, weight = _unpack(batch)
-    numbers = recipe.route(hyperparams)
+    x, y, weight = unpack(batch)
+    bound = recipe.bind(hyperparams)
     _, step_key = jax.random.split(state.key)
-    options = dict(numbers.apply)
-    if _numbers.takes_key(recipe.model.apply):
-        options["key"] = jax.random.fold_in(step_key, state.step)
+    key = jax.random.fold_in(step_key, state.step)
 
-    def objective(params: Any) -> Array:
-        return average(recipe.per_example(recipe.model.apply(params, x, **options), y, numbers), weight)
+    def objective(params: Params) -> Array:
+        return average(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
     with _loose():
         # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = optax.with_extra_args_support(recipe.transformation(numbers)).update(
+        updates, opt_state = bound.optimizer().update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
         )
         params = optax.apply_updates(state.params, updates)
@@ -85,7 +87,7 @@ def step(state: State, batch: Any, recipe: Recipe, hyperparams: Any = None) -> t
 
 
 def epoch(
-    state: State, data: Any, recipe: Recipe, hyperparams: Any = None, *, rows: Rows | None = None
+    state: State, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
     """Take the steps of one epoch: each example once, in an order that state.key and the epoch's number give.
 
@@ -95,17 +97,19 @@ def epoch(
       The next state, and the metrics of `step` over all examples of the epoch.
 
     Raises:
-      ValueError: as `step`, and for a batch larger than the data.
+      ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
     """
-    x, y, weight = _unpack(data)
-    if recipe.batch_size is None:
-        return step(state, data if rows is None else take(data, rows), recipe, hyperparams)
+    x, y, weight = unpack(data)
+    bound = recipe.bind(hyperparams)
+    batch_size = bound.recipe.batch_size
+    if batch_size is None:
+        return step(state, data if rows is None else take(data, rows), bound)
     rows = Rows(None) if rows is None else rows
     n = len(jax.tree.leaves(x)[0]) if rows.index is None else len(rows.index)
     count = n if rows.count is None else rows.count
     order_key, _ = jax.random.split(state.key)
-    number = state.step // steps_per_epoch(count, recipe.batch_size)
-    order = epoch_order(order_key, number, n, recipe.batch_size, count=rows.count)
+    number = state.step // steps_per_epoch(count, batch_size)
+    order = epoch_order(order_key, number, n, batch_size, count=rows.count)
 
     def take_step(carry: tuple[State, Mean], order: Order) -> tuple[tuple[State, Mean], None]:
         state, mean = carry
@@ -113,44 +117,43 @@ def epoch(
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        after, metrics = step(state, (*batch[:2], present), recipe, hyperparams)
+        after, metrics = step(state, (*batch[:2], present), bound)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None
 
-    (state, mean), _ = jax.lax.scan(take_step, (state, no_steps(state, (x, y, weight), recipe, hyperparams)), order)
+    (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
     return state, mean._asdict()
 
 
-def no_steps(state: State, batch: Any, recipe: Recipe, hyperparams: Any) -> Mean:
+def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
     x, y, weight = batch
-    numbers = recipe.route(hyperparams)
 
-    def loss(params: Any, x: Any, y: Any, weight: Any) -> Array:
-        return average(recipe.per_example(recipe.model.apply(params, x, **numbers.apply), y, numbers), weight)
+    def loss(params: Params, x: Any, y: Any, weight: Any) -> Array:
+        return average(bound.per_example(bound.apply(params, x), y), weight)
 
     zero = jnp.zeros((), jax.eval_shape(loss, state.params, x, y, weight).dtype)
     return Mean(zero, zero)
 
 
-def evaluate(params: Any, data: Any, recipe: Recipe, hyperparams: Any = None) -> dict[str, Array]:
+def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> dict[str, Array]:
     """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
 
     Raises:
-      ValueError: as `step`.
+      ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    x, y, weight = _unpack(data)
-    numbers = recipe.route(hyperparams)
-    outputs = recipe.model.apply(params, x, **numbers.apply)
+    x, y, weight = unpack(data)
+    bound = recipe.bind(hyperparams)
+    outputs = bound.apply(params, x)
     options = {} if weight is None else {"weight": weight}
-    values = {_check.name_of(metric): metric(outputs, y, **options) for metric in recipe.metrics}
-    return {"loss": average(recipe.per_example(outputs, y, numbers), weight), **values}
+    values = {_check.name_of(metric): metric(outputs, y, **options) for metric in bound.recipe.metrics}
+    return {"loss": average(bound.per_example(outputs, y), weight), **values}
 
 
 def fit(
-    key: Array, data: Any, recipe: Recipe, hyperparams: Any = None, *, validation: Any = None
-) -> tuple[State, dict[str, Array]]:
+    key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
+) -> tuple[State, History]:
     """Train from start to end in one compiled program.
 
     Composes with `jit`, with `vmap` over keys, hyperparams, data or weights, and with `grad`. Adam's square root has no
@@ -179,38 +182,46 @@ def fit(
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32), (100,))
     """
     _check.typed_key(key)
-    check_data("data", key, data, recipe, hyperparams)
+    bound = recipe.bind(hyperparams)
+    check_data("data", key, data, bound)
     if validation is not None:
-        check_data("validation", key, validation, recipe, hyperparams)
-    return _fit(key, data, recipe, hyperparams, validation)
+        check_data("validation", key, validation, bound)
+    # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
+    return _run(_start(key, bound), data, bound, validation)
 
 
-@jax.jit
-def _fit(key: Array, data: Any, recipe: Recipe, hyperparams: Any, validation: Any) -> tuple[State, dict[str, Array]]:
+@_compile.jit(quick=True)
+def _start(key: Array, bound: Bound) -> State:
+    return start(key, bound)
+
+
+@_compile.jit(donate_argnums=0)
+def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tuple[State, History]:
     count_trace()
 
     def one_epoch(state: State, _: None) -> tuple[State, dict[str, Array]]:
-        return observed_epoch(state, data, recipe, hyperparams, validation)
+        return observed_epoch(state, data, bound, validation)
 
-    return jax.lax.scan(one_epoch, start(key, recipe, hyperparams), length=recipe.epochs)
+    state, history = jax.lax.scan(one_epoch, state, length=bound.recipe.epochs)
+    return state, History(history)
 
 
 def observed_epoch(
-    state: State, data: Any, recipe: Recipe, hyperparams: Any, validation: Any, rows: Rows | None = None
+    state: State, data: Data, bound: Bound, validation: Data | None, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
     """Return the state after an epoch, and its line of the history, as `fit` explains it."""
-    state, metrics = epoch(state, data, recipe, hyperparams, rows=rows)
-    if validation is None and recipe.metrics:
+    state, metrics = epoch(state, data, bound, rows=rows)
+    if validation is None and bound.recipe.metrics:
         seen = data if rows is None else take(data, rows)
-        return state, evaluate(state.params, seen, recipe, hyperparams) | {"loss": metrics["loss"]}
-    return state, observe(state, metrics["loss"], validation, recipe, hyperparams)
+        return state, evaluate(state.params, seen, bound) | {"loss": metrics["loss"]}
+    return state, observe(state, metrics["loss"], validation, bound)
 
 
-def observe(state: State, loss: Array, validation: Any, recipe: Recipe, hyperparams: Any) -> dict[str, Array]:
+def observe(state: State, loss: Array, validation: Data | None, bound: Bound) -> dict[str, Array]:
     """Return the line of the history after an epoch of this mean loss."""
     if validation is None:
         return {"loss": loss}
-    values = evaluate(state.params, validation, recipe, hyperparams)
+    values = evaluate(state.params, validation, bound)
     return {"loss": loss} | {f"validation_{name}": value for name, value in values.items()}
 
 
@@ -239,32 +250,3 @@ def _loose() -> Iterator[None]:
     """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
-
-
-def _unpack(data: Any) -> tuple[Any, Any, Array | None]:
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
-    x, y, weight = (*data, None)[:3]
-    return x, y, weight
-
-
-def check_data(what: str, key: Array, data: Any, recipe: Recipe, hyperparams: Any) -> None:
-    """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
-    x, y, weight = _unpack(data)
-    n = _check.examples(what, x, y, weight)
-    if what == "data" and recipe.batch_size is not None and recipe.batch_size > n:
-        raise ValueError(
-            f"batch_size must be at most the {n} examples; got {recipe.batch_size}; batch_size=None takes all at once"
-        )
-    numbers = recipe.route(hyperparams)
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
-    if "dropout_rate" in numbers.apply:
-        _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
-    outputs = _outputs.eval_shape(recipe.model, key, like, numbers.init, numbers.apply)
-    # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    jax.eval_shape(lambda o: recipe.per_example(o, y, numbers), outputs)
-
-
-@partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run
-def _outputs(model: Any, key: Array, x: Any, init: dict[str, Any], apply: dict[str, Any]) -> Array:
-    return model.apply(model.init(key, **init), x, **apply)

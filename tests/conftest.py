@@ -1,6 +1,8 @@
 """Strict JAX for every test, and two virtual devices, set before JAX starts."""
 
+import logging
 import os
+import re
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -15,24 +17,30 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 
-OPTIMISED = (  # modules, and tests of others
-    "test_loop",
-    "test_training",
-    "test_experiments",
-    "test_counts",
-    "test_width_one_is_the_solo_run_bit_for_bit",
-    "test_bits_depend_on_neither_number_nor_order_nor_neighbours",
-)
+def pytest_collection_modifyitems(items):
+    """Put the tests of each module that are marked `bits` after its others, so that the compiler changes rarely."""
+    modules = {}
+    for item in items:
+        modules.setdefault(item.nodeid.split("::")[0], []).append(item)
+    items[:] = [item for tests in modules.values() for item in sorted(tests, key=is_bits)]
 
 
-@pytest.fixture(autouse=True)
-def quick_compiler(request):
-    """Let XLA optimise only where bits, counts or whole programs are the promise: compiling is most of the suite."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    names = {request.module.__name__.split(".")[-1], request.node.name}
-    jax.config.update("jax_disable_most_optimizations", names.isdisjoint(OPTIMISED))
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def is_bits(item):
+    return item.get_closest_marker("bits") is not None
+
+
+# Not a fixture: those of a module compile too, and are set up before those of a test.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Let XLA optimise only where bits, counts or whole programs are the promise: compiling is most of the suite.
+
+    JAX has no key for how a program was compiled. So the programs of the other kind are forgotten where the kind
+    changes, and in any order a test meets only those compiled as it asks.
+    """
+    quick = not is_bits(item)
+    if jax.config.read("jax_disable_most_optimizations") != quick:
+        jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()
 
 
 @pytest.fixture
@@ -52,3 +60,19 @@ def loose():
     """Let a test call Optax itself, whose Adam mixes dtypes."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def compiled(caplog):
+    """Return the growing list of the names of the programs that JAX compiles during a test."""
+
+    class Names(logging.Handler):
+        def emit(self, record):
+            if found := re.match(r"Compiling (?:jit\()?(\w+)", record.getMessage()):
+                names.append(found[1])
+
+    names, handler, logger = [], Names(), logging.getLogger("jax._src.interpreters.pxla")
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        yield names
+    logger.removeHandler(handler)

@@ -14,6 +14,7 @@ from benchmarks import peaks, scaling
 from jaxmlp import MLP, Layer, Recipe, losses, training
 from jaxmlp.layer import affine
 
+pytestmark = pytest.mark.bits
 RATE = {"learning_rate": jnp.float32(1e-3)}
 CASES = {"small": ((8, 50, 1), 32, 1000), "single": ((784, 256, 256, 10), 128, 2000)}
 
@@ -28,13 +29,10 @@ def case(name, dtype=None):
 
 @pytest.fixture(scope="module")
 def programs():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
     compiled = {}
     for name in CASES:
         recipe, data = case(name)
         compiled[name] = training._fit.lower(jax.random.key(0), data, recipe, RATE, None).compile()
-    jax.config.update("jax_disable_most_optimizations", before)
     return compiled
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxmlp import loop
-from jaxmlp.loop import _manifest
+from jaxmlp.loop._saving import RunDirectory
 
 FILE = Path(__file__).parent / "crash.py"
 QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process: equal bits need equal compilers
@@ -70,14 +71,22 @@ def kill_until(kind, kills, directory, seed):
             found = (folder / "digest").read_text()
         else:
             found = crash.digest(crash.run(kind, folder))
-        assert found == straight(kind), f"{kind}, run {runs}, after {done} kills"
+        wanted, *files = straight(kind)
+        assert found == wanted, f"{kind}, run {runs}, after {done} kills"
+        assert history(folder) == files, f"{kind}, run {runs}, after {done} kills"
     return done, cut, runs
 
 
 def straight(kind, known={}):  # noqa: B006
+    """Return the digest and the history files of a run that was not killed."""
     if kind not in known:
-        known[kind] = crash.digest(crash.run(kind, None))
+        with tempfile.TemporaryDirectory() as directory:
+            known[kind] = [crash.digest(crash.run(kind, directory)), *history(Path(directory))]
     return known[kind]
+
+
+def history(directory):
+    return [(directory / name).read_bytes() for name in ("history.jsonl", "history.csv")]
 
 
 @pytest.mark.parametrize("kind", ["one", "population", "stream"])
@@ -119,12 +128,13 @@ def test_every_damage_to_a_checkpoint_is_seen_named_and_survived(tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "run", folder)
         damage(folder / newest / name)
-        journal = _manifest.Journal(folder, 3)
-        with pytest.warns(UserWarning, match=f"checkpoint .*{newest} is damaged and is not used") as seen:
-            journal.find()
-        journal.__exit__()
+        with (
+            RunDirectory(folder) as opened,
+            pytest.warns(UserWarning, match=f"checkpoint .*{newest} is damaged and is not used") as seen,
+        ):
+            found = opened.recover()
         assert name.name in str(seen[0].message) or name.name == "SHA256SUMS", (kind, name)
-        assert journal.saved.number == int(older) and (folder / f"{newest}.damaged").is_dir()
+        assert found.where == {"epoch": int(older)} and (folder / f"{newest}.damaged").is_dir()
         count += 1
     assert count >= 50
     # The last of them to the end; and a second time, since nothing may need a hand.
@@ -174,6 +184,6 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_directory_serves_one_process_at_a_time(tmp_path):
-    with _manifest.Journal(tmp_path, 3), pytest.raises(ValueError, match="another process trains in"):
+    with RunDirectory(tmp_path), pytest.raises(ValueError, match="another process trains in"):
         crash.run("one", tmp_path, epochs=4)
     assert os.listdir(tmp_path) == [".lock"]

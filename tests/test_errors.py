@@ -11,6 +11,9 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Layer, Recipe, _check, data, interop, linear, loop, losses, metrics, population, serving
+from jaxmlp.loop._description import rebuild
+from jaxmlp.loop._manifest import Manifest
+from jaxmlp.loop.streams import open_stream
 from jaxmlp.training import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -46,6 +49,19 @@ def fits(hyperparams=RATE, recipe=RECIPE, *, keys=KEYS, **options):
 
 def train(data=(X, Y), recipe=RECIPE, *, key=KEY, **options):
     return loop.train(key, data, recipe, RATE, progress=False, **options)
+
+
+MANIFEST = Manifest({"epochs": 6}, {}, {}, None, {}, {}, None, {"width": 16, "devices": 2})
+
+
+class OwnStream:
+    batch_size, steps, fingerprint = 5, 2, ["ten rows"]
+
+    def __init__(self, example=(X[:5], Y[:5], Y[:5, 0])):
+        self.example = example
+
+    def stacks(self, start, epochs, every, state):
+        yield from ()
 
 
 NO_BATCH = dataclasses.replace(RECIPE, batch_size=None)
@@ -330,11 +346,13 @@ BAD = {
         "dropout_rate must lie in [0, 1); got 1.5",
     ),
     "NaN in a member's table": (
-        lambda: population.fit(KEYS, (np.stack([X, with_value(X, np.nan)]), np.stack([Y, Y])), RECIPE, RATE),
+        lambda: population.fit(
+            KEYS, population.each(np.stack([X, with_value(X, np.nan)]), np.stack([Y, Y])), RECIPE, RATE
+        ),
         "x must be finite; got 1 bad of 60 values",
     ),
     "label of a member": (
-        lambda: population.fit(KEYS, (np.stack([X, X]), np.stack([LABELS, LABELS + 9])), CLASSES, RATE),
+        lambda: population.fit(KEYS, population.each(np.stack([X, X]), np.stack([LABELS, LABELS + 9])), CLASSES, RATE),
         "labels must be integers in 0 ... 3",
     ),
     "weights' shape": (
@@ -382,7 +400,7 @@ BAD = {
     ),
     "halving with patience": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, patience=3),
-        "an option of halving must be one of validation, weights, rows, validation_rows; got 'patience'",
+        "an option of halving must be one of validation, weights, rows, validation_rows, plan, callbacks, callback;",
     ),
     "halving in waves": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, plan=WAVES),
@@ -472,9 +490,37 @@ BAD = {
         lambda: train([(X, Y)]),
         "batch_size must be None or that of the stream, 10; got 5",
     ),
-    "loop: waves": (
-        lambda: train(key=KEYS, plan=WAVES),
-        "loop.train must hold all 2 members at once; the plan's memory holds 1",
+    "loop: a stream in waves": (
+        lambda: train(key=KEYS, plan=WAVES, data=[(X[:5], Y[:5])] * 2),
+        "a stream must be read by all 2 members at once; the plan's memory holds 1; pass a plan with more memory",
+    ),
+    "loop: a list of recipes for one network": (
+        lambda: train(recipe=[RECIPE]),
+        "recipe must be one Recipe for one network; for a list of them pass keys (members,)",
+    ),
+    "halving a list of recipes": (
+        lambda: population.fit(KEYS, (X, Y), [RECIPE, DROPOUT], RATE, stop=population.Halving(by="loss")),
+        "Halving must compare members of one recipe; train each recipe's members in a call of its own",
+    ),
+    "a table that could be each member's": (
+        lambda: population.fit(KEYS, (np.stack([X, X]), np.stack([Y, Y])), RECIPE, RATE),
+        "data must say what its first axis is, 2 members or 2 examples; got x of shape (2, 10, 3) for 2 keys",
+    ),
+    "a table for each of too few": (
+        lambda: population.fit(KEYS, population.each(X[None], Y[None]), RECIPE, RATE),
+        "data of each member must have shapes (2, N, ...), members and examples",
+    ),
+    "each of what is no array": (
+        lambda: population.fit(KEYS, population.each(1, 2), RECIPE, RATE),
+        "data of each member must be arrays, each(x, y) or each(x, y, weight)",
+    ),
+    "validation for each of a stream": (
+        lambda: train(key=KEYS, data=[(X[:5], Y[:5])] * 2, validation=population.each(X[None], Y[None])),
+        "validation must be shared by all members for a stream; got one for each",
+    ),
+    "numbers for a bound recipe": (
+        lambda: fit(recipe=RECIPE.bind(RATE)),
+        "hyperparams must be None for a recipe that was bound to its own; bind the Recipe anew",
     ),
     "stop: no rule": (
         lambda: train(stop=5),
@@ -548,6 +594,43 @@ BAD = {
     ),
     "torch: no weights": (lambda: interop.from_torch({}), "a state dict must hold 0.weight, 0.bias"),
     "torch: strange weights": (lambda: interop.from_torch({"norm.scale": 1}), "of nn.Sequential; got norm.scale"),
+    # What a run is made of, and what is given on resuming it.
+    "resume: fewer epochs": (
+        lambda: MANIFEST.with_epochs(5),
+        "epochs must be at least the 6 of the run; got 5; leave it",
+    ),
+    "resume: another recipe": (
+        lambda: MANIFEST.check_same(MANIFEST.with_epochs(9), "run"),
+        "run holds another:\n  recipe.epochs: saved 6, given 9\npass what was saved, or another directory",
+    ),
+    "resume: another layout": (
+        lambda: MANIFEST.check_same(dataclasses.replace(MANIFEST, layout={"width": 8, "devices": 2}), "run"),
+        "layout.width: saved 16, given 8\npass what was saved, or another directory; the bits depend on the layout",
+    ),
+    "resume: a part that is gone": (
+        lambda: rebuild("loss", {"function": "jaxmlp.losses:nothing"}),
+        "loss was jaxmlp.losses:nothing, which is not there any more",
+    ),
+    "resume: another's name": (
+        lambda: rebuild("optimizer", {"function": "optax:sgd", "code": "0"}),
+        "optimizer must be given again: it calls itself optax:sgd, and nothing is found by that name that is the same",
+    ),
+    "stream: steps of one's own": (
+        lambda: open_stream(OwnStream(), KEY, None, 3),
+        "steps must be None or that of the stream, 2, which says itself how many batches an epoch has; got 3",
+    ),
+    "stream: batch size of one's own": (
+        lambda: open_stream(OwnStream(), KEY, 6, None),
+        "batch_size must be None or that of the stream, 5; got 6",
+    ),
+    "stream: example without weights": (
+        lambda: open_stream(OwnStream((X[:5], Y[:5])), KEY, None, None),
+        "the example of a stream must be a batch (x, y, weight) of NumPy arrays; got tuple of length 2",
+    ),
+    "stream: example of another size": (
+        lambda: open_stream(OwnStream((X, Y, Y[:, 0])), KEY, None, None),
+        "the example of a stream must have as many examples as its batch_size says, 5; got",
+    ),
 }
 
 

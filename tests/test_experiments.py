@@ -13,6 +13,8 @@ from rich.console import Console
 from experiments import report, tables, uci
 from experiments.__main__ import NAMES, main
 
+pytestmark = pytest.mark.bits
+
 
 @pytest.fixture(autouse=True)
 def as_users_have_it():

@@ -1,8 +1,6 @@
 """A member is what `fit` makes of it alone: whatever its neighbours, its order, the stops and the folds."""
 
-import os
-import subprocess
-import sys
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, data, losses, metrics, population, training
+from jaxmlp import MLP, Recipe, data, loop, losses, metrics, population, training
+from jaxmlp.types import Status
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 3)).astype("f")
@@ -49,6 +48,7 @@ def test_a_member_is_its_solo_run_after_a_hundred_steps():
         assert (jax.random.key_data(states.key[i]) == jax.random.key_data(alone.key)).all()
 
 
+@pytest.mark.bits
 def test_width_one_is_the_solo_run_bit_for_bit():
     plan = population.plan(KEYS, (X, Y), RECIPE, RATES, width=1)
     states, _ = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=plan)
@@ -56,6 +56,7 @@ def test_width_one_is_the_solo_run_bit_for_bit():
     assert same(population.take(states, [4]), jax.tree.map(lambda a: a[None], alone))
 
 
+@pytest.mark.bits
 @given(st.lists(st.integers(0, 11), min_size=1, max_size=12))
 def test_bits_depend_on_neither_number_nor_order_nor_neighbours(members):
     """One trace serves all sizes that fill as many blocks, so this also says that shapes stay few."""
@@ -176,11 +177,92 @@ def test_weights_and_data_of_each_member_are_those_of_fit():
     rates = {"learning_rate": RATES["learning_rate"][:3], "eps": 1e-8}
     weighted, _ = population.fit(KEYS[:3], (X, Y), RECIPE, rates, weights=weights)
     tables = np.stack([X, X + 1, 2 * X]), np.stack([Y, Y, -Y])
-    own, _ = population.fit(KEYS[:3], tables, RECIPE, rates, validation=tables)
+    tables_of = population.each(*tables)
+    own, _ = population.fit(KEYS[:3], tables_of, RECIPE, rates, validation=tables_of)
     for i in range(3):
         numbers = {"learning_rate": rates["learning_rate"][i]}
         close(population.member(weighted, i), jaxmlp.fit(KEYS[i], (X, Y, weights[i]), RECIPE, numbers)[0])
         close(population.member(own, i), jaxmlp.fit(KEYS[i], (tables[0][i], tables[1][i]), RECIPE, numbers)[0])
+
+
+def test_whose_a_table_is_the_caller_says():
+    """Twelve members and a table of twelve examples: its meaning must not hang on the number of keys."""
+    rows, targets = RNG.normal(size=(12, 5, 3)).astype("f"), RNG.normal(size=(12, 5, 1)).astype("f")
+    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adam, epochs=1)
+    eleven, _ = population.fit(KEYS[:11], (rows, targets), recipe, {"learning_rate": 0.01})
+    with pytest.raises(ValueError, match=r"12 members or 12 examples.*population.each\(x, y\).*population.shared"):
+        population.fit(KEYS, (rows, targets), recipe, {"learning_rate": 0.01})
+    twelve, _ = population.fit(KEYS, population.shared(rows, targets), recipe, {"learning_rate": 0.01})
+    assert same(twelve, eleven, slice(11))
+    own, _ = population.fit(KEYS, population.each(rows, targets), recipe, {"learning_rate": 0.01})
+    close(population.member(own, 3), jaxmlp.fit(KEYS[3], (rows[3], targets[3]), recipe, {"learning_rate": 0.01})[0])
+    with pytest.raises(ValueError, match=r"each member must have shapes \(11, N, ...\)"):
+        population.fit(KEYS[:11], population.each(rows, targets), recipe, {"learning_rate": 0.01})
+
+
+def test_one_word_for_stops_and_callbacks_at_both_doors():
+    """`stop=` and `callbacks=` of fit are those of loop.train, and equal to the older spellings bit for bit."""
+    told = {"validation": (X[60:], Y[60:]), "progress": False}
+    recipe = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=20, batch_size=20)
+    rates = {"learning_rate": jnp.logspace(-3, 0, 12)}
+    seen = {"fit": [], "loop": []}
+    rules = [population.Patience(3, 1e-3), population.Target("validation_loss", at_most=0.02)]
+    both = {}
+    for name, door in (("fit", population.fit), ("loop", loop.train)):
+        options = dict(told) if name == "loop" else {"validation": told["validation"]}
+        look = lambda state, history, name=name: seen[name].append((state.step.shape, history.status.shape))  # noqa: E731
+        both[name] = door(KEYS, (X[:60], Y[:60]), recipe, rates, stop=rules, callbacks=[look], **options)
+    assert same(both["fit"][0], both["loop"][0])
+    for name, values in both["fit"][1].items():
+        np.testing.assert_array_equal(values, both["loop"][1][name], err_msg=name)
+    assert set(seen["fit"]) == set(seen["loop"]) == {((12,), (12,))}
+    assert Status.STOPPED in both["fit"][1].status
+    older, _ = population.fit(KEYS, (X[:60], Y[:60]), recipe, rates, validation=told["validation"], patience=3)
+    newer, _ = population.fit(
+        KEYS, (X[:60], Y[:60]), recipe, rates, validation=told["validation"], stop=population.Patience(3)
+    )
+    assert same(older, newer)
+    halved, _ = population.halving(KEYS, (X, Y), RECIPE, RATES, by="loss")
+    ruled, _ = population.fit(KEYS, (X, Y), RECIPE, RATES, stop=population.Halving(by="loss"))
+    assert same(halved, ruled)
+
+
+def test_a_budget_of_seconds_ends_a_population_after_a_chunk():
+    recipe = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=64, batch_size=20)
+    _, history = population.fit(KEYS, (X, Y), recipe, RATES, stop=population.Budget(1e-9))
+    assert history.epochs.tolist() == [2] * 12 and np.isnan(history["loss"][:, 2:]).all()
+
+
+def test_the_loop_trains_lists_of_recipes_and_waves_as_fit_does(tmp_path):
+    """Each part is saved in a directory of its own, and the same call goes on from where they are."""
+    wide = Recipe(MLP((3, 6, 1), "tanh"), losses.squared_error, optax.adam, epochs=3, batch_size=20)
+    recipes, rates = [RECIPE, wide, RECIPE, wide], {"learning_rate": RATES["learning_rate"][:4]}
+    straight, record = population.fit(KEYS[:4], (X, Y), recipes, rates)
+    for _ in range(2):
+        states, history = loop.train(KEYS[:4], (X, Y), recipes, rates, progress=False, directory=tmp_path / "recipes")
+        assert all(same(a, b) for a, b in zip(straight, states, strict=True))
+        np.testing.assert_array_equal(record["loss"], history["loss"])
+    assert {path.name for path in (tmp_path / "recipes").iterdir()} == {"recipe-000", "recipe-001"}
+    plan = dataclasses.replace(population.plan(KEYS, (X, Y), RECIPE, RATES, width=2), wave=4)
+    straight, record = population.fit(KEYS, (X, Y), RECIPE, RATES, plan=plan)
+    stopped = []
+
+    def interrupt(state, history):
+        stopped.append(len(state.step))
+        if len(stopped) == 4:
+            raise InterruptedError
+
+    options = {"plan": plan, "progress": False, "directory": tmp_path / "waves", "every": 3}
+    with pytest.raises(InterruptedError):
+        loop.train(KEYS, (X, Y), RECIPE, RATES, callbacks=[interrupt], **options)
+    assert stopped == [4, 4, 4, 4]
+    states, history = loop.train(KEYS, (X, Y), RECIPE, RATES, **options)
+    assert same(straight, states)
+    np.testing.assert_array_equal(record["loss"], history["loss"])
+    with pytest.raises(
+        ValueError, match="its parts wave-000, wave-001, wave-002 are resumed by the call of loop.train"
+    ):
+        loop.resume(tmp_path / "waves", (X, Y))
 
 
 def test_cross_validation_is_a_loop_over_the_folds():
@@ -224,20 +306,3 @@ def test_the_plan_says_what_and_why():
     big = Recipe(MLP((784, 512, 10)), losses.cross_entropy, optax.adam, epochs=1, batch_size=128)
     text = str(population.plan(4, (np.zeros((128, 784), "f"), np.zeros(128, "i4")), big, {"learning_rate": 0.1}))
     assert "one after the other" in text and "one member fills a core" in text
-
-
-def test_all_cores_become_devices_unless_jax_has_started():
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    program = (
-        "import jaxmlp; from jaxmlp import devices; devices.cores = lambda: 3; {}"
-        "n = jaxmlp.use_all_cores(); import jax; print(n, len(jax.devices())); jaxmlp.use_all_cores()"
-    )
-    run = subprocess.run([sys.executable, "-c", program.format("")], capture_output=True, text=True, env=env)
-    assert run.stdout.split() == ["3", "3"], run.stderr
-    late = program.format("import jax; jax.devices(); ")
-    run = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, env=env)
-    assert run.returncode == 1 and "at the top of the script" in run.stderr
-    one = "import jaxmlp; from jaxmlp import devices, planning; planning.cores = lambda: 2; r = []; "
-    one += "planning._devices(None, 5, r); print(r)"
-    run = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, env=env)
-    assert "jaxmlp.use_all_cores(), called first" in run.stdout

@@ -16,6 +16,7 @@ from jaxmlp import MLP, Recipe, data, linear, losses, metrics, training
 from jaxmlp._check import name_of
 from jaxmlp.training import ClippedCosineAdamW, CosineAdamW
 
+pytestmark = pytest.mark.bits
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)).astype("f")
 Y = np.sin(X[:, :1]) + 0.1 * X[:, 1:2]

@@ -4,10 +4,13 @@ import os
 
 import jax
 
+from jaxmlp._engine import limits
+
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: those it is bound to, as far as its container gives it their time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, limits.container_cores() or bound))
 
 
 def use_all_cores() -> int:

@@ -1,115 +1,157 @@
-"""The host's side of members that train together: who sits where on the devices, and who still goes."""
+"""The host's side of the members that are in memory at once: which device slot each has, and who still runs."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
-from jaxmlp._engine.program import RUNNING, STOPPED, Member, Run, advance, begin, follow, put
-from jaxmlp._engine.stops import Rules
+from jaxmlp._engine.program import BatchSpan, EpochSpan, Order, Run, Work, begin, put, train_batches, train_epochs
+from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
+from jaxmlp.training import State
+from jaxmlp.types import Data, History, Status
+
+Restore = Callable[[Run], Run]
 
 
-class Cohort:
-    """Members that are in memory at once. They are dealt to the devices in turn, so that stops spread evenly."""
+class Job(NamedTuple):
+    """What is to be trained at once."""
 
-    def __init__(
-        self,
-        members: Member,
-        shared: Any,
-        recipe: Recipe,
-        rules: Rules,
-        layout: Layout,
-        slots: int,
-        *,
-        batch: Any = None,
-        restore: Callable[[Run], Run] | None = None,
-    ):
-        """Seat the members before their first epoch, or as they are restored to the form of the runs.
+    members: Member
+    tables: Tables
+    recipe: Recipe
+    stops: Stops
+    batch: Any = None  # of a stream, an example of its batches
 
-        A stream shows one `batch` of what will come.
+
+class Executor:
+    """Members in their device slots. They are dealt to the devices in turn, so that stops spread evenly.
+
+    Arrays on the devices have a leading axis of slots; `slots[i]` is that of member i. Whatever leaves the executor is
+    in the order of the members.
+    """
+
+    def __init__(self, job: Job, layout: Layout, slots: int, restore: Restore | None = None):
+        """Place the members before their first epoch, or as `restore` has them, given the form of the runs.
+
+        Args:
+          job: the members, and what they train on.
+          layout: devices, and how many members are trained at a time on each.
+          slots: places on each device.
+          restore: gives saved runs in the order of the members.
         """
-        self.recipe, self.rules, self.layout = recipe, rules, layout
-        self.shared = put(layout, shared, shared=True)
-        count, devices = len(members.key), len(layout.devices)
-        turn = np.arange(count)
-        self.seats = turn % devices * slots + turn // devices
-        sitter = np.zeros(devices * slots, int)  # an empty seat holds a copy of the first that is never trained
-        sitter[self.seats] = turn
-        self.members = put(layout, jax.tree.map(lambda a: a[sitter], members))
-        first = self.shared if batch is None else (put(layout, batch, shared=True), self.shared[1])
-        starting = partial(begin, layout=layout, keep_best=rules.patience is not None, batched=batch is not None)
+        self.job, self.layout = job, layout
+        count, devices = len(job.members.key), len(layout.devices)
+        number = np.arange(count)
+        self.slots = number % devices * slots + number // devices
+        occupant = np.zeros(devices * slots, int)  # an empty slot holds a copy of member 0 that is never trained
+        occupant[self.slots] = number
+        tables = put(layout, job.tables, shared=True)
+        members = put(layout, jax.tree.map(lambda a: _take(a, occupant), job.members))
+        self._work = Work(members, tables, job.stops.in_program)
+        first = self._work if job.batch is None else self._with_batches(job.batch)
+        starting = partial(begin, layout=layout, batched=job.batch is not None)
         if restore is None:
-            self.runs = starting(self.members, first, recipe)
+            self.runs = starting(first, job.recipe)
         else:
-            runs = restore(jax.eval_shape(starting, self.members, first, recipe))
-            self.runs = put(layout, jax.tree.map(lambda a: a[sitter], runs))
-        self._going = np.zeros((devices, slots), bool)
-        self._places: Any = None
-        self._seat_going()
-
-    def advance(self, done: int, end: int) -> None:
-        """Train the epochs done ... end - 1 of those who go on."""
-        self._run(advance, self.shared, (done, end))
-
-    def follow(self, batches: Any, count: int, *, ends: bool, epoch: int) -> None:
-        """Take `count` steps of a stack of batches; where it `ends`, they close that epoch."""
-        shared = (put(self.layout, batches, shared=True), self.shared[1])
-        self._run(follow, shared, (count, ends, epoch))
-
-    def _run(self, program: Any, shared: Any, span: tuple[int, ...]) -> None:
-        args = (self.members, shared, self.recipe, np.array(span, np.int32), *self._places, self.rules)
-        self.runs = program(self.runs, *args, layout=self.layout)
-
-    def look(self) -> np.ndarray:
-        """Wait for the devices and return the status of each member; those who stopped leave their place to others."""
-        status = self._seat_going()
-        return status[self.seats]
-
-    def _seat_going(self) -> np.ndarray:
-        status = np.array(self.runs.status)
-        going = np.zeros_like(self._going)
-        going.ravel()[self.seats] = status[self.seats] == RUNNING
-        if self._places is None or (going != self._going).any():
-            # On each device, those who go on come first, and only as many blocks as they fill are run.
-            order = np.argsort(~going, axis=1, kind="stable").astype(np.int32).ravel()
-            blocks = -(-going.sum(1) // self.layout.width).astype(np.int32)
-            self._going, self._places = going, put(self.layout, (order, blocks))
-        return status
-
-    def stop(self, losers: Any) -> None:
-        """Leave these members out from now on."""
-        status = np.array(self.runs.status)
-        status[self.seats[losers]] = STOPPED
-        self.runs = self.runs._replace(status=put(self.layout, status))
-        self._seat_going()
+            runs = restore(jax.eval_shape(starting, first, job.recipe))
+            self.runs = put(layout, jax.tree.map(lambda a: _take(a, occupant), runs))
+        self._running = np.zeros((devices, slots), bool)
+        self._order: Order | None = None
+        self.status()
 
     @property
-    def goes_on(self) -> bool:
-        """Whether anyone is still to be trained."""
-        return bool(self._going.any())
+    def count(self) -> int:
+        """How many members there are."""
+        return len(self.slots)
+
+    @property
+    def anyone_runs(self) -> bool:
+        """Whether a member is still to be trained, as of the last call of `status`."""
+        return bool(self._running.any())
+
+    def train_epochs(self, first: int, last: int) -> None:
+        """Train the epochs first ... last - 1 of the members that run."""
+        span = EpochSpan(np.int32(first), np.int32(last))
+        self.runs = train_epochs(self.runs, self._work, self.job.recipe, span, self._order, layout=self.layout)
+
+    def train_batches(self, batches: Data, count: int, *, closes: bool, epoch: int) -> None:
+        """Take a step for each of the first `count` of a stack of batches; with `closes` they end the epoch."""
+        span = BatchSpan(np.int32(count), np.int32(closes), np.int32(epoch))
+        work = self._with_batches(batches)
+        self.runs = train_batches(self.runs, work, self.job.recipe, span, self._order, layout=self.layout)
+
+    def _with_batches(self, batches: Data) -> Work:
+        return self._work._replace(tables=Tables(put(self.layout, batches, shared=True), self._work.tables.validation))
+
+    def status(self) -> np.ndarray:
+        """Wait for the devices and return the status of each member; those who stopped make room for the others."""
+        status = np.array(self.runs.status)
+        running = np.zeros_like(self._running)
+        running.ravel()[self.slots] = status[self.slots] == Status.RUNNING
+        if self._order is None or (running != self._running).any():
+            # On each device the slots whose members run come first, and only as many blocks as they fill are trained.
+            slots = np.argsort(~running, axis=1, kind="stable").astype(np.int32).ravel()
+            blocks = -(-running.sum(1) // self.layout.width).astype(np.int32)
+            self._running, self._order = running, put(self.layout, Order(slots, blocks))
+        return status[self.slots]
+
+    def stop(self, losers: np.ndarray) -> np.ndarray:
+        """Stop these members from now on and return the status of each member."""
+        status = np.array(self.runs.status)
+        status[self.slots[losers]] = Status.STOPPED
+        self.runs = self.runs._replace(status=put(self.layout, status))
+        return self.status()
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the history so far, (members, epochs)."""
-        return {name: np.asarray(values)[self.seats] for name, values in self.runs.history.items()}
+        return {name: np.asarray(values)[self.slots] for name, values in self.runs.history.items()}
 
-    def runs_in_order(self) -> Run:
-        """Return a copy of the runs on the host, in the order of the members, keys as their data."""
-        return jax.tree.map(lambda a: np.asarray(a)[self.seats], without_keys(self.runs))
+    def state(self, member: int | None = None) -> State:
+        """Return a copy of the members' states, or of one's, that stays when training goes on."""
+        which = self.slots if member is None else self.slots[member]
+        return jax.tree.map(lambda a: jnp.copy(a[which]), self.runs.state)
 
-    def bring_home(self, leaf: Array, values: np.ndarray, first: int) -> None:
-        """Write a leaf of the runs to `values`, from member `first` on, and free the seats."""
-        mine = values[first : first + len(self.seats)]
+    def saved_runs(self) -> Run:
+        """Return a copy of the runs on the host, keys as the integers behind them."""
+        return jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
+
+    def results(self, to: Callable[[np.ndarray], Any] = jnp.asarray) -> Run:
+        """Return the runs, keys as the integers behind them, each array brought `to` its place; nothing can follow.
+
+        Array by array, and each is freed before the next is read, so that the results do not need their room twice.
+        """
+        leaves, structure = jax.tree.flatten(without_keys(self.runs))
+        del self.runs
+        return jax.tree.unflatten(structure, [to(self._collect(leaf)) for leaf in leaves])
+
+    def _collect(self, leaf: Array) -> np.ndarray:
+        values = np.empty((self.count, *leaf.shape[1:]), leaf.dtype)
         for shard in leaf.addressable_shards:  # on a CPU a shard is read in place, the whole would be a copy
             low, high, _ = shard.index[0].indices(len(leaf))
-            here = (low <= self.seats) & (self.seats < high)
-            mine[here] = np.asarray(shard.data)[self.seats[here] - low]
+            here = (low <= self.slots) & (self.slots < high)
+            values[here] = np.asarray(shard.data)[self.slots[here] - low]
         leaf.delete()
+        return values
+
+
+def outcome(run: Run) -> tuple[State, History]:
+    """Return the states of the members, with patience those of their best epochs, and their history."""
+    history = History({**run.history, "status": run.status, "epochs": run.epochs})
+    if run.best is None:
+        return run.state, history
+    return run.state._replace(params=run.best.params), History({**history, "best_epoch": run.best.epoch})
+
+
+def _take(array: Any, places: np.ndarray) -> Any:
+    """Return array[places]; on the host for NumPy arrays, without a program to compile."""
+    return array if len(array) == len(places) and (places == np.arange(len(places))).all() else array[places]
 
 
 def without_keys(tree: Any) -> Any:

@@ -1,8 +1,12 @@
-"""How a population runs: how many members at once, on which devices, in how much memory."""
+"""How a population runs: how many members at once, on which devices, in how much memory.
+
+`Cost` says what a population takes, as a model of a few terms. Of it and of the devices, `plan` chooses, and keeps a
+sentence about each choice.
+"""
 
 import dataclasses
 import math
-import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp._engine import limits
 from jaxmlp._engine.devices import cores
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import start
@@ -19,6 +24,13 @@ from jaxmlp.training import start
 # enough to fill a card, and small enough that stopped members make room in steps.
 CPU_BLOCK, CPU_CACHE, CPU_ALONE = 16, 2**20, 2e7
 ACCELERATOR_BLOCK, ACCELERATOR_CACHE = 1024, 2**32
+
+FLOPS = 6  # of a parameter and an example: a product and a sum, in forward, in dL/dx and in dL/dw
+STEP_COPIES = 3  # of a state, beside itself, while a block trains: gradients, updates, the state before the epoch
+UNIT_BYTES = 12  # of a unit and an example: sum, activation and gradient, float32 each, which backward remembers
+PLACES = 2  # of each member: where it trains, and where its result is copied to
+UNKNOWN_MEMORY = 2**32  # bytes that are assumed where neither the device nor the system tells
+USABLE = 3, 4  # of what is there, a fraction: the rest is for compiled programs and for everyone else
 
 
 class Layout(NamedTuple):
@@ -40,7 +52,7 @@ class Plan:
     width: int
     devices: tuple[Any, ...]
     wave: int  # members in memory at a time
-    member_bytes: int  # parameters and optimizer's state of one member, twice where its best weights are kept
+    member_bytes: int  # parameters and optimizer's state of one member, and its best parameters where they are kept
     memory: int  # the budget, in bytes
     reasons: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
@@ -55,10 +67,53 @@ class Plan:
         return Layout(self.width, self.devices)
 
     def __str__(self) -> str:
-        kind = self.devices[0].platform.upper()
-        first = f"{self.members:,} members on {len(self.devices)} {kind} device{'s' * (len(self.devices) > 1)}, "
-        first += f"{self.width} at a time on each" if self.width > 1 else "one after the other on each"
-        return "\n  ".join([first, *self.reasons])
+        count, kind = len(self.devices), self.devices[0].platform.upper()
+        devices = f"{count} {kind} device" if count == 1 else f"{count} {kind} devices"
+        how = f"{self.width} at a time on each" if self.width > 1 else "one after the other on each"
+        return "\n  ".join([f"{self.members:,} members on {devices}, {how}", *self.reasons])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a population takes: bytes in memory, and the work of one member's step.
+
+    With m members of which w are in memory at a time, in blocks of b on all devices together, it takes
+
+        total = data + b (STEP_COPIES state + activations) + PLACES w (state + best) + waiting,
+
+    where waiting = m (state + best) if w < m and the results wait in the memory that the devices use, and else 0. The
+    terms in b and w are an estimate of what XLA's own `memory_analysis` says, from above for small networks.
+    """
+
+    state: int  # bytes of one member's parameters, optimizer's state, key and step
+    best: int  # bytes of the copy of its best parameters, 0 where none is kept
+    activations: int  # bytes that one member's backward pass remembers of a batch
+    data: int  # bytes of the tables, of which each device holds a copy, all copies together
+    flops: int  # operations of one member's step
+    shares_memory: bool  # whether results on the host lie in the memory that the devices use, as on a CPU
+
+    @property
+    def member(self) -> int:
+        """Bytes of one member that stay from epoch to epoch."""
+        return self.state + self.best
+
+    @property
+    def held(self) -> int:
+        """Bytes of one member in memory, with the place that its result is copied to."""
+        return PLACES * self.member
+
+    def working(self, block: int) -> int:
+        """Bytes that only members that train at this moment need."""
+        return block * (STEP_COPIES * self.state + self.activations)
+
+    def waiting(self, members: int) -> int:
+        """Bytes, of the same memory, of the results of all waves."""
+        return members * self.member if self.shares_memory else 0
+
+    def total(self, members: int, wave: int, block: int) -> int:
+        """Bytes of everything."""
+        waiting = self.waiting(members) if wave < members else 0
+        return self.data + self.working(block) + wave * self.held + waiting
 
 
 def plan(
@@ -82,8 +137,13 @@ def plan(
       width: members at once under `vmap` on a device; 1 trains them one after the other, bit for bit as `fit` does.
       devices: a list of JAX devices, or how many of the local ones; all of them unless given.
       memory: budget in bytes for the population and the data on all devices; where the members do not fit at once
-        they are trained in waves, whose results wait as NumPy arrays. Unless given, three quarters of what is there.
+        they are trained in waves, whose results wait as NumPy arrays. Unless given, three quarters of what is there:
+        the accelerators' memory, or the machine's, or what the container around this process allows (cgroup v1, v2).
+        Where the system tells nothing, 4 GiB are taken to be there.
       keep_best: count a second copy of the parameters, as early stopping keeps one.
+
+    Returns:
+      A `Plan`, whose text says what was chosen and why.
 
     Raises:
       ValueError: for a budget too small for one block of members, or options that are no positive numbers.
@@ -96,92 +156,129 @@ def plan(
     4
     """
     members = _check.positive_int("members", len(keys) if hasattr(keys, "__len__") else keys)
-    reasons = []
-    devices = _devices(devices, members, reasons)
-    cpu = devices[0].platform == "cpu"
+    chosen, why_devices = _devices(devices, members)
+    cost = estimate(data, recipe, hyperparams, devices=chosen, keep_best=keep_best)
+    width, why_width = _width(width, cost, cpu=chosen[0].platform == "cpu")
+    given = memory is not None
+    memory, why_memory = (_check.positive_int("memory", memory), []) if given else _usable(chosen)
+    block = width * len(chosen)
+    wave = _wave(cost, members, block, memory)
+    if wave is None:
+        raise ValueError(
+            f"memory must hold the data, one block of members{' and all results' if cost.shares_memory else ''}: "
+            f"{_least(cost, members, block):,} bytes; got {memory:,}"
+            f"{'' if given else ', three quarters of what is there'}; pass a smaller width, fewer devices, fewer "
+            f"members or more memory"
+        )
+    reasons = [*why_devices, why_width, *why_memory]
+    if wave < members:
+        reasons.append(f"in {math.ceil(members / wave)} waves of {wave:,} members: all at once do not fit")
+    total = cost.total(members, wave, block)
+    reasons.append(f"about {total / 2**20:,.0f} MiB of {'the given' if given else 'usable'} {memory / 2**20:,.0f} MiB")
+    return Plan(members, width, chosen, wave, cost.member, memory, tuple(reasons))
+
+
+def estimate(data: Any, recipe: Recipe, hyperparams: Any, *, devices: tuple[Any, ...], keep_best: bool = False) -> Cost:
+    """Return what members of this recipe take; the shapes tell it, nothing is computed."""
     like = jax.eval_shape(lambda key: start(key, recipe, one(hyperparams)), jax.random.key(0))
-    state = sum(math.prod(a.shape) * _itemsize(a) for a in jax.tree.leaves(like))
-    parameters = sum(math.prod(a.shape) for a in jax.tree.leaves(like.params))
-    member_bytes = state + keep_best * sum(math.prod(a.shape) * _itemsize(a) for a in jax.tree.leaves(like.params))
+    state = sum(map(_bytes, jax.tree.leaves(like)))
+    leaves = jax.tree.leaves(like.params)
+    parameters = sum(math.prod(a.shape) for a in leaves)
     x = jax.tree.leaves(data[0])[0]
     batch = recipe.batch_size or len(x)
-    if width is None:
-        # Of the recipe alone, never of the number of members: a member's bits depend on the width, and on nothing else.
-        flops = 6 * parameters * batch  # forward and backward: a product and a sum, three times
-        if cpu and flops > CPU_ALONE:
-            width = 1
-            reasons.append(f"a step of one member takes {flops / 1e6:,.0f} MFLOP: one member fills a core")
-        else:
-            fits = CPU_CACHE // (4 * state) if cpu else ACCELERATOR_CACHE // state
-            width = min(CPU_BLOCK if cpu else ACCELERATOR_BLOCK, 2 ** max(1, int(math.log2(max(1, fits)))))
-            reasons.append(
-                f"a member holds {state:,} bytes and its step takes {flops / 1e6:.2g} MFLOP: {width} together "
-                f"{'stay in the cache' if cpu else 'fill the card'}"
-            )
-    else:
-        width = _check.positive_int("width", width)
-        reasons.append(f"width {width} was given")
-    given = memory is not None
-    memory = _check.positive_int("memory", memory) if given else _memory(devices)
-    fixed = sum(a.size * _itemsize(a) for a in jax.tree.leaves(data)) * len(devices)
-    block = width * len(devices)
-    # Besides the states: gradients, updates and the state before the epoch, and what backward remembers of a batch.
-    working = block * (3 * state + 12 * batch * (parameters // max(1, x.shape[-1])))
-    room = memory - fixed - working
-    wave = members
-    if 2 * members * member_bytes > room:  # the results are copied to their place beside the seats
-        spare = room - members * member_bytes * cpu  # on a CPU what waits on the host is in the same memory
-        wave = min(members, spare // (2 * member_bytes)) // block * block
-        if wave < block:
-            need = fixed + working + (members * cpu + 2 * block) * member_bytes
-            raise ValueError(
-                f"memory must hold the data, one block of members{' and all results' * cpu}: {need:,} bytes; got "
-                f"{memory:,}{'' if given else ', three quarters of what is there'}; pass a smaller width, fewer "
-                f"devices, fewer members or more memory"
-            )
-        reasons.append(f"in {math.ceil(members / wave)} waves of {wave:,} members: all at once do not fit")
-    total = fixed + working + 2 * wave * member_bytes + (wave < members) * cpu * members * member_bytes
-    reasons.append(f"about {total / 2**20:,.0f} MiB of {'the given' if given else 'usable'} {memory / 2**20:,.0f} MiB")
-    return Plan(members, width, devices, int(wave), member_bytes, memory, tuple(reasons))
+    units = parameters // max(1, x.shape[-1])  # about: exact for one layer, and below for layers wider than their input
+    return Cost(
+        state=state,
+        best=sum(map(_bytes, leaves)) if keep_best else 0,
+        activations=UNIT_BYTES * batch * units,
+        data=sum(map(_bytes, jax.tree.leaves(data))) * len(devices),
+        flops=FLOPS * parameters * batch,
+        shares_memory=devices[0].platform == "cpu",
+    )
 
 
-def one(hyperparams: Any, i: int = 0) -> Any:
+def one(hyperparams: Mapping[str, Any] | None, i: int = 0) -> dict[str, Any]:
     """Return the numbers of member i: numbers with a leading axis give their i-th, the others are everyone's."""
     return {name: value[i] if np.ndim(value) else value for name, value in (hyperparams or {}).items()}
 
 
-def _devices(devices: Any, members: int, reasons: list[str]) -> tuple[Any, ...]:
+def _width(given: int | None, cost: Cost, *, cpu: bool) -> tuple[int, str]:
+    """Return how many members a device trains at once, and why.
+
+    It comes of the recipe alone, never of the number of members: a member's bits depend on the width, and so a member
+    among ten has the bits that it has among a thousand.
+    """
+    if given is not None:
+        width = _check.positive_int("width", given)
+        return width, f"width {width} was given"
+    if cpu and cost.flops > CPU_ALONE:
+        return 1, f"a step of one member takes {cost.flops / 1e6:,.0f} MFLOP: one member fills a core"
+    # A step touches a state and its working copies, which a cache must hold; the accelerator's number counts states.
+    fits = CPU_CACHE // ((1 + STEP_COPIES) * cost.state) if cpu else ACCELERATOR_CACHE // cost.state
+    most = CPU_BLOCK if cpu else ACCELERATOR_BLOCK
+    width = min(most, max(2, _power_of_two(fits)))  # even two that do not fit share the overhead of each operation
+    place = "stay in the cache" if cpu else "fill the card"
+    return width, (
+        f"a member holds {cost.state:,} bytes and its step takes {cost.flops / 1e6:.2g} MFLOP: {width} together {place}"
+    )
+
+
+def _wave(cost: Cost, members: int, block: int, memory: int) -> int | None:
+    """Return how many members are in memory at a time: all, else whole blocks; None where not even one block fits."""
+    room = memory - cost.data - cost.working(block)
+    if members * cost.held <= room:
+        return members
+    wave = min(members, (room - cost.waiting(members)) // cost.held) // block * block
+    return wave if wave >= block else None
+
+
+def _least(cost: Cost, members: int, block: int) -> int:
+    """Return the smallest budget in which a population runs in waves, of a block each."""
+    return cost.data + cost.working(block) + cost.waiting(members) + block * cost.held
+
+
+def _devices(given: Any, members: int) -> tuple[tuple[Any, ...], list[str]]:
+    """Return the devices, and what there is to say about the choice."""
     local = jax.local_devices()
-    if devices is None:
-        chosen = local  # not fewer for a few members: bits would change with their number
+    if given is None:  # all, and not fewer for a few members: bits would change with the members' number
         if local[0].platform == "cpu" and len(local) == 1 < min(cores(), members):
-            reasons.append(
+            reason = (
                 f"one device for {cores()} cores: jaxmlp.use_all_cores(), called first in the script, makes each core "
                 f"a device; two devices were measured at about twice the speed of one"
             )
-    elif isinstance(devices, list | tuple):
-        chosen = list(devices)
-        reasons.append("the devices were given")
-    else:
-        count = _check.positive_int("devices", devices)
-        if count > len(local):
-            raise ValueError(
-                f"devices must be at most the {len(local)} local ones; got {count}; on a CPU jaxmlp.use_all_cores(), "
-                f"called first, makes one of each core"
-            )
-        chosen = local[:count]
-        reasons.append(f"{count} devices were given")
-    if not chosen:
-        raise ValueError("devices must name at least one device; got none")
-    return tuple(chosen)
+            return tuple(local), [reason]
+        return tuple(local), []
+    if isinstance(given, list | tuple):
+        if not given:
+            raise ValueError("devices must name at least one device; got none")
+        return tuple(given), ["the devices were given"]
+    count = _check.positive_int("devices", given)
+    if count > len(local):
+        raise ValueError(
+            f"devices must be at most the {len(local)} local ones; got {count}; on a CPU jaxmlp.use_all_cores(), "
+            f"called first, makes one of each core"
+        )
+    return tuple(local[:count]), [f"{count} devices were given"]
 
 
-def _memory(devices: tuple[Any, ...]) -> int:
-    stats = devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return sum(3 * d.memory_stats()["bytes_limit"] // 4 for d in devices)
-    return 3 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+def _usable(devices: tuple[Any, ...]) -> tuple[int, list[str]]:
+    """Return the memory to plan with, and a sentence where it had to be assumed."""
+    part, whole = USABLE
+    stats = [device.memory_stats() for device in devices]
+    if stats[0] and "bytes_limit" in stats[0]:
+        return sum(part * each["bytes_limit"] // whole for each in stats), []
+    there = limits.memory()
+    if there is not None:
+        return part * there // whole, []
+    reason = f"this system does not tell its memory: {UNKNOWN_MEMORY // 2**30} GiB assumed; memory= says how much"
+    return part * UNKNOWN_MEMORY // whole, [reason]
 
 
-def _itemsize(a: Any) -> int:
-    return 8 if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a.dtype.itemsize
+def _power_of_two(number: int) -> int:
+    """Return the greatest power of two that is at most the number; 1 for less."""
+    return 2 ** int(math.log2(max(1, number)))
+
+
+def _bytes(array: Any) -> int:
+    key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)  # two words of 32 bits, whose dtype tells no size
+    return math.prod(array.shape) * (8 if key else array.dtype.itemsize)

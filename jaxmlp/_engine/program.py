@@ -1,11 +1,10 @@
 """The compiled program of a population: many members, block by block, on every device.
 
-One program trains any number of survivors: the host says by `order` and `blocks` which members are still to run,
-so that members that stop leave no gap and ask for no new compilation.
+One program trains any number of members: the host says by an `Order` which of them still run, so that members that stop
+leave no gap and ask for no new compilation.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,27 +14,17 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxmlp import training
+from jaxmlp import _compile, training
+from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
-from jaxmlp._engine.stops import Rules
-from jaxmlp.data import Rows, pick, take
+from jaxmlp._engine.stops import Stops
+from jaxmlp.data import pick, take
 from jaxmlp.metrics import Mean
-from jaxmlp.recipe import Recipe
+from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.training import State
+from jaxmlp.types import Numeric, Status
 
-RUNNING, STOPPED, DIVERGED = 0, 1, 2  # who runs to the end stays 0: finished
-
-
-class Member(NamedTuple):
-    """What is one member's own; None where it is shared by all."""
-
-    key: Array
-    hyperparams: dict[str, Any]
-    data: Any  # (x, y) or (x, y, weight)
-    validation: Any
-    weight: Any  # (N,)
-    rows: Rows | None
-    validation_rows: Rows | None
+RUNNING, STOPPED, DIVERGED = (int(status) for status in (Status.RUNNING, Status.STOPPED, Status.DIVERGED))
 
 
 class Best(NamedTuple):
@@ -57,6 +46,36 @@ class Run(NamedTuple):
     mean: Any  # Mean of the losses of an epoch that is under way: only a stream stops inside one
 
 
+class Work(NamedTuple):
+    """What does not change while members train."""
+
+    members: Member
+    tables: Tables
+    stops: Stops  # those that the program reads
+
+
+class Order(NamedTuple):
+    """Which members a call trains: on each device the first `blocks` blocks of those listed in `slots`."""
+
+    slots: Numeric  # (devices x slots,) int32, those that still run first
+    blocks: Numeric  # (devices,) int32
+
+
+class EpochSpan(NamedTuple):
+    """The epochs first ... last - 1."""
+
+    first: Any  # () int32
+    last: Any
+
+
+class BatchSpan(NamedTuple):
+    """The first `count` batches of a stack; with `closes` they are the last of that `epoch`."""
+
+    count: Any  # () int32
+    closes: Any
+    epoch: Any
+
+
 def mesh_of(layout: Layout) -> Mesh:
     """Return the mesh of the devices."""
     return Mesh(np.array(layout.devices), ("members",), axis_types=(AxisType.Auto,))
@@ -67,91 +86,70 @@ def put(layout: Layout, tree: Any, *, shared: bool = False) -> Any:
     return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
 
 
-@partial(jax.jit, static_argnames=("layout", "keep_best", "batched"))
-def begin(
-    members: Member, shared: Any, recipe: Recipe, *, layout: Layout, keep_best: bool, batched: bool = False
-) -> Run:
-    """Return the runs of all members before their first epoch; of a stream, `shared` has a batch for the data."""
+@_compile.jit(quick=True, static_argnames=("layout", "batched"))
+def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) -> Run:
+    """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
-    def one(member: Member, shared: Any) -> Run:
-        state = training.start(member.key, recipe, member.hyperparams)
-        whole = recipe if not batched else dataclasses.replace(recipe, batch_size=None)
-        _, record = jax.eval_shape(lambda s, m, d: _epoch(s, m, d, whole), state, member, shared)
+    def one(member: Member, work: Work) -> Run:
+        bound = Bound(recipe, member.numbers)
+        state = training.start(member.key, bound)
+        whole = bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers)
+        _, record = jax.eval_shape(lambda s, m, t: _epoch(s, m, t, whole), state, member, work.tables)
         history = {name: jnp.full((recipe.epochs, *a.shape), jnp.nan, a.dtype) for name, a in record.items()}
         zero = jnp.zeros((), jnp.int32)
+        keep_best = work.stops.patience is not None
         best = Best(state.params, jnp.full((), jnp.inf, history["loss"].dtype), zero) if keep_best else None
-        mean = training.no_steps(state, shared[0], recipe, member.hyperparams) if batched else None
+        mean = training.empty_mean(state, work.tables.data, bound) if batched else None
         return Run(state, zero, zero, history, best, mean)
 
-    def on_device(members: Member, shared: Any) -> Run:
+    def on_device(members: Member, work: Work) -> Run:
         blocks = jax.tree.map(lambda a: a.reshape(-1, layout.width, *a.shape[1:]), members)
-        runs = jax.lax.map(lambda block: _over(one, layout.width)(block, shared), blocks)
+        runs = jax.lax.map(lambda block: _over(one, layout.width)(block, work), blocks)
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), runs)
 
-    return _on_devices(on_device, layout, (P("members"), P()))(members, shared)
+    return _on_devices(on_device, layout, (P("members"), P()))(work.members, work._replace(members=None))
 
 
-@partial(jax.jit, static_argnames=("layout",), donate_argnums=0)
-def advance(
-    runs: Run,
-    members: Member,
-    shared: Any,
-    recipe: Recipe,
-    span: Array,
-    order: Array,
-    blocks: Array,
-    rules: Rules,
-    *,
-    layout: Layout,
-) -> Run:
-    """Train epochs span[0] ... span[1] - 1 of the first `blocks` blocks, on each device, of members in `order`."""
+@_compile.jit(static_argnames=("layout",), donate_argnums=0)
+def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: Order, *, layout: Layout) -> Run:
+    """Train some epochs of the members that `order` names."""
     training.count_trace()
 
-    def one(run: Run, member: Member, shared: Any, span: Array, rules: Rules) -> Run:
+    def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
+        bound = Bound(recipe, member.numbers)
+
         def one_epoch(number: Array, run: Run) -> Run:
-            state, record = _epoch(run.state, member, shared, recipe)
-            return _observe(run, state, record, number, rules)
+            state, record = _epoch(run.state, member, work.tables, bound)
+            return _observe(run, state, record, number, work.stops)
 
-        return jax.lax.fori_loop(span[0], span[1], one_epoch, run)
+        return jax.lax.fori_loop(span.first, span.last, one_epoch, run)
 
-    return _blocks(one, layout)(runs, members, shared, span, order, blocks, rules)
+    return _blocks(one, layout)(runs, work.members, work._replace(members=None), span, order)
 
 
-@partial(jax.jit, static_argnames=("layout",), donate_argnums=0)
-def follow(
-    runs: Run,
-    members: Member,
-    shared: Any,
-    recipe: Recipe,
-    span: Array,
-    order: Array,
-    blocks: Array,
-    rules: Rules,
-    *,
-    layout: Layout,
-) -> Run:
-    """Take the first span[0] of a stack of batches, a step each; with span[1] they end epoch span[2].
-
-    `shared` is (batches, validation), the batches with leading axes (steps, batch).
-    """
+@_compile.jit(static_argnames=("layout",), donate_argnums=0)
+def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order: Order, *, layout: Layout) -> Run:
+    """Take a step for each batch of a stack: the data of `work` are batches, with leading axes (steps, batch)."""
     training.count_trace()
 
-    def one(run: Run, member: Member, shared: Any, span: Array, rules: Rules) -> Run:
-        batches, validation = shared
+    def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
+        batches, validation = work.tables
+        bound = Bound(recipe, member.numbers)
 
         def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
             state, mean, first_bad = carry
             size = batches[2].shape[1]  # picked as `epoch` picks, so that the compiler rounds as it does there
             rows = i * size + jnp.arange(size, dtype=jnp.int32)
             x, y, _ = jax.tree.map(lambda a: pick(a.reshape(-1, *a.shape[2:]), rows), batches)
-            state, metrics = training.step(state, (x, y, batches[2][i]), recipe, member.hyperparams)
+            state, metrics = training.step(state, (x, y, batches[2][i]), bound)
             bad = jax.lax.select(_finite(metrics["loss"], state.params), first_bad, jnp.minimum(first_bad, i))
             return state, mean.add(metrics), bad
 
-        start = run.state, run.mean, span[0]
-        state, mean, first_bad = jax.lax.fori_loop(0, span[0], one_step, start)
-        good = first_bad == span[0]
-        # Choosing in each step would cost a copy of the state: a step gone bad is seen, and those before it redone.
+        start = run.state, run.mean, span.count
+        state, mean, first_bad = jax.lax.fori_loop(0, span.count, one_step, start)
+        good = first_bad == span.count
+        # To keep the state before a bad step, every step would have to copy it. Instead the stack is run through; if a
+        # step made a NaN or an infinity, the steps before it are run again from the stack's start.
         redone = jax.lax.fori_loop(0, jax.lax.select(good, jnp.zeros_like(first_bad), first_bad), one_step, start)
         state = training.where(good, state, redone[0])
         mean = jax.tree.map(lambda a, b: jax.lax.select(good, a, b), mean, redone[1])
@@ -161,31 +159,31 @@ def follow(
         run = run._replace(state=state, status=status, mean=mean)
 
         def close(run: Run) -> Run:
-            record = training.observe(run.state, run.mean.loss, validation, recipe, member.hyperparams)
-            closed = _observe(run, run.state, record, span[2], rules)
+            record = training.observe(run.state, run.mean.loss, validation, bound)
+            closed = _observe(run, run.state, record, span.epoch, work.stops)
             return closed._replace(mean=jax.tree.map(jnp.zeros_like, run.mean))
 
-        return jax.lax.cond(span[1] > 0, close, lambda run: run, run)
+        return jax.lax.cond(span.closes > 0, close, lambda run: run, run)
 
-    return _blocks(one, layout)(runs, members, shared, span, order, blocks, rules)
+    return _blocks(one, layout)(runs, work.members, work._replace(members=None), span, order)
 
 
 def _blocks(one: Any, layout: Layout) -> Any:
-    """Run `one` over the first blocks of members in `order`, on each device."""
+    """Run `one` over the first blocks of the members in order, on each device."""
 
-    def on_device(runs: Run, members: Member, shared: Any, span: Array, order: Array, blocks: Array, rules: Any):
+    def on_device(runs: Run, members: Member, work: Work, span: Any, order: Order) -> Run:
         def one_block(b: Array, runs: Run) -> Run:
-            who = jax.lax.dynamic_slice_in_dim(order, b * layout.width, layout.width)
+            who = jax.lax.dynamic_slice_in_dim(order.slots, b * layout.width, layout.width)
             mine, theirs = jax.tree.map(lambda a: a.at[who].get(mode="promise_in_bounds"), (runs, members))
-            mine = _over(one, layout.width)(mine, theirs, shared, span, rules)
+            mine = _over(one, layout.width)(mine, theirs, work, span)
             return jax.tree.map(
                 lambda a, new: a.at[who].set(new, mode="promise_in_bounds", unique_indices=True), runs, mine
             )
 
-        return jax.lax.fori_loop(0, blocks[0], one_block, runs)
+        return jax.lax.fori_loop(0, order.blocks[0], one_block, runs)
 
     own, all_ = P("members"), P()
-    return _on_devices(on_device, layout, (own, own, all_, all_, own, own, all_))
+    return _on_devices(on_device, layout, (own, own, all_, all_, own))
 
 
 def _on_devices(function: Any, layout: Layout, specs: Any) -> Any:
@@ -205,15 +203,15 @@ def _over(function: Any, width: int) -> Any:
     return alone if width == 1 else together
 
 
-def _epoch(state: State, member: Member, shared: Any, recipe: Recipe) -> tuple[State, dict[str, Array]]:
-    data = member.data if shared[0] is None else shared[0]
-    validation = member.validation if shared[1] is None else shared[1]
+def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[State, dict[str, Array]]:
+    data = member.data if tables.data is None else tables.data
+    validation = member.validation if tables.validation is None else tables.validation
     if member.weight is not None:
         x, y, weight = (*data, None)[:3]
         data = x, y, member.weight if weight is None else member.weight * weight
     if member.validation_rows is not None:
         validation = take(validation, member.validation_rows)
-    return training.observed_epoch(state, data, recipe, member.hyperparams, validation, member.rows)
+    return training.observed_epoch(state, data, bound, validation, member.rows)
 
 
 def _finite(loss: Array, params: Any) -> Array:
@@ -221,31 +219,32 @@ def _finite(loss: Array, params: Any) -> Array:
 
 
 def _judge(run: Run, loss: Array, params: Any) -> tuple[Array, Array]:
-    """Return whether the run takes this epoch, and its status: who just left the finite has diverged."""
+    """Return whether the run takes this epoch, and its status: a member whose numbers are not finite has diverged."""
     finite, runs = _finite(loss, params), run.status == RUNNING
     return runs & finite, jax.lax.select(runs & ~finite, jnp.full_like(run.status, DIVERGED), run.status)
 
 
-def _observe(run: Run, state: State, record: dict[str, Array], number: Array, rules: Rules) -> Run:
-    """Return the run after an epoch: a member that stands still, or just left the finite, keeps its state."""
+def _observe(run: Run, state: State, record: dict[str, Array], number: Array, stops: Stops) -> Run:
+    """Return the run after an epoch: a member that has stopped, or just diverged, keeps its state from before."""
     goes, status = _judge(run, record["loss"], state.params)
-    # A branch and not a choice: that would be fused into the update of a run without batches, and round it otherwise.
+    # A `cond` and not a `select`: XLA would fuse a select into the optimizer's update, which then rounds differently
+    # from the same update in `fit`. The branch keeps the member's bits those of its solo run.
     state = jax.lax.cond(goes, lambda: state, lambda: run.state)
     history = {
         name: run.history[name].at[number].set(jax.lax.select(goes, value, run.history[name][number]))
         for name, value in record.items()
     }
-    stops = jnp.zeros((), bool)
+    ends = jnp.zeros((), bool)
     best = run.best
-    if best is not None and rules.patience is not None:
+    if best is not None and stops.patience is not None:
         loss = record["validation_loss"].astype(best.loss.dtype)
-        better = goes & (loss < best.loss - rules.patience.min_improvement)
+        better = goes & (loss < best.loss - stops.patience.min_improvement)
         new = Best(state.params, loss, number.astype(jnp.int32))
         best = jax.tree.map(lambda a, b: jax.lax.select(better, a, b), new, best)
-        stops |= number - best.epoch >= rules.patience.epochs
-    for name, bound in rules.targets.items():
-        stops |= record[name] >= bound.at_least if bound.at_most is None else record[name] <= bound.at_most
-    status = jax.lax.select(goes & stops, jnp.full_like(status, STOPPED), status)
+        ends |= number - best.epoch >= stops.patience.epochs
+    for name, limit in stops.targets.items():
+        ends |= record[name] >= limit.at_least if limit.at_most is None else record[name] <= limit.at_most
+    status = jax.lax.select(goes & ends, jnp.full_like(status, STOPPED), status)
     return run._replace(
         state=state, status=status, epochs=run.epochs + goes.astype(jnp.int32), history=history, best=best
     )

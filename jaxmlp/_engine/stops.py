@@ -1,10 +1,14 @@
 """When a run ends before its last epoch: patience, a target, a wall-clock budget, halving."""
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxmlp import _check
+from jaxmlp.types import Status
 
 
 class Patience(NamedTuple):
@@ -30,7 +34,7 @@ class Target(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Stop at the end of the chunk in which this call has used so many seconds; the next call goes on from there."""
+    """Stop at the end of the chunk in which this call has used so many seconds; a saved run is resumed from there."""
 
     seconds: float
 
@@ -38,7 +42,8 @@ class Budget(NamedTuple):
 class Halving(NamedTuple):
     """Of a population, let the best 1 / factor go on after first, factor first, factor^2 first ... epochs.
 
-    Jamieson and Talwalkar 2016 (arXiv 1502.07943); as `population.halving`.
+    Of n members that still run, ceil(n / factor) go on at each of these rungs. Jamieson and Talwalkar 2016 (arXiv
+    1502.07943). `by` names the entry of the history to rank by; lower is better.
     """
 
     factor: float = 3
@@ -57,77 +62,100 @@ class Halving(NamedTuple):
             rung *= self.factor
         return list(dict.fromkeys(ends))
 
+    def losers(self, history: Mapping[str, np.ndarray], status: np.ndarray, done: int) -> np.ndarray:
+        """Return who is left out after `done` epochs: of those who run, all but the best 1 / factor."""
+        _check.one_of("by", self.by, history)
+        alive = np.flatnonzero(status == Status.RUNNING)
+        order = alive[np.argsort(history[self.by][alive, done - 1], kind="stable")]
+        return order[math.ceil(len(alive) / self.factor) :]
 
-class Bound(NamedTuple):
-    """What a target asks of a metric."""
+
+Stop = Patience | Target | Budget | Halving
+
+
+class Limit(NamedTuple):
+    """What a target asks of a metric: one of the two is None."""
 
     at_least: Any
     at_most: Any
 
 
-class Rules(NamedTuple):
-    """The rules that are read inside the compiled program, at each epoch's end: their numbers are traced."""
+class Stops(NamedTuple):
+    """The rules of a run, one of a kind, and a target for each of several metrics."""
 
     patience: Patience | None = None
-    targets: dict[str, Bound] = {}  # noqa: RUF012  (never written to)
+    targets: Mapping[str, Limit] = {}
+    budget: Budget | None = None
+    halving: Halving | None = None
+
+    @property
+    def in_program(self) -> "Stops":
+        """The rules that the compiled program reads at each epoch's end: their numbers are traced."""
+        return self._replace(budget=None, halving=None)
+
+    @property
+    def deadline(self) -> float:
+        """When the budget of a call that begins now is used up, on the clock of `time.monotonic`."""
+        return math.inf if self.budget is None else time.monotonic() + self.budget.seconds
+
+    def rungs(self, epochs: int) -> list[int]:
+        """Return after which epochs the population is halved."""
+        return [] if self.halving is None else self.halving.rungs(epochs)
+
+    @staticmethod
+    def of(stop: Stop | Iterable[Stop] | None, *, validation: bool, members: bool) -> "Stops":
+        """Check the rules and sort them.
+
+        Raises:
+          ValueError: for what is no rule, for two of a kind, and for a rule that lacks what it watches.
+        """
+        given: Any = [stop] if isinstance(stop, Stop) else [] if stop is None else stop
+        given = list(given) if isinstance(given, Iterable) else [given]
+        if not all(isinstance(rule, Stop) for rule in given):
+            raise ValueError(f"stop must be Patience, Target, Budget or Halving, or a list of them; got {stop!r}")
+        for kind in (Patience, Budget, Halving):
+            if sum(isinstance(rule, kind) for rule in given) > 1:
+                raise ValueError(f"stop must name at most one {kind.__name__}; got {given}")
+        found: dict[str, Any] = {}
+        targets: dict[str, Limit] = {}
+        for rule in given:
+            if isinstance(rule, Patience):
+                found["patience"] = _patience(rule, validation)
+            elif isinstance(rule, Budget):
+                found["budget"] = _budget(rule)
+            elif isinstance(rule, Halving):
+                found["halving"] = _halving(rule, members)
+            elif rule.metric in targets:
+                raise ValueError(f"stop must name at most one Target of {rule.metric!r}; got {given}")
+            else:
+                targets[rule.metric] = _limit(rule)
+        return Stops(targets=targets, **found)
 
 
-class Stops(NamedTuple):
-    """All rules of a run, sorted by who reads them."""
-
-    rules: Rules
-    budget: Budget | None
-    halving: Halving | None
-
-
-def stops(stop: Any, *, validation: bool, members: bool) -> Stops:
-    """Check the rules and sort them.
-
-    Raises:
-      ValueError: for what is no rule, for two of a kind, and for a rule that lacks what it watches.
-    """
-    given = [stop] if isinstance(stop, Patience | Target | Budget | Halving) else stop
-    given = [] if given is None else given
-    if not isinstance(given, Iterable) or not all(isinstance(r, Patience | Target | Budget | Halving) for r in given):
-        raise ValueError(f"stop must be Patience, Target, Budget or Halving, or a list of them; got {stop!r}")
-    given = list(given)
-    for kind in (Patience, Budget, Halving):
-        if sum(isinstance(rule, kind) for rule in given) > 1:
-            raise ValueError(f"stop must name at most one {kind.__name__}; got {given}")
-    patience = next((rule for rule in given if isinstance(rule, Patience)), None)
-    budget = next((rule for rule in given if isinstance(rule, Budget)), None)
-    halving = next((rule for rule in given if isinstance(rule, Halving)), None)
-    if patience is not None:
-        patience = check_patience(patience, validation)
-    if budget is not None and not 0 < budget.seconds < math.inf:
-        raise ValueError(f"Budget must have seconds above 0; got {budget.seconds!r}")
-    if halving is not None:
-        check_halving(halving)
-        if not members:
-            raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
-    targets = {}
-    for target in given:
-        if isinstance(target, Target):
-            if (target.at_least is None) == (target.at_most is None):
-                raise ValueError(f"Target must say either at_least or at_most; got {target}")
-            if target.metric in targets:
-                raise ValueError(f"stop must name at most one Target of {target.metric!r}; got {given}")
-            numbers = [None if b is None else float(b) for b in (target.at_least, target.at_most)]
-            targets[target.metric] = Bound(*numbers)
-    return Stops(Rules(patience, targets), budget, halving)
-
-
-def check_patience(patience: Patience, validation: bool) -> Patience:
-    """Raise unless patience has whole epochs, an improvement of at least 0 and a validation loss to watch."""
-    epochs = _check.positive_int("patience", patience.epochs)
+def _patience(rule: Patience, validation: bool) -> Patience:
+    epochs = _check.positive_int("patience", rule.epochs)
     if not validation:
         raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
-    _check.within("min_improvement", patience.min_improvement, 0, math.inf)
-    return Patience(epochs, float(patience.min_improvement))
+    _check.within("min_improvement", rule.min_improvement, 0, math.inf)
+    return Patience(epochs, float(rule.min_improvement))
 
 
-def check_halving(halving: Halving) -> None:
-    """Raise unless the population gets smaller from rung to rung."""
-    if not halving.factor > 1:
-        raise ValueError(f"factor must be above 1; got {halving.factor}")
-    _check.positive_int("first", halving.first)
+def _budget(rule: Budget) -> Budget:
+    if not 0 < rule.seconds < math.inf:
+        raise ValueError(f"Budget must have seconds above 0; got {rule.seconds!r}")
+    return rule
+
+
+def _halving(rule: Halving, members: bool) -> Halving:
+    if not rule.factor > 1:
+        raise ValueError(f"factor must be above 1; got {rule.factor}")
+    _check.positive_int("first", rule.first)
+    if not members:
+        raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
+    return rule
+
+
+def _limit(rule: Target) -> Limit:
+    if (rule.at_least is None) == (rule.at_most is None):
+        raise ValueError(f"Target must say either at_least or at_most; got {rule}")
+    return Limit(*(None if bound is None else float(bound) for bound in (rule.at_least, rule.at_most)))

@@ -1,10 +1,14 @@
-"""A run to disk and back, whole: each checkpoint is a folder that is there complete or not at all.
+"""Arrays and JSON to disk and back, whole: each checkpoint is a folder that is there complete or not at all.
 
     directory/00000012/arrays/      the arrays, written by Orbax
-                       run.json     what the run is made of, and where it stands
+                       run.json     what the caller says of them
                        SHA256SUMS   a digest of every file; `sha256sum -c SHA256SUMS` reads it too
 
-A checkpoint is written under another name and renamed when complete; damage done later is seen by the digests.
+A checkpoint is written under another name and renamed when complete: a process that is killed leaves either all of it
+or a folder that ends in ".saving", which the next one clears away. A power cut is another matter, since a renamed
+folder may then hold files whose bytes never reached the disk. To rule that out, each checkpoint would have to
+wait until the disk has every file (fsync). Digests tell it afterwards instead, and damage done later too, and the
+checkpoint before is used. Nothing here knows what a run is.
 """
 
 import hashlib
@@ -55,15 +59,29 @@ class Checkpoints:
             raise ValueError(_cannot_write(self.directory, error)) from error
 
     def save(
-        self, number: int, arrays: dict[str, np.ndarray], meta: dict[str, Any], then: Callable[[], None] | None = None
+        self,
+        number: int,
+        arrays: dict[str, np.ndarray],
+        meta: dict[str, Any],
+        *,
+        score: float | None = None,
+        first: Callable[[], None] | None = None,
     ) -> None:
-        """Write a checkpoint in the background, after the one before it, and then do `then`.
+        """Do `first`, then write a checkpoint, in the background and after the one before it.
+
+        Args:
+          number: its name; the highest is the newest.
+          arrays: by name.
+          meta: whatever JSON can hold.
+          score: the checkpoint of the lowest one is kept beside the newest; None is no candidate.
+          first: is done in the background before the checkpoint is begun, so that where the checkpoint is, it is done.
 
         Raises:
           ValueError: where the one before could not be written.
         """
         self.wait()
-        self._thread = threading.Thread(target=self._write, args=(number, arrays, meta, then), daemon=True)
+        meta = {**meta, "score": score}
+        self._thread = threading.Thread(target=self._write, args=(number, arrays, meta, first), daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -90,15 +108,22 @@ class Checkpoints:
         """Return which checkpoints are there, oldest first."""
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
-    def newest(self) -> Saved | None:
-        """Return the newest whole checkpoint; a damaged one is named by a warning, and set aside."""
+    def recover(self) -> Saved | None:
+        """Return the newest whole checkpoint; damaged ones above it are named by a warning, and set aside.
+
+        Raises:
+          ValueError: where it was written in another format.
+        """
         for number in reversed(self.numbers()):
             folder = self._folder(number)
             problems = damages(folder)
             if not problems:
                 meta = self.meta(number)
                 if meta.get("format") != FORMAT:
-                    raise ValueError(f"{folder} must be of format {FORMAT}; got {meta.get('format')!r}")
+                    raise ValueError(
+                        f"{folder} must be of format {FORMAT}; got {meta.get('format')!r}; resume it with the version "
+                        f"of jaxmlp that wrote it, or pass another directory"
+                    )
                 try:
                     return Saved(number, meta, self._arrays(folder))
                 except Exception as error:  # whatever Orbax raises for bytes that it cannot read
@@ -114,7 +139,7 @@ class Checkpoints:
         return None
 
     def meta(self, number: int) -> dict[str, Any]:
-        """Return what a checkpoint says of itself."""
+        """Return what the caller said of a checkpoint, with its score and the format."""
         return json.loads((self._folder(number) / "run.json").read_text())
 
     def _folder(self, number: int) -> Path:
@@ -127,22 +152,22 @@ class Checkpoints:
         return {name: np.asarray(array) for name, array in arrays.items()}
 
     def _write(
-        self, number: int, arrays: dict[str, Any], meta: dict[str, Any], then: Callable[[], None] | None
+        self, number: int, arrays: dict[str, Any], meta: dict[str, Any], first: Callable[[], None] | None
     ) -> None:
         ocp, folder = self._orbax, self._folder(number)
         saving = folder.with_name(folder.name + SAVING)
         try:
+            if first is not None:
+                first()
             saving.mkdir()
             writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
             writer.save(saving / "arrays", args=ocp.args.StandardSave(arrays))
             (saving / "run.json").write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
             (saving / "SHA256SUMS").write_text(_sums(saving))
-            if folder.exists():
+            if folder.exists():  # saved by a run that was resumed from an earlier one, and came here a second time
                 shutil.rmtree(folder)
             os.replace(saving, folder)
             self._forget()
-            if then is not None:
-                then()
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
             self._error = error
@@ -196,7 +221,8 @@ def _lock(directory: Path) -> Any:
         import fcntl
     except ImportError:  # Windows
         return None
-    file = open(directory / ".lock", "a")  # noqa: SIM115
+    # The system lets go of a lock with the process, even a killed one: no stale lock is ever to be removed by hand.
+    file = open(directory / ".lock", "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -212,5 +238,5 @@ def _lock(directory: Path) -> Any:
 def _cannot_write(directory: Path, error: BaseException) -> str:
     return (
         f"directory must be writable and have room; {directory} could not be written: "
-        f"{type(error).__name__}: {error}; older checkpoints in it are whole"
+        f"{type(error).__name__}: {error}; older checkpoints in it are whole: make room, and the same call goes on"
     )

@@ -1,216 +1,198 @@
-"""What a run writes down so that it can be gone on with: its state, what it is made of, and where it stands."""
+"""What a run is made of, as JSON: written down when it begins, compared and rebuilt when it is resumed."""
 
 import dataclasses
-import platform
-import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from jaxmlp import records
-from jaxmlp._engine.executor import Cohort, with_keys, without_keys
-from jaxmlp._engine.plan import Layout, Plan, plan
-from jaxmlp._engine.program import Member, Run
-from jaxmlp._engine.stops import Bound, Halving, Patience, Stops, Target
-from jaxmlp.loop._checkpoints import Checkpoints, Saved
-from jaxmlp.loop._digest import check_same, describe, differences, of_array, of_data, recipe_of
+from jaxmlp._engine.executor import without_keys
+from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.stops import Halving, Patience, Stops, Target
+from jaxmlp.loop._description import describe, differences, rebuild, upgrade
+from jaxmlp.loop._digest import of_array, of_data
 from jaxmlp.recipe import Recipe
 
+OPTIONS = ("validation", "weights", "rows", "validation_rows")
+MOST = 12  # lines of a comparison that are shown
 
-class Journal:
-    """A run's checkpoints, and the comparison of what they hold with what is given."""
 
-    def __init__(self, directory: Any, keep: int):
-        """Open the directory.
+class Start(NamedTuple):
+    """What a run begins with.
 
-        Raises:
-          ValueError: where it cannot be written.
-        """
-        self._store = Checkpoints(directory, keep)
-        self.directory = directory
-        self.saved: Saved | None = None
-        self._described: dict[str, Any] = {}
-        self._members: dict[str, np.ndarray] = {}
+    Args:
+      key: one typed key for one network, (members,) of them for a population.
+      hyperparams: of one network the numbers as they were given, of a population arrays (members, ...).
+    """
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._store.close()
-
-    def find(self) -> None:
-        """Read the newest whole checkpoint, if there is one."""
-        self.saved = self._store.newest()
+    key: Array
+    hyperparams: Mapping[str, Any]
 
     @property
-    def _run(self) -> dict[str, Any]:
-        return {} if self.saved is None else self.saved.meta["run"]
+    def single(self) -> bool:
+        """Whether this is one network, and not a population."""
+        return self.key.ndim == 0
 
-    @property
-    def where(self) -> dict[str, Any]:
-        """Where the saved run stands."""
-        return {} if self.saved is None else self.saved.meta["where"]
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return keys and numbers by name, (members, ...) each, as a checkpoint holds them."""
+        numbers = {name: jnp.asarray(value) for name, value in self.hyperparams.items()}
+        tree = {"key": self.key, "hyperparams": numbers}
+        return flat(jax.tree.map(lambda a: a[None], tree) if self.single else tree, "members")
 
-    def recipe(self, given: Recipe | None, epochs: int | None) -> Recipe:
-        """Return the recipe to go on with: the given one, or the one that was saved; with other epochs if asked."""
-        recipe = recipe_of(self._run["recipe"]) if given is None else given
-        if epochs is None:
-            return recipe
-        if epochs < self._run["recipe"]["epochs"]:
-            raise ValueError(f"epochs must be at least the {self._run['recipe']['epochs']} of the run; got {epochs}")
-        self._run["recipe"]["epochs"] = epochs
-        return dataclasses.replace(recipe, epochs=epochs)
 
-    def key(self) -> Any:
-        """Return the key that the run began with."""
-        saved = self._run["key"]
-        keys = jax.random.wrap_key_data(jnp.asarray(self._saved_members("key")), impl=saved["impl"])
-        return keys[0] if saved["single"] else keys
+class Seen(NamedTuple):
+    """What a run sees.
 
-    def hyperparams(self) -> dict[str, Any]:
-        """Return the numbers that the run began with."""
-        numbers = {}
-        for name, told in self._run["hyperparams"].items():
-            value = self._saved_members(f"hyperparams.{name}")
-            value = value[0] if self._run["key"]["single"] else value
-            # A Python number mixes with any dtype, an array does not: what it was decides about bits.
-            numbers[name] = jnp.asarray(value) if isinstance(told, dict) else told
-        return numbers
+    Args:
+      data: the digests of its table, `of_data(data)`, or what a stream says of itself.
+      options: the arrays given for validation, weights, rows and validation_rows, where they are.
+      steps: of a stream without an end, how many batches make an epoch.
+    """
 
-    def _saved_members(self, name: str) -> np.ndarray:
-        return self.saved.arrays[f"members.{name}"]  # type: ignore[union-attr]
+    data: Any
+    options: Mapping[str, Any]
+    steps: int | None = None
 
-    def stop(self) -> list[Any]:
-        """Return the rules that the run began with, but for a budget, which is a call's own."""
-        rules: list[Any] = []
-        for name, told in self._run["stop"].items():
-            if name == "patience":
-                rules.append(Patience(**told))
-            elif name == "halving":
-                rules.append(Halving(**told))
-            else:
-                rules.append(Target(name, **told))
-        return rules
 
-    def every(self) -> int | None:
-        """Return how often the run was saved."""
-        return None if self.saved is None else self.saved.meta["every"]
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a run is made of. All fields are JSON: arrays by their digests, functions by name or by a digest of code.
 
-    def steps(self) -> int | None:
-        """Return how many batches make an epoch, where that was given."""
-        return self._run["steps"]
+    Args:
+      recipe: the recipe's fields.
+      key: the implementation and digest of the key or keys, and whether it is one.
+      hyperparams: a plain number as itself, else dtype and value or digest.
+      data: digests of the data's arrays, or what a stream says of itself.
+      options: digests of validation, weights, rows and validation_rows; None where not given.
+      stop: the rules by name, but for a budget of time, which is a call's own.
+      steps: of a stream without an end, how many batches make an epoch.
+      layout: the width of a block of members, the number of devices and their kind: bits depend on these.
+    """
 
-    def plan(self, members: int, data: Any, recipe: Recipe, numbers: Any) -> Plan | None:
-        """Return the plan of the saved run: a member's bits depend on its width and its devices."""
-        if self.saved is None:
-            return None
-        layout = self._run["layout"]
-        if layout["devices"] > len(jax.local_devices()):
-            return None  # the comparison names it
-        return plan(members, data, recipe, numbers, width=layout["width"], devices=layout["devices"])
+    recipe: dict[str, Any]
+    key: dict[str, Any]
+    hyperparams: dict[str, Any]
+    data: Any
+    options: dict[str, Any]
+    stop: dict[str, Any]
+    steps: int | None
+    layout: dict[str, Any]
 
-    def describe(
-        self,
-        key: Any,
-        data: Any,
-        recipe: Recipe,
-        hyperparams: Any,
-        members: Member,
-        options: dict[str, Any],
-        rules: Stops,
-        steps: int | None,
-        layout: Layout,
-    ) -> None:
-        """Write down what the run is made of; `data` is its fingerprint.
-
-        Raises:
-          ValueError: with a line for each difference, where the directory holds a run of something else.
-        """
-        single = key.ndim == 0
-        targets = {name: bound._asdict() for name, bound in rules.rules.targets.items() if isinstance(bound, Bound)}
-        named = {"patience": rules.rules.patience, "halving": rules.halving}
-        self._described = {
-            "recipe": describe(recipe),
-            "key": {"impl": str(jax.random.key_impl(key)), "single": single, **of_array(key)},
-            "hyperparams": {
-                name: _number((hyperparams or {})[name]) if single else _number(value)
-                for name, value in members.hyperparams.items()
-            },
-            "data": data,
-            **{name: of_data(value) for name, value in options.items()},
-            "stop": {name: rule._asdict() for name, rule in named.items() if rule is not None} | targets,
-            "steps": steps,
-            "layout": {
+    @classmethod
+    def of(cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout) -> "Manifest":
+        """Write down what a run is made of."""
+        return cls(
+            recipe=describe(recipe),
+            key={"impl": str(jax.random.key_impl(start.key)), "single": start.single, **of_array(start.key)},
+            hyperparams={name: _number(value) for name, value in start.hyperparams.items()},
+            data=seen.data,
+            options={name: of_data(seen.options.get(name)) for name in OPTIONS},
+            stop=_rules(stops),
+            steps=seen.steps,
+            layout={
                 "width": layout.width,
                 "devices": len(layout.devices),
                 "kind": layout.devices[0].device_kind,
             },
-        }
-        self._members = _flat({"key": members.key, "hyperparams": members.hyperparams}, "members")
-        if self.saved is not None:
-            check_same(self._run, self._described, self.directory)
-            for line in differences(self.saved.meta["versions"], _versions(), "version"):
-                warnings.warn(f"{line}: the run goes on, but only equal versions promise equal bits", stacklevel=5)
+        )
 
-    def restore(self, like: Run) -> Run:
-        """Return the saved runs in the form of `like`, a history that is to become longer filled up with NaN."""
-        saved = self.saved.arrays if self.saved is not None else {}
-        plain = jax.eval_shape(without_keys, like)
-        wanted = jax.tree_util.tree_leaves_with_path(plain)
-        leaves, problems = [], []
-        for path, leaf in wanted:
-            name = _path("run", path)
-            found = saved.get(name)
-            if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
-                more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
-                found = np.concatenate([found, more], axis=1)
-            if found is None or found.shape[1:] != leaf.shape[1:] or found.dtype != leaf.dtype:
-                got = "nothing" if found is None else f"{found.dtype}{found.shape[1:]}"
-                problems.append(f"{name}: saved {got}, given {leaf.dtype}{leaf.shape[1:]}")
-            leaves.append(found)
-        if problems:
-            raise ValueError(
-                f"a run must be resumed with the shapes it began with; {self.directory} holds others:\n  "
-                + "\n  ".join(problems[:12])
-            )
-        return with_keys(jax.tree.unflatten(jax.tree.structure(plain), leaves), like)
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as one dict; the options stand beside the others, as they do in a call."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, **fields.pop("options")}
 
-    def save(self, cohort: Cohort, work: Any, every: int | None) -> None:
-        """Save where the run stands; files are written in the background."""
-        runs = cohort.runs_in_order()
-        history = {name: values[:, : work.epochs] for name, values in runs.history.items()}
-        meta = {
-            "run": self._described,
-            "where": work.where(),
-            "every": every,
-            "score": _score(history),
-            "versions": _versions(),
-        }
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Manifest":
+        """Return what `to_json` wrote, in this version or an earlier one."""
+        fields = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name != "options"}
+        rules = {name: _rule(name, told) for name, told in fields["stop"].items()}
+        fields["recipe"] = upgrade(fields["recipe"])
+        # A rule as this version has it: what an earlier one did not know has its default.
+        fields["stop"] = {name: _as_json(rule) for name, rule in rules.items()}
+        return cls(**fields, options={name: values.get(name) for name in OPTIONS})
 
-        def write_records() -> None:
-            records.write(self._store.directory, history, runs.epochs)
-
-        self._store.save(work.done, _flat(runs, "run") | self._members, meta, write_records)
-
-    def wait(self) -> None:
-        """Wait until all is on disk.
+    def with_epochs(self, epochs: int) -> "Manifest":
+        """Return the manifest of the same run with more epochs.
 
         Raises:
-          ValueError: where it could not be written.
+          ValueError: for fewer than it has.
         """
-        self._store.wait()
+        begun = self.recipe["epochs"]
+        if epochs < begun:
+            raise ValueError(f"epochs must be at least the {begun} of the run; got {epochs}; leave it out for {begun}")
+        return dataclasses.replace(self, recipe={**self.recipe, "epochs": epochs})
+
+    def diff(self, given: "Manifest") -> list[str]:
+        """Return a line for each place where another manifest, of what is given now, differs from this one."""
+        saved, new = self.to_json(), given.to_json()
+        return [line for name in new for line in differences(saved.get(name), new[name], name)]
+
+    def check_same(self, given: "Manifest", directory: Any) -> None:
+        """Raise unless what is given now is what the run in the directory is made of.
+
+        Raises:
+          ValueError: with a line for each difference, and a way out.
+        """
+        lines = self.diff(given)
+        if not lines:
+            return
+        shown = lines[:MOST] + [f"and {len(lines) - MOST} more"] * (len(lines) > MOST)
+        way = "pass what was saved, or another directory"
+        if all(line.startswith("layout.") for line in lines):
+            way += "; the bits depend on the layout: go on with devices of that number and kind"
+            if not self.key.get("single"):
+                width, devices = self.layout["width"], self.layout["devices"]
+                way += f", and plan=population.plan(..., width={width}, devices={devices})"
+        raise ValueError(
+            f"a run must be resumed with what it began with; {directory} holds another:\n  "
+            + "\n  ".join(shown)
+            + f"\n{way}"
+        )
+
+    def rebuild_recipe(self) -> Recipe:
+        """Return the recipe.
+
+        Raises:
+          ValueError: for a part that only the caller's code has.
+        """
+        return rebuild("recipe", self.recipe)
+
+    def rebuild_stop(self) -> list[Patience | Target | Halving]:
+        """Return the rules that the run began with, but for a budget of time, which is a call's own."""
+        return [_rule(name, told) for name, told in self.stop.items()]
+
+    def rebuild_start(self, arrays: Mapping[str, np.ndarray]) -> Start:
+        """Return the key or keys and the numbers that the run began with, from the arrays of a checkpoint."""
+        single = self.key["single"]
+        key = jax.random.wrap_key_data(jnp.asarray(arrays["members.key"]), impl=self.key["impl"])
+        numbers = {}
+        for name, told in self.hyperparams.items():
+            value = arrays[f"members.hyperparams.{name}"]
+            # A Python number mixes with any dtype, an array does not: what it was decides about bits.
+            numbers[name] = jnp.asarray(value[0] if single else value) if isinstance(told, dict) else told
+        return Start(key[0] if single else key, numbers)
+
+    def plan_options(self) -> dict[str, Any]:
+        """Return width and devices for `population.plan`; nothing where the run had more devices than are here."""
+        here = self.layout["devices"] <= len(jax.local_devices())
+        return {name: self.layout[name] for name in ("width", "devices")} if here else {}
 
 
-def _flat(tree: Any, prefix: str) -> dict[str, np.ndarray]:
+def flat(tree: Any, prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a tree by name, typed keys as the integers behind them.
+
+    >>> list(flat({"w": np.zeros(2), "layers": (np.ones(3),)}, "run"))
+    ['run.layers.0', 'run.w']
+    """
     leaves = jax.tree_util.tree_leaves_with_path(without_keys(tree))
-    return {_path(prefix, path): np.asarray(leaf) for path, leaf in leaves}
+    return {path_name(prefix, path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _path(prefix: str, path: Any) -> str:
+def path_name(prefix: str, path: Any) -> str:
+    """Return the name of a leaf of a tree in a checkpoint."""
     return f"{prefix}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
 
 
@@ -221,14 +203,18 @@ def _number(value: Any) -> Any:
     return {"value": array.item(), "dtype": str(array.dtype)} if array.ndim == 0 else of_array(array)
 
 
-def _score(history: Mapping[str, Any]) -> float | None:
-    """Return by what the best checkpoint is chosen: the last validation loss, or loss, of the best member."""
-    values = history.get("validation_loss", history["loss"])
-    if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
-        return None
-    return float(np.nanmin(values[:, -1]))
+def _rules(stops: Stops) -> dict[str, Any]:
+    """Return the rules of a run as JSON: patience and halving by these names, a target by that of its metric."""
+    targets = [Target(name, *limit) for name, limit in stops.targets.items()]
+    named = {"patience": stops.patience, "halving": stops.halving} | {rule.metric: rule for rule in targets}
+    return {name: _as_json(rule) for name, rule in named.items() if rule is not None}
 
 
-def _versions() -> dict[str, str]:
-    names = ("jax", "jaxlib", "optax", "jaxmlp")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+def _as_json(rule: Patience | Target | Halving) -> dict[str, Any]:
+    return {name: value for name, value in rule._asdict().items() if name != "metric"}
+
+
+def _rule(name: str, told: dict[str, Any]) -> Patience | Target | Halving:
+    if name == "patience":
+        return Patience(**told)
+    return Halving(**told) if name == "halving" else Target(name, **told)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmlp._engine.program import DIVERGED, RUNNING, STOPPED
+from jaxmlp.types import Status
 
 EVERY = 10.0  # seconds between two plain lines
 WIDTH = 80
@@ -69,7 +69,7 @@ class Progress:
         values = [] if not epochs else one(history, epochs) if len(status) == 1 else members(history, status, epochs)
         ahead = []
         done_since, seconds = done - self._timed_at, now - self._timed
-        if status.size == 1 and status[0] == STOPPED:
+        if status.size == 1 and status[0] == Status.STOPPED:
             ahead = ["stopped early"]
         elif done_since > 0 and seconds > 0:
             speed = done_since / seconds
@@ -112,7 +112,7 @@ def members(history: dict[str, np.ndarray], status: np.ndarray, epochs: int) -> 
     last = history[name][np.arange(len(ends)), np.maximum(ends - 1, 0)]
     last = last[ends > 0]
     values = [f"{_label(name)} best {last.min():.3g}", f"median {np.median(last):.3g}"] if len(last) else []
-    return [*values, f"{np.sum(status == RUNNING)} alive", f"{np.sum(status == DIVERGED)} diverged"]
+    return [*values, f"{np.sum(status == Status.RUNNING)} alive", f"{np.sum(status == Status.DIVERGED)} diverged"]
 
 
 def _label(name: str) -> str:

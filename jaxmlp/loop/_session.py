@@ -1,133 +1,115 @@
-"""One call of the loop: chunks of work on the device, and what the host does between two of them."""
+"""One call of the loop: what the host does between two chunks, as observers of the engine's rounds."""
 
-import contextlib
-import math
 import signal
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxmlp._engine.executor import Cohort
-from jaxmlp._engine.inputs import losers, result
-from jaxmlp._engine.program import DIVERGED, Run
-from jaxmlp.loop._manifest import Journal
+from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
+from jaxmlp._engine.executor import Executor, outcome
 from jaxmlp.loop._progress import Progress
-from jaxmlp.loop.streams._prefetch import Position, ahead
+from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.training import State
+from jaxmlp.types import Callback, History, Status
 
-CHUNK, SAVE = 0.5, 10.0  # seconds that a chunk is to take, and between two checkpoints, where `every` is not given
+SAVE = 10.0  # seconds between two checkpoints, where `every` is not given
 
 
 class NonFinite(ValueError, FloatingPointError):
-    """The loss or the parameters of a network left the finite; `state` and `history` are those before."""
+    """The loss or the parameters of a network became NaN or infinite; `state` and `history` are those before."""
 
     state: Any
-    history: dict[str, Any]
+    history: History
 
 
 class Interrupted(KeyboardInterrupt):
     """The run ended at the end of a chunk, as Ctrl-C or SIGTERM asked; `state` and `history` are those so far."""
 
     state: Any
-    history: dict[str, Any]
+    history: History
+
+
+class RunOptions(NamedTuple):
+    """What of a call is about how it runs, and not about what."""
+
+    every: int | None = None
+    callbacks: tuple[Callback, ...] = ()
+    progress: bool | None = None
+    directory: Any = None
+    keep: int = 3
+    steps: int | None = None
+    plan: Any = None
+    deadline: float = float("inf")  # on the clock of `time.monotonic`
+
+
+class Saving(NamedTuple):
+    """Where a run is saved, and what was saved there."""
+
+    directory: RunDirectory
+    saved: SavedRun | None
 
 
 class Session:
-    """One call of `train`: the loop itself."""
+    """Trains the members of an executor, shows them, saves them and lets signals end the run between two chunks."""
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        work: Any,
-        rules: Any,
-        every: int | None,
-        callbacks: tuple[Any, ...],
-        progress: bool | None,
-        journal: Journal | None,
-        single: bool,
-    ):
-        self.cohort, self.work, self.rules, self.every = cohort, work, rules, every
-        self.callbacks, self.progress, self.journal, self.single = callbacks, progress, journal, single
+    def __init__(self, executor: Executor, source: Source, options: RunOptions, saving: Saving | None, single: bool):
+        self._executor, self._source, self._options = executor, source, options
+        self._saving, self._single = saving, single
 
-    def run(self) -> tuple[Any, dict[str, Any]]:
-        """Train to the end, or to where a rule, a signal or the arithmetic ends it."""
-        cohort, work, journal = self.cohort, self.work, self.journal
-        started = saved_at = time.monotonic()
-        rungs = () if self.rules.halving is None else self.rules.halving.rungs(work.total_epochs)
-        status = cohort.look()
-        unsaved = False
-        with (
-            contextlib.closing(work),
-            Progress(self.progress, work.unit, work.total, work.done, work.examples) as progress,
-            _Signals(progress) as signals,
-        ):
-            if journal is not None and journal.saved is not None:
-                over = work.finished or not cohort.goes_on
-                how = "has ended, and comes back as it is" if over else f"goes on from {self._place()}"
-                progress.say(f"the run in {journal.directory} {how}")
-            while not work.finished and cohort.goes_on and not signals.caught:
-                closed = work.advance()
-                _wait(cohort.runs.status)
-                status = cohort.look()
-                if self.rules.halving is not None and closed and work.epochs in rungs:
-                    cohort.stop(losers(self.rules.halving, cohort.history(), status, work.epochs))
-                    status = cohort.look()
-                now = time.monotonic()
-                late = self.rules.budget is not None and now - started >= self.rules.budget.seconds
-                last = work.finished or not cohort.goes_on or late or bool(signals.caught)
-                due = last or (now - saved_at >= SAVE if self.every is None else work.done % self.every == 0)
-                unsaved = True
-                if journal is not None and due:
-                    journal.save(cohort, work, self.every)
-                    saved_at, unsaved = time.monotonic(), False
-                if progress.due or self.callbacks and (due or closed):
-                    history = cohort.history()
-                    done = int(cohort.runs.epochs[0]) if self.single and work.unit == "epoch" else work.done
-                    progress.update(done, work.epochs, history, status)
-                    if self.callbacks and (due or closed):
-                        state, seen = self._so_far(history, status)
-                        for callback in self.callbacks:
-                            callback(state, seen)
-                if late:
-                    break
-            if journal is not None:
-                if unsaved and signals.caught:
-                    journal.save(cohort, work, self.every)
-                journal.wait()
-            caught = signals.caught
-        state, history = self._result()
-        if self.single and status[0] == DIVERGED:
-            raise self._diverged(state, history)
-        if caught and not work.finished and cohort.goes_on:
-            raise self._interrupted(state, history)
-        return state, history
+    def run(self) -> None:
+        """Train to the end, or to where a rule, a signal or the arithmetic ends it.
 
-    def _so_far(self, history: dict[str, np.ndarray], status: np.ndarray) -> tuple[Any, dict[str, Any]]:
-        """Return copies of the state and the history that stay when training goes on."""
-        state = jax.tree.map(lambda a: jnp.copy(a[0] if self.single else a[self.cohort.seats]), self.cohort.runs.state)
-        done = int(self.cohort.runs.epochs[0]) if self.single else self.work.epochs
-        seen = {name: values[0, :done] if self.single else values[:, :done] for name, values in history.items()}
-        return state, seen if self.single else seen | {"status": status}
+        Raises:
+          NonFinite: where the one network diverged.
+          Interrupted: where a signal ended the run before its end.
+        """
+        executor, source = self._executor, self._source
+        progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples)
+        # Saved first: what progress and callbacks have shown is then never more than what a crash leaves behind.
+        observers: list[Observer] = (
+            [] if self._saving is None else [_Checkpointing(self._saving.directory, self._options.every)]
+        )
+        observers.append(_Showing(progress, self._single))
+        observers.append(Callbacks(self._options.callbacks, single=self._single, every=self._options.every))
+        with progress, _Signals(progress) as signals:
+            if self._saving is not None and self._saving.saved is not None:
+                progress.say(f"the run in {self._saving.directory.path} {self._outlook()}")
+            drive(
+                executor,
+                source,
+                observers,
+                deadline=self._options.deadline,
+                interrupted=lambda: bool(signals.caught),
+            )
+        if self._single and executor.status()[0] == Status.DIVERGED:
+            raise self._non_finite()
+        if signals.caught and not source.finished and executor.anyone_runs:
+            raise self._interrupted()
 
-    def _result(self) -> tuple[Any, dict[str, Any]]:
-        runs = self.cohort.runs
-        if not self.single:
-            seats = self.cohort.seats
-            return result(jax.tree.map(lambda a: jnp.asarray(a)[seats], runs))
-        run: Run = jax.tree.map(lambda a: a[0], runs)
-        history = {name: values[: int(run.epochs)] for name, values in run.history.items()}
-        return (run.state if run.best is None else run.state._replace(params=run.best.params)), history
+    def _outlook(self) -> str:
+        over = self._source.finished or not self._executor.anyone_runs
+        return "has ended, and comes back as it is" if over else f"goes on from {self._place()}"
 
-    def _diverged(self, state: State, history: dict[str, Any]) -> NonFinite:
+    def _place(self) -> str:
+        total = self._source.total
+        return f"{self._source.unit} {self._source.done}" + (f" of {total}" if total else "")
+
+    def _now(self) -> tuple[Any, History]:
+        """Return state and history as a result would be: with patience the parameters of the best epoch."""
+        executor = self._executor
+        if self._single:
+            return of_one(*outcome(jax.tree.map(lambda a: a[executor.slots], executor.runs)))
+        return outcome(jax.tree.map(lambda a: jax.numpy.asarray(a)[executor.slots], executor.runs))
+
+    def _non_finite(self) -> NonFinite:
+        state, history = self._now()
         epoch = len(history["loss"])
-        numbers = {name: value[0] for name, value in self.cohort.members.hyperparams.items()}
+        numbers = {name: np.asarray(value)[0] for name, value in self._executor.job.members.numbers.by_name.items()}
         told = ", ".join(f"{name}={float(value):g}" for name, value in numbers.items() if np.ndim(value) == 0)
-        kept = f", and saved in {self.journal.directory}" if self.journal is not None else ""
+        kept = f", and saved in {self._saving.directory.path}" if self._saving is not None else ""
         error = NonFinite(
             f"the loss must stay finite; it or the parameters did not in epoch {epoch} (the first is 0), step "
             f"{int(state.step)}; the last good state is in this error's .state{kept}; likely causes: a learning rate "
@@ -137,109 +119,66 @@ class Session:
         error.state, error.history = state, history
         return error
 
-    def _place(self) -> str:
-        return f"{self.work.unit} {self.work.done}" + (f" of {self.work.total}" if self.work.total else "")
-
-    def _interrupted(self, state: Any, history: dict[str, Any]) -> Interrupted:
-        if self.journal is not None:
-            way = f"saved in {self.journal.directory}; the same call goes on from there, and so does loop.resume"
+    def _interrupted(self) -> Interrupted:
+        if self._saving is not None:
+            way = f"saved in {self._saving.directory.path}; the same call goes on from there, and so does loop.resume"
         else:
             way = "not saved: pass directory= to be able to go on"
         error = Interrupted(f"interrupted after {self._place()}; {way}")
-        error.state, error.history = state, history
+        error.state, error.history = self._now()
         return error
 
 
-class Epochs:
-    """Work on data in memory: chunks of epochs."""
+def of_one(states: State, history: History) -> tuple[State, History]:
+    """Return a population of one as one network: its state, and the history up to where its run ended."""
+    done = int(history.epochs[0])
+    curves = {name: values[0][:done] for name, values in history.curves.items()}
+    return jax.tree.map(lambda a: a[0], states), History(curves)
 
-    unit = "epoch"
 
-    def __init__(self, cohort: Cohort, total: int, every: int | None, halving: Any, where: Any, examples: int):
-        self.cohort, self.total, self.every, self.examples = cohort, total, every, examples
-        self.total_epochs = total
-        self.rungs = [] if halving is None else halving.rungs(total)
-        self.done = self.epochs = int(where.get("epoch", 0))
-        self._chunk, self._began, self._chunks = 1.0, 0.0, 0
+class _Checkpointing:
+    """Saves a checkpoint when one is due, and at the end."""
 
-    @property
-    def finished(self) -> bool:
-        return self.done >= self.total
+    def __init__(self, directory: RunDirectory, every: int | None):
+        self._directory, self._every = directory, every
+        self._saved_at, self._unsaved = time.monotonic(), False
 
-    def advance(self) -> bool:
-        now = time.monotonic()
-        if self.every is not None:
-            end = (self.done // self.every + 1) * self.every
+    def see(self, now: Round) -> None:
+        self._unsaved = True
+        if self._every is None:
+            due = time.monotonic() - self._saved_at >= SAVE
         else:
-            if self._chunks > 1:  # the first chunk compiles
-                self._chunk *= min(4.0, CHUNK / max(now - self._began, 1e-4))
-            end = self.done + max(1, math.floor(self._chunk))
-        end = min(end, self.total, *(rung for rung in self.rungs if rung > self.done))
-        self._chunk, self._began, self._chunks = end - self.done, now, self._chunks + 1
-        self.cohort.advance(self.done, end)
-        self.done = self.epochs = end
-        return True
+            due = now.source.done % self._every == 0
+        if due or now.last:
+            self._save(now)
 
-    def where(self) -> dict[str, Any]:
-        return {"epoch": self.done}
+    def end(self, now: Round | None) -> None:
+        if now is not None and self._unsaved:  # a signal came after the round was called not the last
+            self._save(now)
+        self._directory.wait()
 
-    def close(self) -> None:
+    def _save(self, now: Round) -> None:
+        place = Place(now.source.done, now.source.epochs, now.source.place())
+        self._directory.save(now.executor.saved_runs(), place, self._every)
+        self._saved_at, self._unsaved = time.monotonic(), False
+
+
+class _Showing:
+    """Tells the progress line of each chunk."""
+
+    def __init__(self, progress: Progress, single: bool):
+        self._progress, self._single = progress, single
+
+    def see(self, now: Round) -> None:
+        if not self._progress.due:
+            return
+        done = now.source.done
+        if self._single and now.source.unit == "epoch":  # a network that stopped early has not done them all
+            done = int(now.executor.runs.epochs[0])
+        self._progress.update(done, now.source.epochs, now.executor.history(), now.status)
+
+    def end(self, now: Round | None) -> None:
         pass
-
-
-class Steps:
-    """Work on a stream: stacks of batches, read ahead."""
-
-    unit = "step"
-
-    def __init__(self, cohort: Cohort, epochs: int, every: int | None, stream: Any, where: Any, check: Any):
-        self.cohort, self.total_epochs, self.stream = cohort, epochs, stream
-        self.position = Position(*where.get("position", ()))
-        self.state = where.get("stream", {})
-        self.examples = stream.batch_size
-        self._stacks = ahead(stream.stacks(self.position, epochs, every, self.state), check)
-
-    @property
-    def total(self) -> int | None:
-        length = self.stream.steps or self.state.get("length")
-        return length and self.total_epochs * length
-
-    @property
-    def done(self) -> int:
-        return self.position.total
-
-    @property
-    def epochs(self) -> int:
-        return self.position.epoch
-
-    @property
-    def finished(self) -> bool:
-        return self.position.epoch >= self.total_epochs
-
-    def advance(self) -> bool:
-        stack = next(self._stacks)
-        self.cohort.follow(stack.batches, stack.taken, ends=stack.ends, epoch=self.position.epoch)
-        self.position, self.state = stack.after, stack.state
-        return stack.ends
-
-    def where(self) -> dict[str, Any]:
-        return {"position": list(self.position), "stream": self.state}
-
-    def close(self) -> None:
-        self._stacks.close()
-
-
-def _wait(array: Array) -> None:
-    """Wait for a device as `block_until_ready` does, but let signals through: a lock may be interrupted."""
-    done = threading.Event()
-
-    def wait() -> None:
-        with contextlib.suppress(Exception):  # whoever reads the array raises it
-            array.block_until_ready()
-        done.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    done.wait()
 
 
 class _Signals:
@@ -250,7 +189,7 @@ class _Signals:
         self._progress, self._before = progress, {}
 
     def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set a handler
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._catch)

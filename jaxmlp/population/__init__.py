@@ -3,8 +3,14 @@
 Seeds, hyperparameters, folds and bootstraps are one idea here. A member is what `jaxmlp.fit` would make of it alone.
 """
 
+from jaxmlp._engine.inputs import each as each
+from jaxmlp._engine.inputs import shared as shared
 from jaxmlp._engine.plan import Plan as Plan
 from jaxmlp._engine.plan import plan as plan
+from jaxmlp._engine.stops import Budget as Budget
+from jaxmlp._engine.stops import Halving as Halving
+from jaxmlp._engine.stops import Patience as Patience
+from jaxmlp._engine.stops import Target as Target
 from jaxmlp.population._cross_validation import CrossValidation as CrossValidation
 from jaxmlp.population._cross_validation import cross_validate as cross_validate
 from jaxmlp.population._ensembles import Categorical as Categorical

@@ -9,10 +9,12 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp import data as tables
-from jaxmlp._engine.inputs import train
+from jaxmlp._engine.inputs import Inputs, Request, shared
 from jaxmlp._engine.plan import Plan
+from jaxmlp.population._fit import Options, train
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
+from jaxmlp.types import History
 
 
 class CrossValidation(NamedTuple):
@@ -20,7 +22,7 @@ class CrossValidation(NamedTuple):
 
     scores: dict[str, Array]  # "loss" and the recipe's metrics on the held-out fold, (members, folds), or (folds,)
     states: State  # leading axis members x folds, folds last
-    history: dict[str, Array]
+    history: History
     splits: list[tables.Split]
     statistics: list[dict[str, tables.Statistics]]  # of x, and of y where it was standardised, a fold
 
@@ -91,8 +93,8 @@ def cross_validate(
     numbers = {
         name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in (hyperparams or {}).items()
     }
-    options = {"rows": own[fold], "validation_rows": held_out[fold]}
-    states, history = train(keys, table, recipe, numbers, options, plan, [recipe.epochs])
+    inputs = Inputs(shared(*table), rows=own[fold], validation_rows=held_out[fold])
+    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(plan))
     shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
     scores = {
         name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(shape)

@@ -1,7 +1,6 @@
 """Many members, one prediction with honest uncertainty: mixtures, averaged votes, temperature."""
 
 import warnings
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, losses
+from jaxmlp import _check, _compile, losses
 from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
-from jaxmlp._engine.program import DIVERGED
 from jaxmlp.data import Statistics, unstandardise
+from jaxmlp.types import Status
 
 
 def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
@@ -32,7 +31,7 @@ def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
     return _predict(model, params, jnp.asarray(x), numbers)
 
 
-@partial(jax.jit, static_argnums=0)
+@_compile.jit(static_argnums=0)
 def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any]) -> Array:
     return jax.vmap(lambda p: model.apply(p, x, **numbers))(params)
 
@@ -236,7 +235,7 @@ def _healthy(outputs: Numeric, status: Any) -> Array:
     outputs = jnp.asarray(outputs)
     if status is None:
         return outputs
-    good = np.flatnonzero(np.asarray(status) != DIVERGED)
+    good = np.flatnonzero(np.asarray(status) != Status.DIVERGED)
     if np.shape(status) != (len(outputs),) or len(good) == 0:
         raise ValueError(f"status must be history['status'] of {len(outputs)} members, not all diverged; got {status}")
     if len(good) < len(outputs):

@@ -1,44 +1,45 @@
-"""The verbs of training over a leading axis of members: a thousand networks read, and run, like one.
-
-Seeds, hyperparameters, folds and bootstraps are one idea here. A member is what `fit` would make of it alone.
-"""
+"""Training every member of a population: `fit`, and `halving` as a rule of it."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._engine.inputs import for_each, train
+from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
+from jaxmlp._engine.entry import check_keys, enter
+from jaxmlp._engine.executor import Executor, Job
+from jaxmlp._engine.inputs import Inputs, Request, plain
+from jaxmlp._engine.parts import groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
-from jaxmlp._engine.stops import Halving, Patience, Rules, check_halving, check_patience
-from jaxmlp.population._selection import member
-from jaxmlp.population._sweeps import grid  # noqa: F401  (for the example)
+from jaxmlp._engine.stops import Halving, Patience, Stop, Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
+from jaxmlp.types import Callback, Data, History, Hyperparams
 
 ROUNDS = 32  # how often a run with early stopping looks for members to leave out
 
 
 def fit(
     keys: Array,
-    data: Any,
+    data: Data,
     recipe: Recipe | Sequence[Recipe],
-    hyperparams: Any = None,
+    hyperparams: Hyperparams = None,
     *,
-    validation: Any = None,
+    validation: Data | None = None,
     weights: Any = None,
     rows: Any = None,
     validation_rows: Any = None,
+    stop: Stop | Iterable[Stop] | None = None,
+    callbacks: Iterable[Callback] = (),
+    plan: Plan | None = None,
     patience: int | None = None,
     min_improvement: float = 0.0,
-    plan: Plan | None = None,
     callback: Callable[[int, np.ndarray], None] | None = None,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, History]:
     """Train every member from start to end, as `jaxmlp.fit` trains one.
 
     The host runs it, so it is not for `jit` itself: `jax.vmap(jaxmlp.fit)` is. A member's bits depend on the plan's
@@ -46,138 +47,155 @@ def fit(
 
     Args:
       keys: (members,) typed keys.
-      data: (x, y) or (x, y, weight) that all members share, never copied a member; or a table for each, x (members,
-        N, ...) and y (members, N, ...).
+      data: (x, y) or (x, y, weight) that all members share, never copied a member; or `population.each(x, y)`, a table
+        for each: x (members, N, ...) and y (members, N, ...).
       recipe: one for all, or a list of one a member: equal ones are trained together, so widths, depths and
         activations may differ at one compilation each.
       hyperparams: {name: (members,)}, a number that all share, or a list of dicts, one a member.
-      validation: data of the same form.
+      validation: data of the same form, evaluated after each epoch.
       weights: (members, N), what each example counts for each member: folds, bootstraps.
       rows: (members, n) integers, which rows of the data each member owns; -1 at a row's end is padding. The member is
-        that of `fit` on data[rows].
-      validation_rows: likewise, of the validation data, or of the data where there is none.
-      patience: stop a member when its validation loss did not fall for so many epochs, and give back its best weights.
-      min_improvement: by how much the loss must fall to count.
+        that of `jaxmlp.fit` on data[rows].
+      validation_rows: (members, n) integers, the rows of the validation data that each member is evaluated on, or of
+        the data where there is no validation data; -1 at a row's end is padding.
+      stop: `Patience`, `Target`, `Budget`, `Halving`, or a list of them. Patience, targets and halving end a member;
+        a budget of seconds ends the run.
+      callbacks: plain functions of (states, history so far), called on the host between chunks of the run, with the
+        members that train at the time.
       plan: how to run, from `population.plan`.
-      callback: a plain function of (epochs done, status (members,)), called now and then.
+      patience: the same as stop=Patience(patience, min_improvement).
+      min_improvement: by how much the validation loss must fall to count.
+      callback: an older form of callbacks: one function of (epochs done, status (members,)).
 
     Returns:
-      States with a leading axis (members,), and the history: what `fit` records, (members, epochs), NaN after a
-      member's end; "status" (members,), 0 finished, 1 stopped early, 2 diverged; "epochs" (members,), how many a
-      member was trained for; with patience "best_epoch". A member whose loss or parameters leave the finite keeps its
-      state before that epoch. For a list of recipes the states are a list, in its order, and shorter histories end in
-      NaN.
+      States with a leading axis (members,), and the `History`: the entries that `jaxmlp.fit` records, (members,
+      epochs), NaN after a member's end; "status" (members,), one of `types.Status`: 0 finished, 1 stopped early, 2
+      diverged; "epochs" (members,), how many a member was trained for; with patience "best_epoch", whose parameters
+      come back. A member whose loss or parameters become NaN or infinite keeps its state before that epoch. For a list
+      of recipes the states are a list, in its order, and shorter histories end in NaN.
 
     Raises:
-      ValueError: as `fit`, and for leading axes that differ.
+      ValueError: for data that is empty, not finite or does not fit; labels outside the classes; numbers that no part
+        takes; keys that are not typed or do not match other leading axes; and a rule that lacks what it watches.
 
-    >>> from jaxmlp import MLP, losses
-    >>> import optax
+    >>> from jaxmlp import MLP, losses, population
+    >>> import jax.numpy as jnp, optax
     >>> x = jnp.linspace(-1, 1, 32)[:, None]
     >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=50, batch_size=8)
-    >>> keys, hyperparams = grid(seeds=2, learning_rate=[0.1, 0.2])
+    >>> keys, hyperparams = population.grid(seeds=2, learning_rate=[0.1, 0.2])
     >>> states, history = fit(keys, (x, 2 * x + 1), recipe, hyperparams)
     >>> history["loss"].shape, history["status"].tolist(), states.params[0].w.shape
     ((4, 50), [0, 0, 0, 0], (4, 1, 1))
     """
-    options = {"validation": validation, "weights": weights, "rows": rows, "validation_rows": validation_rows}
-    if not isinstance(recipe, Recipe):
-        stop = {"patience": patience, "min_improvement": min_improvement, "plan": plan, "callback": callback}
-        return _each_recipe(keys, data, list(recipe), hyperparams, options, stop)
-    rules = Rules()
-    if patience is not None:
-        watched = validation is not None or validation_rows is not None
-        rules = Rules(check_patience(Patience(patience, min_improvement), watched))
-    elif min_improvement:
-        raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
-    chunk = recipe.epochs if patience is None and callback is None else math.ceil(recipe.epochs / ROUNDS)
-    ends = [*range(chunk, recipe.epochs, chunk), recipe.epochs]
-    return train(keys, data, recipe, hyperparams, options, plan, ends, rules, None, callback)
+    inputs = Inputs(data, validation, weights, rows, validation_rows)
+    stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
+    options = Options(plan, tuple(callbacks), callback, stops.deadline)
+    if isinstance(recipe, Recipe):
+        return train(Request(keys, inputs, recipe, hyperparams), stops, options)
+    recipes = list(recipe)
+    if plan is not None:
+        raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
+    if stops.halving is not None:
+        raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
+    parts = groups(keys, inputs, recipes, hyperparams)
+    return join_groups(parts, [train(part.request, stops, options) for part in parts])
 
 
 def halving(
     keys: Array,
-    data: Any,
+    data: Data,
     recipe: Recipe,
-    hyperparams: Any = None,
+    hyperparams: Hyperparams = None,
     *,
     factor: float = 3,
     first: int = 1,
     by: str = "validation_loss",
-    plan: Plan | None = None,
-    callback: Callable[[int, np.ndarray], None] | None = None,
     **options: Any,
-) -> tuple[State, dict[str, Array]]:
-    """Train by successive halving: after `first`, factor first, factor^2 first ... epochs the best 1 / factor go on.
+) -> tuple[State, History]:
+    """Train by successive halving: `fit` with stop=Halving(factor, first, by).
 
-    Jamieson and Talwalkar 2016 (arXiv 1502.07943). The same machine as `fit`, with another rule of who stops: a stopped
-    member keeps the state that it stopped with, and the survivors are what `fit` makes of them.
+    After first, factor first, factor^2 first ... epochs the best 1 / factor of the members go on. Jamieson and
+    Talwalkar 2016 (arXiv 1502.07943). A stopped member keeps the state that it stopped with, and the survivors are
+    what `fit` makes of them.
 
     Args:
-      keys: as `fit`, and so the other arguments that it shares.
-      data: as `fit`.
+      keys: (members,) typed keys.
+      data: (x, y) or (x, y, weight) that all members share, or `population.each(x, y)`.
       recipe: one for all.
-      hyperparams: as `fit`.
+      hyperparams: {name: (members,)}, a number that all share, or a list of dicts, one a member.
       factor: above 1; of n members ceil(n / factor) go on.
       first: epochs before the first cut.
       by: the entry of the history to rank by, lower is better.
-      plan: as `fit`.
-      callback: as `fit`.
-      **options: validation, weights, rows and validation_rows, as `fit`.
+      **options: validation, weights, rows, validation_rows, callbacks, plan and callback of `fit`.
 
     Returns:
-      As `fit`; the members that were left out have status 1.
+      States and history with a leading axis (members,); the members that were left out have status 1.
 
     Raises:
-      ValueError: as `fit`, and where there is nothing to rank by.
+      ValueError: for whatever `fit` refuses, and where there is nothing to rank by.
     """
-    rule = Halving(factor, first, by)
-    check_halving(rule)
-    known = ("validation", "weights", "rows", "validation_rows")
+    known = ("validation", "weights", "rows", "validation_rows", "plan", "callbacks", "callback")
     for name in options:
         _check.one_of("an option of halving", name, known)
-    options = {name: options.get(name) for name in known}
-    ends = [*rule.rungs(recipe.epochs), recipe.epochs]
-    return train(keys, data, recipe, hyperparams, options, plan, ends, Rules(), rule, callback)
+    return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by), **options)
 
 
-def _each_recipe(
-    keys: Any, data: Any, recipes: list[Recipe], hyperparams: Any, options: dict[str, Any], stop: dict[str, Any]
-) -> tuple[list[State], dict[str, Array]]:
-    """Train the members of equal recipes together and return all in the caller's order."""
-    count = len(keys)
-    if len(recipes) != count or not all(isinstance(recipe, Recipe) for recipe in recipes):
-        raise ValueError(
-            f"recipe must be a Recipe or a list of one for each of {count} members; got {len(recipes)}; for every "
-            f"recipe with every key: [r for r in recipes for _ in keys] and jnp.tile(keys, len(recipes))"
-        )
-    if stop["plan"] is not None:
-        raise ValueError("plan must be None for a list of recipes: each shape gets its own")
+class Options(NamedTuple):
+    """What of a call is about how it runs, and not about what."""
 
-    def part(name: str, value: Any, who: np.ndarray) -> Any:
-        """Return the share of the members `who` in something that is each member's own, or all of what is shared."""
-        if name in ("data", "validation"):
-            own = value is not None and for_each(value, count)
-            return jax.tree.map(lambda a: a[who], value) if own else value
-        if isinstance(value, dict):
-            return {n: a[who] if np.ndim(a) and len(a) == count else a for n, a in value.items()}
-        return value if value is None else [value[i] for i in who] if isinstance(value, list) else value[who]
+    plan: Plan | None = None
+    callbacks: tuple[Callback, ...] = ()
+    callback: Callable[[int, np.ndarray], None] | None = None  # the older form
+    deadline: float = math.inf  # on the clock of `time.monotonic`
 
-    states: list[Any] = [None] * count
-    longest = max(recipe.epochs for recipe in recipes)
-    history: dict[str, np.ndarray] = {}
-    for recipe in dict.fromkeys(recipes):
-        who = np.array([i for i, other in enumerate(recipes) if other == recipe])
-        mine = {name: part(name, value, who) for name, value in options.items()}
-        numbers = part("hyperparams", hyperparams, who)
-        found, record = fit(keys[who], part("data", data, who), recipe, numbers, **mine, **stop)
-        for place, i in enumerate(who):
-            states[i] = member(found, place)
-        for name, values in record.items():
-            values = np.asarray(values)
-            shape = (count,) if values.ndim == 1 else (count, longest)
-            whole = history.setdefault(
-                name, np.zeros(shape, values.dtype) if values.ndim == 1 else np.full(shape, np.nan)
-            )
-            whole[(who, slice(values.shape[1])) if values.ndim == 2 else who] = values
-    return states, {name: jnp.asarray(values) for name, values in history.items()}
+
+def train(
+    request: Request,
+    stops: Stops = Stops(),  # noqa: B008  (constants)
+    options: Options = Options(),  # noqa: B008
+) -> tuple[State, History]:
+    """Train the members of one recipe."""
+    check_keys(request.key)
+    members, tables = enter(request)
+    recipe = request.recipe
+    chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)
+    watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks or options.callback)
+    chunk = math.ceil(recipe.epochs / ROUNDS) if watched else recipe.epochs
+
+    def wave(job: Job, plan: Plan, number: int) -> Executor:
+        executor = Executor(job, plan.layout, plan.slots)
+        for metric in stops.targets:
+            _check.one_of("the metric of a Target", metric, executor.runs.history)
+        observers: list[Observer] = [Callbacks(options.callbacks)]
+        if options.callback is not None:
+            observers.append(_Counting(options.callback, recipe.epochs))
+        if number == 0 or time.monotonic() < options.deadline:  # waves that have no time left are not begun
+            source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
+            drive(executor, source, observers, deadline=options.deadline)
+        return executor
+
+    return in_waves(Job(members, tables, recipe, stops), chosen, wave)
+
+
+def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:
+    """Return the rules, with patience where it is said by its older spelling."""
+    if patience is None:
+        if min_improvement:
+            raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
+        return stop
+    rules = (stop,) if isinstance(stop, Stop) else () if stop is None else stop
+    return *rules, Patience(patience, min_improvement)
+
+
+class _Counting:
+    """The older form of a callback: (epochs done, status), after each chunk but the last epoch's."""
+
+    def __init__(self, callback: Callable[[int, np.ndarray], None], total: int):
+        self._callback, self._total = callback, total
+
+    def see(self, now: Round) -> None:
+        if now.source.done < self._total:
+            self._callback(now.source.done, now.status)
+
+    def end(self, now: Round | None) -> None:
+        pass

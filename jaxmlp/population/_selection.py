@@ -13,8 +13,8 @@ from jax import Array
 from jaxmlp import _check
 from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
-from jaxmlp._engine.program import DIVERGED
 from jaxmlp.training import State
+from jaxmlp.types import Status
 
 
 def member(states: Any, i: int) -> State:
@@ -114,7 +114,7 @@ def _ranked(history: dict[str, Any], by: str | None) -> np.ndarray:
     status = np.asarray(history["status"])
     last = np.asarray(history["best_epoch"] if "best_epoch" in history else np.maximum(history["epochs"] - 1, 0))
     score = np.asarray(history[by])[np.arange(len(status)), last]
-    healthy = np.flatnonzero((status != DIVERGED) & np.isfinite(score))
+    healthy = np.flatnonzero((status != Status.DIVERGED) & np.isfinite(score))
     if len(healthy) == 0:
         raise ValueError(f"all {len(status)} members diverged; try smaller learning rates")
     if len(healthy) < len(status):

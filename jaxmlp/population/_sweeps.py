@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._engine.inputs import stacked
+from jaxmlp._engine.entry import stacked
 
 
 class Settings(dict):

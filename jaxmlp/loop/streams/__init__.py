@@ -1,34 +1,122 @@
-"""Data that does not fit in memory: which kind it is, and who reads it."""
+"""Data that does not fit in memory, or comes from elsewhere: streams of batches for `loop.train`.
 
-from collections.abc import Iterable
+What `loop.train` takes for data, arrays in memory apart:
+
+- a folder of .npy files, or arrays that `numpy.load(..., mmap_mode="r")` has mapped: `_npy.Files`, which gives the
+  batches that `fit` would take of the same arrays, bit for bit;
+- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`;
+- an object of your own that is a `Stream`: for a database, a simulation, or an order of your own. It yields `Stack`s;
+  `stacks_of` makes them of single batches.
+"""
+
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax import Array
 
 from jaxmlp import _check
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._npy import Files, Table, folder
+from jaxmlp.loop.streams._stacks import Batch as Batch
+from jaxmlp.loop.streams._stacks import Position as Position
+from jaxmlp.loop.streams._stacks import Stack as Stack
+from jaxmlp.loop.streams._stacks import Taken as Taken
+from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Batches in an order that can be given again from any place: what `loop.train` needs to train and to resume.
+
+    A class of your own needs not to inherit from it; it needs the five members.
+
+    >>> class Halves:
+    ...     def __init__(self, x, y):
+    ...         self.x, self.y, self.batch_size, self.steps = x, y, len(x) // 2, 2
+    ...         self.example = self.batch(0)
+    ...         self.fingerprint = ["two halves"]
+    ...
+    ...     def batch(self, step):
+    ...         rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+    ...         return self.x[rows], self.y[rows], np.ones(self.batch_size, "f")
+    ...
+    ...     def stacks(self, start, epochs, every, state):
+    ...         return stacks_of(self.taken(start, epochs), self.example, self.steps, start, every)
+    ...
+    ...     def taken(self, position, epochs):
+    ...         while position.epoch < epochs:
+    ...             batch, ends = self.batch(position.step), position.step + 1 == self.steps
+    ...             position = position.after(1, ends)
+    ...             yield Taken(batch, ends, position, {})
+    >>> halves = Halves(np.ones((6, 2), "f"), np.ones((6, 1), "f"))
+    >>> isinstance(halves, Stream), next(halves.stacks(Position(), 1, None, {})).batches[0].shape
+    (True, (2, 3, 2))
+    """
+
+    @property
+    def example(self) -> Batch:
+        """A batch (x, y, weight) of NumPy arrays, (batch_size, ...) each, for shapes and dtypes."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """How many examples a batch has, those of weight zero that fill up a short one included."""
+        ...
+
+    @property
+    def steps(self) -> int | None:
+        """How many batches an epoch has; None where only its end will tell."""
+        ...
+
+    @property
+    def fingerprint(self) -> list[str]:
+        """Texts that tell these data from others: a run goes on only with those that it was begun with."""
+        ...
+
+    def stacks(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Stack]:
+        """Yield the stacks from `start` to the end of the last epoch, read in another thread than the caller's.
+
+        Args:
+          start: where to begin; `Position()` for a new run, else the `after` of the last stack before a checkpoint.
+          epochs: how many epochs the whole run has.
+          every: where it is given, a stack must end wherever the steps done in all are a multiple of it.
+          state: the `state` of the last stack before the checkpoint, {} for a new run.
+        """
+        ...
 
 
 def is_stream(data: Any) -> bool:
-    """Tell whether data is a folder, mapped files or an iterable of batches, and not arrays in memory."""
+    """Tell whether data is a stream, a folder, mapped files or an iterable of batches, and not arrays in memory."""
     if isinstance(data, str | Path):
         return True
-    if _check.is_array(data) or not isinstance(data, Iterable):
+    if _check.is_array(data):
+        return False
+    if isinstance(data, Stream):
+        return True
+    if not isinstance(data, Iterable):
         return False
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
-def _is_table(data: Any) -> bool:
-    return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_check.is_array, data))
+def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None) -> Stream:
+    """Return the stream behind data.
 
+    Args:
+      data: what `is_stream` says yes to.
+      key: the key of the run, of which the order of mapped files comes.
+      batch_size: the recipe's; None where the stream's own is taken.
+      steps: how many batches of an iterable make an epoch.
 
-def open_stream(data: Any, key: Any, batch_size: int | None, steps: int | None) -> "Files | Batches":
-    """Return the stream behind `data`; see `loop.train`."""
+    Raises:
+      ValueError: for data that cannot be read, and sizes that do not agree.
+    """
     if steps is not None:
         steps = _check.positive_int("steps", steps)
+    if isinstance(data, Stream):
+        return _own(data, batch_size, steps)
     if isinstance(data, str | Path):
         data = folder(Path(data))
     elif _is_table(data):
@@ -40,3 +128,32 @@ def open_stream(data: Any, key: Any, batch_size: int | None, steps: int | None) 
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
     return Batches(data, batch_size, steps)
+
+
+def _own(stream: Stream, batch_size: int | None, steps: int | None) -> Stream:
+    """Return the user's own stream, checked for what the loop would trip over later."""
+    if steps not in (None, stream.steps):
+        raise ValueError(
+            f"steps must be None or that of the stream, {stream.steps}, which says itself how many batches an epoch "
+            f"has; got {steps}"
+        )
+    example = stream.example
+    if not isinstance(example, tuple) or len(example) != 3 or not all(map(_check.is_array, jax.tree.leaves(example))):
+        raise ValueError(
+            f"the example of a stream must be a batch (x, y, weight) of NumPy arrays; got {type(example).__name__} "
+            f"{_check.length(example)}"
+        )
+    size = stream.batch_size
+    if batch_size not in (None, size):
+        raise ValueError(f"batch_size must be None or that of the stream, {size}; got {batch_size}")
+    if any(a.shape[:1] != (size,) for a in jax.tree.leaves(example)):
+        raise ValueError(
+            f"the example of a stream must have as many examples as its batch_size says, {size}; got "
+            f"{', '.join(map(_check.describe, jax.tree.leaves(example)))}"
+        )
+    return stream
+
+
+def _is_table(data: Any) -> bool:
+    """Tell a table, a tuple of whole arrays or a list of two or three, from a list of batches."""
+    return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_check.is_array, data))

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _check, _compile
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
-from jaxmlp.loop.streams._prefetch import Position, Stack, aligned, stack_size
+from jaxmlp.loop.streams._stacks import Batch, Position, Stack, aligned, stack_size
 
 # Touching a row of a map maps up to 64 KiB around it, and what is mapped counts as this process's memory. So only files
 # that are small together are read by their maps; of the others each row is read into its place.
@@ -30,7 +30,9 @@ class Table(NamedTuple):
 
 
 def folder(path: Path) -> Table:
-    """Map the .npy files of a folder: x.npy and y.npy, or shards x-000.npy, y-000.npy, ...; weight likewise.
+    """Map the .npy files of a folder: x.npy and y.npy, or shards x-000.npy, y-000.npy, ...
+
+    Where the examples have weights, these are in weight.npy, or in shards weight-000.npy, ...
 
     Raises:
       ValueError: for a folder without them, or with shards that do not match.
@@ -73,8 +75,8 @@ class Files:
         self.example = x, y, np.ones(batch_size, np.float32 if weight is None else weight.dtype)
         self.fingerprint = [of_data(shard) for shard in table.shards]
 
-    def stacks(self, start: Position, epochs: int, every: int | None, state: Any) -> Iterator[Stack]:
-        """Yield the stacks from `start` to the end of the last epoch."""
+    def stacks(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Stack]:
+        """Yield the stacks from `start` to the end of the last epoch; the position alone says where to go on."""
         size = stack_size(self.example, self.steps, every)
         position = start
         while position.epoch < epochs:
@@ -84,7 +86,7 @@ class Files:
             yield Stack(position, batches, count, after.step == 0, after, {})
             position = after
 
-    def _read(self, epoch: int, step: int, steps: int) -> tuple[Any, Any, Any]:
+    def _read(self, epoch: int, step: int, steps: int) -> Batch:
         """Return (x, y, weight) of so many steps, (steps, batch, ...) each; beyond the epoch's end they weigh zero."""
         first = np.uint32(step * self.batch_size)
         places = partial(_places, count=steps * self.batch_size)
@@ -150,7 +152,7 @@ class _File:
             out[here] = target[here]
 
 
-@partial(jax.jit, static_argnames="count")
+@_compile.jit(static_argnames="count")
 def _places(key: Array, epoch: Array, first: Array, n: Array, *, count: int) -> tuple[Array, Array]:
     """Return rows and weights of `count` places of an epoch, from place `first` on, as `data.epoch_order` has them."""
     place = first + jnp.arange(count, dtype=jnp.uint32)

@@ -1,0 +1,133 @@
+"""Members that cannot train at once: of recipes that differ, or more than the memory holds."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlp._engine.entry import check_keys, stacked
+from jaxmlp._engine.executor import Executor, Job, outcome
+from jaxmlp._engine.inputs import Each, Inputs, Member, Request
+from jaxmlp._engine.plan import Plan, plan
+from jaxmlp.recipe import Recipe
+from jaxmlp.training import State
+from jaxmlp.types import Data, History, Hyperparams
+
+
+class Group(NamedTuple):
+    """The members of one recipe among those of several."""
+
+    who: np.ndarray  # their numbers
+    request: Request
+
+
+def groups(keys: Any, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hyperparams) -> list[Group]:
+    """Return the members of equal recipes together.
+
+    Raises:
+      ValueError: unless there is a recipe for each member.
+    """
+    count = check_keys(keys)
+    if len(recipes) != count or not all(isinstance(recipe, Recipe) for recipe in recipes):
+        raise ValueError(
+            f"recipe must be a Recipe or a list of one for each of {count} members; got {len(recipes)}; for every "
+            f"recipe with every key: [r for r in recipes for _ in keys] and jnp.tile(keys, len(recipes))"
+        )
+    if isinstance(hyperparams, list | tuple):
+        hyperparams = stacked(hyperparams)
+    found = []
+    for recipe in dict.fromkeys(recipes):
+        who = np.array([i for i, other in enumerate(recipes) if other == recipe])
+        numbers = hyperparams
+        if isinstance(hyperparams, Mapping):
+            numbers = {n: a[who] if np.ndim(a) and len(a) == count else a for n, a in hyperparams.items()}
+        mine = Inputs(
+            *(_of_each(table, who) for table in inputs[:2]), *(None if a is None else a[who] for a in inputs[2:])
+        )
+        found.append(Group(who, Request(keys[who], mine, recipe, numbers)))
+    return found
+
+
+def _of_each(table: Any, who: np.ndarray) -> Any:
+    return Each(jax.tree.map(lambda a: a[who], table.data)) if isinstance(table, Each) else table
+
+
+def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]) -> tuple[list[State], History]:
+    """Return states and history of all members in the caller's order; shorter histories end in NaN."""
+    count = sum(len(group.who) for group in found)
+    longest = max(group.request.recipe.epochs for group in found)
+    states: list[Any] = [None] * count
+    history: dict[str, np.ndarray] = {}
+    for group, (state, record) in zip(found, results, strict=True):
+        for place, i in enumerate(group.who):
+            states[i] = jax.tree.map(lambda a, place=place: a[place], state)
+        for name, values in record.items():
+            values = np.asarray(values)
+            if values.ndim == 1:
+                history.setdefault(name, np.zeros(count, values.dtype))[group.who] = values
+            else:
+                whole = history.setdefault(name, np.full((count, longest, *values.shape[2:]), np.nan))
+                whole[group.who, : values.shape[1]] = values
+    return states, History({name: jnp.asarray(values) for name, values in history.items()})
+
+
+def plan_for(members: Member, data: Data, recipe: Recipe, chosen: Plan | None, *, keep_best: bool) -> Plan:
+    """Return the chosen plan, or choose one.
+
+    Raises:
+      ValueError: for a plan of another number of members.
+    """
+    count = len(members.key)
+    if chosen is None:
+        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
+        chosen = plan(count, data, recipe, first, keep_best=keep_best)
+    if chosen.members != count:
+        raise ValueError(f"plan must be made for as many members as there are keys, {count}; got {chosen.members}")
+    return chosen
+
+
+def in_waves(job: Job, chosen: Plan, train: Callable[[Job, Plan, int], Executor]) -> tuple[State, History]:
+    """Train the members in waves that fit in the plan's memory, and return the results of all.
+
+    Args:
+      job: all members.
+      chosen: the plan.
+      train: (job of a wave, its plan, its number) -> the executor when the wave is done.
+
+    Raises:
+      ValueError: for halving, which must compare all members at once.
+    """
+    count = len(job.members.key)
+    waves = math.ceil(count / chosen.wave)
+    if job.stops.halving is not None and waves > 1:
+        raise ValueError(f"halving must hold all {count} members at once; the plan's memory holds {chosen.wave}")
+    found: list[list[Any]] = []
+    structure: Any = None
+    for number in range(waves):
+        wave = slice(number * chosen.wave, min((number + 1) * chosen.wave, count))
+        mine = job if waves == 1 else job._replace(members=jax.tree.map(lambda a, wave=wave: a[wave], job.members))
+        of_wave = dataclasses.replace(chosen, members=len(mine.members.key)) if waves > 1 else chosen
+        # The results of waves wait on the host, in NumPy arrays; those of one wave come back as JAX arrays.
+        leaves, structure = jax.tree.flatten(train(mine, of_wave, number).results(jnp.asarray if waves == 1 else _same))
+        found.append(leaves)
+    run = jax.tree.unflatten(structure, [_join(found, i) for i in range(len(found[0]))])
+    key = jax.random.wrap_key_data(jnp.asarray(run.state.key), impl=jax.random.key_impl(job.members.key))
+    return outcome(run._replace(state=run.state._replace(key=key)))
+
+
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _join(found: list[list[Any]], i: int) -> Any:
+    """Join leaf i of all waves, and let go of the parts: two copies of everything might not fit."""
+    if len(found) == 1:
+        return found[0][i]
+    joined = np.concatenate([leaves[i] for leaves in found])
+    for leaves in found:
+        leaves[i] = None
+    return joined

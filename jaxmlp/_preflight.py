@@ -1,0 +1,46 @@
+"""What only the host can check before a run: the values of the data, and the shapes before anything is compiled."""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array
+
+from jaxmlp import _check
+from jaxmlp.recipe import Bound
+from jaxmlp.types import Data, Model
+
+
+def unpack(data: Data) -> tuple[Any, Any, Array | None]:
+    """Return data as (x, y, weight or None).
+
+    Raises:
+      ValueError: for anything but a pair or a triple.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
+    x, y, weight = (*data, None)[:3]
+    return x, y, weight
+
+
+def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
+    """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
+    x, y, weight = unpack(data)
+    n = _check.examples(what, x, y, weight)
+    batch_size = bound.recipe.batch_size
+    if what == "data" and batch_size is not None and batch_size > n:
+        raise ValueError(
+            f"batch_size must be at most the {n} examples; got {batch_size}; batch_size=None takes all at once"
+        )
+    numbers = bound.numbers
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
+    if "dropout_rate" in numbers.apply:
+        _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
+    outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
+    # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
+    jax.eval_shape(lambda o: bound.per_example(o, y), outputs)
+
+
+@partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run
+def _outputs(model: Model, key: Array, x: Any, init: dict[str, Any], apply: dict[str, Any]) -> Any:
+    return model.apply(model.init(key, **init), x, **apply)

@@ -1,0 +1,192 @@
+"""A recipe as JSON and back: its parts by name and by field, and what is the caller's own code by a digest of it."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmlp.loop._digest import of_array, of_code
+from jaxmlp.mlp import MLP
+
+OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, and may be found again by it
+
+
+def describe(value: Any) -> Any:
+    """Return a value of a recipe as JSON: functions by name, dataclasses by field, what is the caller's by its code.
+
+    >>> import optax
+    >>> describe(optax.adamw), describe(MLP((2, 1)))["sizes"]
+    ({'function': 'optax:adamw'}, [2, 1])
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        array = np.asarray(value)
+        return array.item() if array.ndim == 0 else {"array": of_array(array)}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return {"function": _name(value)} | _code(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": _name(type(value)), **fields}
+    return {"object": _name(type(value)), "repr": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
+
+
+def rebuild(what: str, value: Any) -> Any:
+    """Return what `describe` described, where it is made of jaxmlp's, Optax's and JAX's own parts.
+
+    Raises:
+      ValueError: for a part that only the caller's code has; `what` names it.
+
+    >>> rebuild("model", describe(MLP((2, 1)))) == MLP((2, 1))
+    True
+    """
+    if isinstance(value, list):
+        return tuple(rebuild(what, item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"function"}:
+        return _find(what, value["function"])
+    if "partial" in value:
+        keywords = {name: rebuild(what, item) for name, item in value["keywords"].items()}
+        return functools.partial(rebuild(what, value["partial"]), *rebuild(what, value["args"]), **keywords)
+    if "type" in value:
+        kind = _find(what, value["type"])
+        fields = {name: rebuild(name, item) for name, item in value.items() if name != "type"}
+        if kind is MLP and "initializer" not in inspect.signature(MLP).parameters:
+            fields["init"] = fields.pop("initializer")
+        return kind(**fields)
+    name = value.get("function") or value.get("object") or value
+    if isinstance(name, str) and "function" in value and _root(name) in OWN:
+        raise ValueError(
+            f"{what} must be given again: it calls itself {name}, and nothing is found by that name that is the same "
+            f"function; pass recipe="
+        )
+    raise ValueError(_yours(what, name))
+
+
+def upgrade(value: Any) -> Any:
+    """Return a description that an earlier version wrote in the words of this one.
+
+    An MLP's initializer was called "init" once. A field that was added since has its default.
+
+    >>> upgrade({"type": "jaxmlp:MLP", "sizes": [2, 1], "init": "orthogonal"})["initializer"]
+    'orthogonal'
+    """
+    if isinstance(value, list):
+        return [upgrade(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {name: upgrade(item) for name, item in value.items()}
+    if value.get("type") == "jaxmlp:MLP" and "init" in value:
+        value = {("initializer" if name == "init" else name): item for name, item in value.items()}
+    if isinstance(value.get("type"), str):
+        with contextlib.suppress(ValueError):  # the caller's own type: its fields are its own affair
+            kind = _find("type", value["type"])
+            added = [
+                f for f in dataclasses.fields(kind) if f.name not in value and f.default is not dataclasses.MISSING
+            ]
+            value |= {field.name: describe(field.default) for field in added}
+    return value
+
+
+def differences(saved: Any, given: Any, path: str) -> list[str]:
+    """Return a line for each place where two descriptions differ.
+
+    >>> differences({"epochs": 5, "sizes": [2, 1]}, {"epochs": 6, "sizes": [2, 1]}, "recipe")
+    ['recipe.epochs: saved 5, given 6']
+    """
+    if isinstance(saved, dict) and isinstance(given, dict):
+        lines = []
+        for name in dict.fromkeys([*saved, *given]):
+            # A function that one of JAX's made, as jax.nn.initializers.he_normal() is, had no digest of its code once.
+            if name == "code" and name not in saved and "<locals>" in saved.get("function", ""):
+                continue
+            lines += differences(saved.get(name), given.get(name), f"{path}.{name}")
+        return lines
+    return [] if saved == given else [f"{path}: saved {_short(saved)}, given {_short(given)}"]
+
+
+def _root(name: str) -> str:
+    return name.split(":")[0].split(".")[0]
+
+
+def _name(value: Any) -> str:
+    module, name = value.__module__ or "builtins", value.__qualname__
+    root = module.split(".")[0]
+    if getattr(sys.modules.get(root), name, None) is value:  # optax.adamw, not optax._src.alias.adamw
+        module = root
+    return f"{module}:{name}"
+
+
+def _code(function: Any) -> dict[str, Any]:
+    """Return what tells a function of the caller's from another of its name; nothing for one of the house."""
+    claims = _root(_name(function)) in OWN
+    if claims and _is_found(function):
+        return {}
+    # Under functools.wraps a function of the caller's bears the name and module of the one inside. Then it is told by
+    # its own code, where others are told by that inside their wrappers: `jax.jit` has none to read.
+    code = getattr(function if claims and hasattr(function, "__code__") else _unwrap(function), "__code__", None)
+    if code is None:
+        return {}
+    cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())]
+    return {"code": of_code(code, [str(describe(cell)) if cell is not function else "itself" for cell in cells])}
+
+
+def _is_found(function: Any) -> bool:
+    """Tell whether the name of a function leads to it: `__module__` and `__qualname__` alone may be copied."""
+    try:
+        found = _look_up(_name(function))
+    except (ImportError, AttributeError):
+        return False
+    return found is getattr(function, "__func__", function)
+
+
+def _unwrap(function: Any) -> Any:
+    """Return the function inside `jax.jit` and other wrappers."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def _look_up(name: str) -> Any:
+    module, _, path = name.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+
+
+def _find(what: str, name: str) -> Any:
+    # The name comes from a file: nothing is imported or called that is not of these packages.
+    if _root(name) not in OWN:
+        raise ValueError(_yours(what, name))
+    try:
+        found = _look_up(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} was {name}, which is not there any more ({error}); pass recipe=") from error
+    # A path through a module could lead anywhere, as jaxmlp.x:os.system does.
+    if _root(getattr(found, "__module__", "") or "") not in OWN:
+        raise ValueError(_yours(what, name))
+    return found
+
+
+def _yours(what: str, name: Any) -> str:
+    return f"{what} must be given again: {name} is not of jaxmlp, Optax or JAX, and is not looked for; pass recipe="
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("function") or value.get("type") or value.get("object") or value
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

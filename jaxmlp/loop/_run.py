@@ -1,0 +1,175 @@
+"""A run of one recipe: opened, checked, planned, and trained in as many waves as its plan has."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlp import _check
+from jaxmlp._engine.driver import Epochs, Source
+from jaxmlp._engine.entry import enter, like_key
+from jaxmlp._engine.executor import Executor, Job
+from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
+from jaxmlp._engine.parts import in_waves, plan_for
+from jaxmlp._engine.plan import Plan, plan
+from jaxmlp._engine.stops import Stops
+from jaxmlp._preflight import check_data
+from jaxmlp.loop._digest import of_data
+from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._saving import RunDirectory
+from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
+from jaxmlp.loop._steps import Steps
+from jaxmlp.loop.streams import is_stream, open_stream
+from jaxmlp.types import History
+
+
+class Feed(NamedTuple):
+    """Where batches come from that are not in memory, if they are not, and what checks each."""
+
+    stream: Any
+    check: Callable[[Any], None]
+
+
+def below(options: RunOptions, name: str) -> RunOptions:
+    """Return the options of a part of a run, which is saved in a directory of its own."""
+    return options if options.directory is None else options._replace(directory=Path(options.directory) / name)
+
+
+def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Any, History]:
+    """Train from the start, or from where the directory has the run, if there is a directory."""
+    if options.directory is None:
+        return run(request, stops, options, None)
+    with RunDirectory(options.directory, options.keep) as directory:
+        return run(request, stops, options, Saving(directory, directory.recover()))
+
+
+def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[Any, History]:
+    """Check everything at the door, choose the plan, and train; one network is a population of one."""
+    if request.single:
+        _check.typed_key(request.key)
+    every = None if options.every is None else _check.positive_int("every", options.every)
+    options = options._replace(every=every)
+    stream, entered = _opened(request, options.steps)
+    members, tables = enter(entered)
+    plan = _plan(entered, members, stops, options, saving)
+    job = Job(members, tables, request.recipe, stops)
+    if stream is not None:
+        job = job._replace(tables=tables._replace(data=None), batch=stream.example)
+    feed = Feed(stream, _checker(entered, members))
+
+    def train_wave(job: Job, plan: Plan, number: int) -> Executor:
+        if len(job.members.key) == len(members.key):
+            return _session(request, job, plan, options, feed, saving)
+        here = below(options, f"wave-{number:03d}")
+        mine = request._replace(key=job.members.key, hyperparams=job.members.numbers.by_name)
+        if here.directory is None:
+            return _session(mine, job, plan, here, feed, None)
+        with RunDirectory(here.directory, here.keep) as own:
+            return _session(mine, job, plan, here, feed, Saving(own, own.recover()))
+
+    if stream is not None and plan.wave < plan.members:
+        raise ValueError(
+            f"a stream must be read by all {plan.members} members at once; the plan's memory holds {plan.wave}; pass "
+            f"a plan with more memory, or train them in several calls"
+        )
+    states, history = in_waves(job, plan, train_wave)
+    return of_one(states, history) if request.single else (states, history)
+
+
+def _opened(request: Request, steps: int | None) -> tuple[Any, Request]:
+    """Return the stream behind the data, if it is one, and the request with an example of its batches for the data."""
+    key, inputs, recipe, _ = request
+    if not is_stream(inputs.data):
+        if steps is not None:
+            raise ValueError(f"steps must be None for data in memory, whose epochs have all examples; got {steps}")
+        return None, request
+    stream = open_stream(inputs.data, key if request.single else key[0], recipe.batch_size, steps)
+    for name in ("weights", "rows", "validation_rows"):
+        if getattr(inputs, name) is not None:
+            raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")
+    if isinstance(inputs.validation, Each):
+        raise ValueError("validation must be shared by all members for a stream; got one for each")
+    if recipe.metrics and inputs.validation is None:
+        raise ValueError("metrics must have validation data for a stream, which is not read twice; pass validation=")
+    validation = None if inputs.validation is None else Shared(plain(inputs.validation))
+    inputs = inputs._replace(data=Shared(stream.example), validation=validation)
+    return stream, request._replace(inputs=inputs, recipe=dataclasses.replace(recipe, batch_size=None))
+
+
+def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:
+    """Return how the members run: as the caller says, as the saved run did, or as is best."""
+    if request.single:
+        return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
+    data, chosen = plain(request.inputs.data), options.plan
+    if chosen is None and saving is not None and saving.saved is not None:
+        wanted = saving.saved.manifest.plan_options()
+        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
+        chosen = plan(len(members.key), data, request.recipe, first, **wanted) if wanted else None
+    return plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
+
+
+def _session(
+    request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
+) -> Executor:
+    """Train the members of a job, from their start or from where they were saved."""
+    restore, place = None, {}
+    if saving is not None:
+        told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
+        given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
+        numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
+        start = Start(request.key, numbers)
+        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps), job.stops, plan.layout)
+        saving.directory.begin(manifest, start)
+        if saving.saved is not None:
+            saving.saved.check(manifest)
+            restore, place = saving.saved.restore, saving.saved.where
+    executor = Executor(job, plan.layout, plan.slots, restore)
+    for metric in job.stops.targets:
+        _check.one_of("the metric of a Target", metric, executor.runs.history)
+    epochs = job.recipe.epochs
+    if feed.stream is None:
+        source: Source = Epochs(
+            epochs,
+            options.every,
+            done=int(place.get("epoch", 0)),
+            cuts=job.stops.rungs(epochs),
+            examples=_examples(job),
+        )
+    else:
+        source = Steps(epochs, options.every, feed.stream, place, feed.check)
+    try:
+        Session(executor, source, options, saving, request.single).run()
+    finally:
+        source.close()
+    return executor
+
+
+def _examples(job: Job) -> int:
+    """Return how many examples all members see in an epoch."""
+    members = job.members
+    if members.rows is not None:
+        return members.rows.index.size
+    if members.data is not None:
+        shape = jax.tree.leaves(members.data)[0].shape
+        return shape[0] * shape[1]
+    return len(members.key) * len(jax.tree.leaves(job.tables.data)[0])
+
+
+def _checker(request: Request, members: Member) -> Callable[[Any], None]:
+    """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
+    first = request.hyperparams
+    if not request.single:
+        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
+    bound, key = request.recipe.bind(first), like_key(request.key)
+
+    def check(batch: Any) -> None:
+        if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
+            _check.examples("data", *batch)
+        else:
+            check_data("data", key, batch, bound)
+
+    return check

@@ -1,0 +1,167 @@
+"""A run and its directory: what was saved there comes back, and where the run stands is saved."""
+
+import dataclasses
+import platform
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmlp import records
+from jaxmlp._engine.executor import with_keys, without_keys
+from jaxmlp._engine.program import Run
+from jaxmlp.loop._checkpoints import Checkpoints
+from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
+
+
+class Place(NamedTuple):
+    """Where a run stands.
+
+    Args:
+      number: of the checkpoint: epochs, or steps of a stream, that are done.
+      epochs: epochs that are done whole.
+      where: what the source of the data needs to go on from there, as JSON.
+    """
+
+    number: int
+    epochs: int
+    where: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """A run as its newest whole checkpoint holds it; `where` is that of its `Place`, `every` that of the call."""
+
+    directory: Path
+    manifest: Manifest
+    arrays: dict[str, np.ndarray]
+    where: dict[str, Any]
+    every: int | None
+    versions: dict[str, str]
+
+    def with_epochs(self, epochs: int) -> "SavedRun":
+        """Return the run with more epochs to go; raise a ValueError for fewer than it has."""
+        return dataclasses.replace(self, manifest=self.manifest.with_epochs(epochs))
+
+    def start(self) -> Start:
+        """Return the key or keys and the numbers that the run began with."""
+        return self.manifest.rebuild_start(self.arrays)
+
+    def check(self, given: Manifest) -> None:
+        """Compare with what is given now; warn where it was saved by other versions.
+
+        Raises:
+          ValueError: with a line for each difference.
+        """
+        self.manifest.check_same(given, self.directory)
+        now = _versions()
+        for name in now:
+            if self.versions.get(name) != now[name]:
+                warnings.warn(
+                    f"version.{name}: saved {self.versions.get(name, 'nothing')}, given {now[name]}: the run goes on, "
+                    f"but only equal versions promise equal bits",
+                    stacklevel=4,  # whoever called `train` or `resume`
+                )
+
+    def restore(self, like: Run) -> Run:
+        """Return the saved runs in the form of `like`, whose arrays may be shapes alone.
+
+        A history that is to become longer is filled up with NaN, as that of a run that begins.
+
+        Raises:
+          ValueError: with a line for each array that has another form.
+        """
+        plain = jax.eval_shape(without_keys, like)
+        leaves, problems = [], []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
+            name = path_name("run", path)
+            found = self.arrays.get(name)
+            if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
+                more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
+                found = np.concatenate([found, more], axis=1)
+            if found is None or found.shape[1:] != leaf.shape[1:] or found.dtype != leaf.dtype:
+                got = "nothing" if found is None else f"{found.dtype}{found.shape[1:]}"
+                problems.append(f"{name}: saved {got}, given {leaf.dtype}{leaf.shape[1:]}")
+            leaves.append(found)
+        if problems:
+            raise ValueError(
+                f"a run must be resumed with the shapes it began with; {self.directory} holds others:\n  "
+                + "\n  ".join(problems[:12])
+                + "\npass the model and optimizer that were saved, or another directory"
+            )
+        return with_keys(jax.tree.unflatten(jax.tree.structure(plain), leaves), like)
+
+
+class RunDirectory:
+    """The directory of one run, held by this process until the `with` block ends.
+
+    A session calls `recover` and compares, then `begin`, then `save` again and again, and `wait` at the end. Parts of a
+    run that have directories of their own have a `RunDirectory` each: they share nothing.
+    """
+
+    def __init__(self, path: Any, keep: int = 3):
+        """Open or make it; the newest `keep` checkpoints and the best one stay.
+
+        Raises:
+          ValueError: where it cannot be written, or another process trains in it.
+        """
+        self._store = Checkpoints(path, keep)
+        self._history = records.HistoryFiles(self._store.directory)
+        self.path = Path(path)
+
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._store.close()
+
+    def recover(self) -> SavedRun | None:
+        """Return the run as its newest whole checkpoint holds it, if there is one.
+
+        Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+        """
+        found = self._store.recover()
+        if found is None:
+            return None
+        manifest, meta = Manifest.from_json(found.meta["run"]), found.meta
+        return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
+
+    def begin(self, manifest: Manifest, start: Start) -> None:
+        """Say what the run is made of and begins with; each checkpoint holds it."""
+        self._manifest, self._start = manifest.to_json(), start.arrays()
+
+    def save(self, runs: Run, place: Place, every: int | None) -> None:
+        """Save the runs, NumPy arrays (members, ...), in the background, after those before.
+
+        Raises:
+          ValueError: where those before could not be written.
+        """
+        history = {name: values[:, : place.epochs] for name, values in runs.history.items()}
+        meta = {"run": self._manifest, "where": place.where, "every": every, "versions": _versions()}
+        arrays = flat(runs, "run") | self._start
+        # The history goes first. A kill between the two leaves lines of epochs that the resumed run repeats, and its
+        # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
+        self._store.save(
+            place.number, arrays, meta, score=_score(history), first=lambda: self._history.update(history, runs.epochs)
+        )
+
+    def wait(self) -> None:
+        """Wait until all is on disk; raise a ValueError where it could not be written."""
+        self._store.wait()
+
+
+def _score(history: Mapping[str, Any]) -> float | None:
+    """Return by what the best checkpoint is chosen: the last validation loss, or loss, of the best member."""
+    values = history.get("validation_loss", history["loss"])
+    if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
+        return None
+    return float(np.nanmin(values[:, -1]))
+
+
+def _versions() -> dict[str, str]:
+    names = ("jax", "jaxlib", "optax", "jaxmlp")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,65 @@
+"""A stream as a source of the engine's rounds: stacks of batches, read ahead while the one before trains."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxmlp._engine.executor import Executor
+from jaxmlp.loop.streams import Position
+from jaxmlp.loop.streams._prefetch import ahead
+
+
+class Steps:
+    """The steps of a stream, a stack of them in a chunk.
+
+    Args:
+      epochs: how many there are.
+      every: stacks end at its multiples.
+      stream: what gives the stacks.
+      place: where a saved run stood, as `place` wrote it.
+      check: raises for a batch whose values are not as they must be.
+    """
+
+    unit = "step"
+
+    def __init__(
+        self, epochs: int, every: int | None, stream: Any, place: Mapping[str, Any], check: Callable[[Any], None]
+    ):
+        self._total_epochs, self._stream = epochs, stream
+        self._position = Position(*place.get("position", ()))
+        self._state = place.get("stream", {})
+        self.examples = stream.batch_size
+        self._stacks = ahead(stream.stacks(self._position, epochs, every, self._state), check)
+
+    @property
+    def total(self) -> int | None:
+        length = self._stream.steps or self._state.get("length")
+        return length and self._total_epochs * length
+
+    @property
+    def done(self) -> int:
+        return self._position.total
+
+    @property
+    def epochs(self) -> int:
+        return self._position.epoch
+
+    @property
+    def finished(self) -> bool:
+        return self._position.epoch >= self._total_epochs
+
+    def advance(self, executor: Executor) -> bool:
+        stack = next(self._stacks)
+        executor.train_batches(stack.batches, stack.taken, closes=stack.ends, epoch=self._position.epoch)
+        self._position, self._state = stack.after, stack.state
+        return stack.ends
+
+    def took(self, seconds: float) -> None:
+        """A stack's length is that of its bytes, not of its time."""
+
+    def place(self) -> dict[str, Any]:
+        """Return where the stream stands, as JSON."""
+        return {"position": list(self._position), "stream": self._state}
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stacks.close()

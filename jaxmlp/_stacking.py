@@ -41,14 +41,17 @@ def cut(layers: Any, parts: Parts) -> list[Any]:
 
 def through(hidden: Callable[..., Any], run: Layer, h: Any, keys: Any, rate: Any, count: int) -> Any:
     """Return h after the hidden layers of a part, `hidden(layer, h, key, rate)` each: one, or one after the other."""
-    return hidden(run, h, keys, rate) if count == 1 else _scan(run, h, keys, rate, hidden=hidden)
+    if count == 1:
+        return hidden(run, h, keys, rate)
+    known = rate if isinstance(rate, float | int) else None  # a constant of the program, by which it divides otherwise
+    return _scan(run, h, keys, rate if known is None else None, hidden=hidden, known=known)
 
 
-@compile_once("hidden", inline=False)  # the way back is then one program too
-def _scan(run: Layer, h: Any, keys: Any, rate: Any, *, hidden: Callable[..., Any]) -> Any:
+@compile_once("hidden", "known", inline=False)  # the way back is then one program too
+def _scan(run: Layer, h: Any, keys: Any, rate: Any, *, hidden: Callable[..., Any], known: float | None) -> Any:
     def one(h: Any, part: tuple[Layer, Any]) -> tuple[Any, None]:
         layer, key = part
-        return hidden(layer, h, key, rate), None
+        return hidden(layer, h, key, rate if known is None else known), None
 
     return jax.lax.scan(one, h, (run, keys))[0]
 

@@ -14,6 +14,8 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._check import Numeric
+from jaxmlp._targets import alike, check_probabilities, check_same_shape, sum_outputs
+from jaxmlp._targets import wide as wide
 
 
 def squared_error(outputs: Numeric, targets: Numeric) -> Array:
@@ -27,7 +29,7 @@ def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     >>> squared_error(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 2.0]]))
     Array([4.], dtype=float32)
     """
-    return _sum(optax.squared_error(*_alike(outputs, targets)))
+    return sum_outputs(optax.squared_error(*alike(outputs, targets)))
 
 
 def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
@@ -41,8 +43,8 @@ def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     >>> absolute_error(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 1.0]]))
     Array([3.], dtype=float32)
     """
-    outputs, targets = _alike(outputs, targets)
-    return _sum(jnp.abs(targets - outputs))
+    outputs, targets = alike(outputs, targets)
+    return sum_outputs(jnp.abs(targets - outputs))
 
 
 def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
@@ -56,8 +58,8 @@ def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
     >>> huber(jnp.array([[0.0], [0.0]]), jnp.array([[0.5], [3.0]]))
     Array([0.125, 2.5  ], dtype=float32)
     """
-    outputs, targets = _alike(outputs, targets)
-    return _sum(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
+    outputs, targets = alike(outputs, targets)
+    return sum_outputs(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
 
 
 def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
@@ -83,7 +85,7 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
     if levels.ndim > 1:
         raise ValueError(f"level must be a number or a vector of them; got {_check.describe(levels)}")
     if levels.ndim == 0:
-        _alike(outputs, targets)
+        alike(outputs, targets)
     elif targets.ndim != 2 or outputs.shape != (len(targets), levels.size * targets.shape[1]):
         raise ValueError(
             f"outputs must have shape (batch, {levels.size} levels x d) for targets (batch, d); got "
@@ -93,7 +95,7 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
     outputs = outputs.reshape(len(targets), levels.size, -1)  # (batch, q, d)
     residual = jnp.broadcast_to(targets.reshape(len(targets), 1, -1), outputs.shape) - outputs
     q = jnp.broadcast_to(levels.reshape(1, -1, 1).astype(outputs.dtype), outputs.shape)
-    return _sum(jnp.maximum(q * residual, (q - 1) * residual))
+    return sum_outputs(jnp.maximum(q * residual, (q - 1) * residual))
 
 
 def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 0.0) -> Array:
@@ -130,7 +132,7 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 
         even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
         smoothing = jnp.asarray(label_smoothing, logits.dtype)
         return (1 - smoothing) * hard + smoothing * even
-    _probabilities(targets)
+    check_probabilities(targets)
     soft = optax.smooth_labels(jnp.asarray(targets, logits.dtype), jnp.asarray(label_smoothing, logits.dtype))  # type: ignore[arg-type]
     return optax.softmax_cross_entropy(logits, soft)
 
@@ -147,10 +149,10 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     Array([1.3863], dtype=float32)
     """
     _check.floating("outputs", outputs)
-    _same_shape(outputs, targets)
+    check_same_shape(outputs, targets)
     _check.within("targets", targets, 0, 1)
     outputs = wide(outputs)
-    return _sum(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
+    return sum_outputs(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
@@ -165,8 +167,8 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     >>> unit_gaussian_nll(jnp.array([[1.0]]), jnp.array([[1.0]])).round(4)
     Array([0.9189], dtype=float32)
     """
-    outputs, targets = _alike(outputs, targets)
-    return _sum(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
+    outputs, targets = alike(outputs, targets)
+    return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
 def gaussian(outputs: Numeric, *, min_variance: Any = 1e-6) -> tuple[Array, Array]:
@@ -209,7 +211,7 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Any = 1e-6
     Array([0.919], dtype=float32)
     """
     mean, variance = _gaussian_for(outputs, targets, min_variance)
-    return _sum(_nll(mean, variance, targets))
+    return sum_outputs(_nll(mean, variance, targets))
 
 
 def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, min_variance: Any = 1e-6) -> Array:
@@ -233,7 +235,7 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, mi
     """
     mean, variance = _gaussian_for(outputs, targets, min_variance)
     weight = jax.lax.stop_gradient(variance ** jnp.asarray(beta, variance.dtype))
-    return _sum(weight * _nll(mean, variance, targets))
+    return sum_outputs(weight * _nll(mean, variance, targets))
 
 
 def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Any) -> tuple[Array, Array]:
@@ -250,48 +252,3 @@ def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Any) -> tupl
 def _nll(mean: Array, variance: Array, targets: Numeric) -> Array:
     error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
     return 0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
-
-
-def _alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
-    """Check equal shapes and float dtypes; return both in one dtype of at least 32 bits."""
-    _check.floating("outputs", outputs)
-    _check.floating("targets", targets)
-    _same_shape(outputs, targets)
-    outputs = wide(outputs)
-    return outputs, jnp.asarray(targets, outputs.dtype)
-
-
-def _same_shape(outputs: Numeric, targets: Numeric) -> None:
-    if not _check.is_array(targets) or outputs.shape != targets.shape or outputs.ndim < 1:
-        hint = ""
-        if _check.is_array(targets) and (targets.ndim, outputs.ndim) in ((1, 2), (2, 1)):
-            hint = "; a column is targets[:, None]" if targets.ndim == 1 else "; a column of outputs is outputs[:, 0]"
-        raise ValueError(
-            f"outputs and targets must have one shape (batch, d); got {_check.describe(outputs)} and "
-            f"{_check.describe(targets)}{hint}"
-        )
-
-
-def _probabilities(targets: Numeric) -> None:
-    _check.within("targets of shape (batch, classes)", targets, 0, 1)
-    known = _check.on_host(targets)
-    if known is not None and known.size and not np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-3):
-        raise ValueError(
-            "targets of shape (batch, classes) must sum to one over the classes; for many labels an example "
-            "use binary_cross_entropy"
-        )
-
-
-def wide(values: Any) -> Array:
-    """Bring integers and half precision to float32: a sum of squares overflows or vanishes in 16 bits.
-
-    >>> wide(jnp.ones(1, jnp.bfloat16)).dtype, wide(jnp.ones(1, jnp.float32)).dtype
-    (dtype('float32'), dtype('float32'))
-    """
-    values = jnp.asarray(values)
-    keep = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize >= 4
-    return values if keep else values.astype(jnp.float32)
-
-
-def _sum(values: Array) -> Array:
-    return jnp.sum(values, axis=tuple(range(1, values.ndim)))

@@ -7,9 +7,10 @@ ROOM = Path(__file__).parent.parent / "jaxmlp"
 FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): path for path in ROOM.rglob("*.py")}
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
-    ["types", "_check"],
-    ["layer", "_matmul", "_stacking", "_order", "_idx", "_compile"],
-    ["losses", "optimizers", "data", "_description"],
+    ["types", "_check", "_eager"],
+    ["_matmul", "_order", "_idx", "_compile", "_targets"],
+    ["layer"],
+    ["losses", "optimizers", "data", "_stacking", "_structure", "_description"],
     ["metrics", "mlp", "linear"],
     ["recipe"],
     ["_preflight"],

@@ -1,12 +1,18 @@
-"""Picking members out of a trained population."""
+"""Picking members out of a trained population: one, the best, or those whose average is."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._check import Numeric
+from jaxmlp._eager import compile_once
 from jaxmlp.training import State
 from jaxmlp.types import Status
 
@@ -70,6 +76,46 @@ def best(states: Any, history: dict[str, Any], *, by: str | None = None) -> tupl
     return member(states, i), i
 
 
+def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int) -> np.ndarray:
+    """Choose members with repetition, each time the one whose addition gives the average the lowest score.
+
+    Caruana 2004 (doi 10.1145/1015330.1015432). The ensemble is the average over the
+    chosen members, `predictions[chosen].mean(0)`; the best of all its prefixes is given back.
+
+    Args:
+      predictions: (members, batch, ...) of what the ensemble averages: probabilities, means, densities; on validation
+        data.
+      score: average (batch, ...) -> number, lower is better, as lambda p: -jnp.log(p[rows, labels]).mean(). It is
+        compiled at each call of `greedy`; a `jax.tree_util.Partial(function, *arrays)`, which calls
+        function(*arrays, average), only at the first.
+      rounds: the most members to choose.
+
+    Returns:
+      The members chosen, a number as often as it was chosen.
+
+    Raises:
+      ValueError: for scores that are not finite for any member.
+
+    >>> greedy(jnp.array([[0.0], [4.0], [9.0]]), lambda p: jnp.abs(p - 2.0).sum(), rounds=4).tolist()
+    [0, 1]
+    """
+    predictions = jnp.asarray(predictions)
+    if isinstance(score, jax.tree_util.Partial):
+        scores = partial(_compiled_score_with_each, score)
+    else:  # a function may read arrays that have changed since the last call, so what it was then is not kept
+        scores = jax.jit(lambda *args: _score_with_each(score, *args))
+    total, chosen, best = jnp.zeros_like(predictions[0]), [], []
+    for i in range(_check.positive_int("rounds", rounds)):
+        size = jnp.asarray(i + 1, predictions.dtype)
+        found = np.asarray(scores(predictions, total, size))
+        if not np.isfinite(found).any():
+            raise ValueError("score must be finite for some member; it is for none")
+        chosen.append(int(np.nanargmin(found)))
+        best.append(float(np.nanmin(found)))
+        total = total + predictions[chosen[-1]]
+    return np.array(chosen[: int(np.argmin(best)) + 1])
+
+
 def _ranked(history: dict[str, Any], by: str | None) -> np.ndarray:
     """Return the healthy members from best to worst."""
     by = by or ("validation_loss" if "validation_loss" in history else "loss")
@@ -84,3 +130,11 @@ def _ranked(history: dict[str, Any], by: str | None) -> np.ndarray:
         left_out = f"{len(status) - len(healthy)} of {len(status)} members diverged and are left out"
         warnings.warn(left_out, stacklevel=3)  # at the line that called `best` or `ranking`
     return healthy[np.argsort(score[healthy], kind="stable")]
+
+
+def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:
+    """Return the score of the average with each member added to `total`, (members,)."""
+    return jax.lax.map(lambda p: score((total + p) / size), predictions)
+
+
+_compiled_score_with_each = compile_once()(_score_with_each)

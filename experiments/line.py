@@ -28,7 +28,7 @@ def run(report: Report) -> None:
     recipe = Recipe(LINE, losses.squared_error, optax.sgd, epochs=400)
     rate = {"learning_rate": 0.15}
     report.stage("400 steps of gradient descent")
-    begin = Layer(np.array([[-1.2]], "f"), np.array([2.0], "f"))
+    begin = Layer(jnp.array([[-1.2]]), jnp.array([2.0]))
 
     def walk(state: jaxmlp.State, _: None) -> tuple[jaxmlp.State, Layer]:
         return jaxmlp.step(state, (x, y), recipe, rate)[0], state.params[0]
@@ -38,7 +38,7 @@ def run(report: Report) -> None:
         state = jaxmlp.start(key, recipe, rate)._replace(params=(layer,))
         return jax.lax.scan(walk, state, length=recipe.epochs)
 
-    state, path = descend(jax.random.key(0), jax.tree.map(jnp.asarray, begin))
+    state, path = descend(jax.random.key(0), begin)
     (found,), best = state.params, linear.least_squares(x, y)
     gap = max(float(abs(found.w - best.w).max()), float(abs(found.b - best.b).max()))
     report.claim(
@@ -79,7 +79,7 @@ def derivatives(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         return jnp.maximum(gap.w, gap.b), off
 
     with jax.enable_x64(True):
-        by_jax, by_difference = gaps(Layer(np.array([[0.3]]), np.array([-0.7])), x, y)
+        by_jax, by_difference = gaps(Layer(jnp.array([[0.3]]), jnp.array([-0.7])), x, y)
         return float(by_jax), float(by_difference)
 
 

@@ -53,11 +53,11 @@ class Report:
     _compiling: float = 0.0  # seconds, in the experiment at hand
     _told: bool = False  # whether this stage has said that it compiles
 
-    def _watch(self, event: str, seconds: float, **_: object) -> None:
+    def _watch(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         """Say when a program of some size has been translated and XLA is about to compile it."""
         if event.endswith("backend_compile_duration"):
-            self._compiling += seconds
-        elif event.endswith("jaxpr_to_mlir_module_duration") and seconds > LARGE and not self._told:
+            self._compiling += duration_secs
+        elif event.endswith("jaxpr_to_mlir_module_duration") and duration_secs > LARGE and not self._told:
             self._told = True
             if self._status is not None:
                 self._status.update(f"[bold]{self._name}[/]  {self._stage}: compiling ...")

@@ -70,7 +70,8 @@ def ahead(task: Task) -> Predict:
 
 def numpy_alone(task: Task) -> Predict:
     """`serving.in_numpy`."""
-    return serving.in_numpy(task.recipe().model, task.state.params)
+    model: Any = task.recipe().model
+    return serving.in_numpy(model, task.state.params)
 
 
 def _torch(task: Task) -> Any:

@@ -107,12 +107,13 @@ def memory_of(recipe: Recipe, data: Any) -> tuple[int, int]:
     plan: Any = lowered.compile().memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
     planned -= plan.alias_size_in_bytes  # the start's state becomes the end's, in its place
+    layers: Any = recipe.model
     state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, RATE), key)
     numbers = sum(math.prod(a.shape) for a in jax.tree.leaves(state._replace(key=None)))
     batch = recipe.batch_size or len(data[0])
     order = 2 * (len(data[0]) // batch + 1) * batch
     # A unit's value before its activation and after it, and its derivative; the batch's own rows.
-    activations = batch * (3 * sum(recipe.model.sizes[1:]) + sum(a.shape[-1] for a in data))
+    activations = batch * (3 * sum(layers.sizes[1:]) + sum(a.shape[-1] for a in data))
     table = sum(a.size for a in data)
     return planned, 4 * (numbers + order + activations + table)
 

@@ -39,7 +39,7 @@ class Chosen:
         """Draw the parameters with the initializer that the activation has by default."""
         inits = sorted({default_init(name) for name in ACTIVATIONS})
         of_each = np.array([inits.index(default_init(name)) for name in ACTIVATIONS])
-        drawers = [MLP(self.sizes, init=init, scan=True).init for init in inits]
+        drawers = [MLP(self.sizes, initializer=init, scan=True).init for init in inits]
         return jax.lax.switch(jnp.asarray(of_each)[which], drawers, key)
 
     def apply(self, params: tuple[Layer, ...], x: Any, *, which: Any) -> jax.Array:

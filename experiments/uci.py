@@ -31,6 +31,7 @@ from experiments.tables import PUBLISHED, Table, diabetes, openml, read
 from jaxmlp import MLP, Recipe, losses, population
 from jaxmlp.data import Statistics, steps_per_epoch
 from jaxmlp.optimizers import ClippedCosineAdamW
+from jaxmlp.types import Status
 
 MEMBERS, FLOOR = 5, 1e-5  # networks of an ensemble; the least variance, in variances of the target
 RATES, DECAYS, ACTIVATION = (3e-3, 1e-2), (0.02, 0.1), "gelu"
@@ -169,7 +170,7 @@ def train(
     states, history = population.fit(
         keys, data, recipe, numbers | {"min_variance": FLOOR}, rows=padded, callback=report.progress(epochs)
     )
-    if (lost := int((np.asarray(history["status"]) == 2).sum())) > 0:
+    if (lost := int((np.asarray(history["status"]) == Status.DIVERGED).sum())) > 0:
         report.say(f"{lost} of {len(rows)} networks diverged and stay at their last finite weights")
     return states.params
 

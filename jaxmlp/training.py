@@ -14,6 +14,8 @@ import optax
 from jax import Array
 
 from jaxmlp import _check, _compile
+from jaxmlp._compile import count_trace
+from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._preflight import check_data, check_outputs, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
@@ -22,8 +24,6 @@ from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
 from jaxmlp.types import Data, History, Hyperparams, Params
-
-_traces = 0
 
 
 class State(NamedTuple):
@@ -233,20 +233,6 @@ def observe(state: State, loss: Array, validation: Data | None, bound: Bound) ->
         return {"loss": loss}
     values = evaluate(state.params, validation, bound)
     return {"loss": loss} | {f"validation_{name}": value for name, value in values.items()}
-
-
-def trace_count() -> int:
-    """Return how often JAX has traced the program of `fit` in this process.
-
-    Equal recipes on equal shapes share a trace, whatever their numbers: ten learning rates add one.
-    """
-    return _traces
-
-
-def count_trace() -> None:
-    """Add one to `trace_count`: called where Python comes by only while JAX traces the program of a `fit`."""
-    global _traces
-    _traces += 1
 
 
 def where(condition: Array, state: State, other: State) -> State:

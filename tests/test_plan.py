@@ -11,9 +11,12 @@ import pytest
 
 from jaxmlp import MLP, Recipe, losses, population
 from jaxmlp._engine import devices, limits, plan, program
-from jaxmlp._engine.executor import Cohort
-from jaxmlp._engine.inputs import enter
-from jaxmlp._engine.stops import stops
+from jaxmlp._engine.cost import estimate
+from jaxmlp._engine.entry import enter
+from jaxmlp._engine.executor import Executor, Job
+from jaxmlp._engine.inputs import Inputs, Request, shared
+from jaxmlp._engine.program import EpochSpan
+from jaxmlp._engine.stops import Stops
 
 RECIPE = Recipe(MLP((8, 50, 1)), losses.squared_error, optax.adam, epochs=1, batch_size=32)
 DATA = np.zeros((100, 8), np.float32), np.zeros((100, 1), np.float32)
@@ -81,7 +84,7 @@ def test_a_system_that_does_not_tell_its_memory_gets_a_default_and_a_way_out(mon
 
 
 def test_waves_are_whole_blocks_and_their_cost_is_within_the_budget():
-    cost = plan.estimate(DATA, RECIPE, RATE, devices=tuple(jax.local_devices()[:1]))
+    cost = estimate(DATA, RECIPE, RATE, devices=tuple(jax.local_devices()[:1]))
     for memory in range(500_000, 4_000_000, 100_000):
         try:
             chosen = population.plan(100, DATA, RECIPE, RATE, devices=1, width=2, memory=memory)
@@ -115,15 +118,12 @@ def test_the_cost_is_what_xla_counts(members):
     """Between it and a quarter more: data, members where they train, and what a block needs while it trains."""
     jax.config.update("jax_disable_most_optimizations", False)  # the program as users get it
     keys, data = jax.random.split(jax.random.key(0), members), (np.zeros((1024, 8), "f"), np.zeros((1024, 1), "f"))
-    nothing = {"validation": None, "weights": None, "rows": None, "validation_rows": None}
-    entered, shared = enter(keys, data, RECIPE, RATE, **nothing, tables=False)
+    entered, tables = enter(Request(keys, Inputs(shared(*data)), RECIPE, RATE))
     chosen = population.plan(keys, data, RECIPE, RATE, devices=1)
-    rules = stops(None, validation=False, members=True).rules
-    cohort = Cohort(entered, shared, RECIPE, rules, chosen.layout, chosen.slots)
-    span = np.array((0, 1), np.int32)
-    args = cohort.runs, cohort.members, cohort.shared, RECIPE, span, *cohort._places, rules
-    count = program.advance.lower(*args, layout=chosen.layout).compile().memory_analysis()
+    executor = Executor(Job(entered, tables, RECIPE, Stops()), chosen.layout, chosen.slots)
+    args = executor.runs, executor._work, RECIPE, EpochSpan(np.int32(0), np.int32(1)), executor._order
+    count = program.train_epochs.lower(*args, layout=chosen.layout).compile().memory_analysis()
     seen = count.argument_size_in_bytes + count.temp_size_in_bytes
     seen += count.output_size_in_bytes - count.alias_size_in_bytes
-    cost = plan.estimate(data, RECIPE, RATE, devices=chosen.devices)
+    cost = estimate(data, RECIPE, RATE, devices=chosen.devices)
     assert seen <= cost.data + cost.working(chosen.width) + members * cost.state <= 1.25 * seen

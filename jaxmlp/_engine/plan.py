@@ -1,23 +1,19 @@
 """How a population runs: how many members at once, on which devices, in how much memory.
 
-`Cost` says what a population takes, as a model of a few terms. Of it and of the devices, `plan` chooses, and keeps a
-sentence about each choice.
+Of what a population costs and of the devices, `plan` chooses, and keeps a sentence about each choice.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from jaxmlp import _check
 from jaxmlp._engine import limits
+from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import cores
 from jaxmlp.recipe import Recipe
-from jaxmlp.training import start
 
 # Measured on two CPU cores: a block of members pays while what a step touches stays in the second-level cache, and up
 # to 16 of them; a network whose own step is above 20 MFLOP keeps a core busy alone. The accelerator's are a guess: wide
@@ -25,10 +21,6 @@ from jaxmlp.training import start
 CPU_BLOCK, CPU_CACHE, CPU_ALONE = 16, 2**20, 2e7
 ACCELERATOR_BLOCK, ACCELERATOR_CACHE = 1024, 2**32
 
-FLOPS = 6  # of a parameter and an example: a product and a sum, in forward, in dL/dx and in dL/dw
-STEP_COPIES = 3  # of a state, beside itself, while a block trains: gradients, updates, the state before the epoch
-UNIT_BYTES = 12  # of a unit and an example: sum, activation and gradient, float32 each, which backward remembers
-PLACES = 2  # of each member: where it trains, and where its result is copied to
 UNKNOWN_MEMORY = 2**32  # bytes that are assumed where neither the device nor the system tells
 USABLE = 3, 4  # of what is there, a fraction: the rest is for compiled programs and for everyone else
 
@@ -71,49 +63,6 @@ class Plan:
         devices = f"{count} {kind} device" if count == 1 else f"{count} {kind} devices"
         how = f"{self.width} at a time on each" if self.width > 1 else "one after the other on each"
         return "\n  ".join([f"{self.members:,} members on {devices}, {how}", *self.reasons])
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a population takes: bytes in memory, and the work of one member's step.
-
-    With m members of which w are in memory at a time, in blocks of b on all devices together, it takes
-
-        total = data + b (STEP_COPIES state + activations) + PLACES w (state + best) + waiting,
-
-    where waiting = m (state + best) if w < m and the results wait in the memory that the devices use, and else 0. The
-    terms in b and w are an estimate of what XLA's own `memory_analysis` says, from above for small networks.
-    """
-
-    state: int  # bytes of one member's parameters, optimizer's state, key and step
-    best: int  # bytes of the copy of its best parameters, 0 where none is kept
-    activations: int  # bytes that one member's backward pass remembers of a batch
-    data: int  # bytes of the tables, of which each device holds a copy, all copies together
-    flops: int  # operations of one member's step
-    shares_memory: bool  # whether results on the host lie in the memory that the devices use, as on a CPU
-
-    @property
-    def member(self) -> int:
-        """Bytes of one member that stay from epoch to epoch."""
-        return self.state + self.best
-
-    @property
-    def held(self) -> int:
-        """Bytes of one member in memory, with the place that its result is copied to."""
-        return PLACES * self.member
-
-    def working(self, block: int) -> int:
-        """Bytes that only members that train at this moment need."""
-        return block * (STEP_COPIES * self.state + self.activations)
-
-    def waiting(self, members: int) -> int:
-        """Bytes, of the same memory, of the results of all waves."""
-        return members * self.member if self.shares_memory else 0
-
-    def total(self, members: int, wave: int, block: int) -> int:
-        """Bytes of everything."""
-        waiting = self.waiting(members) if wave < members else 0
-        return self.data + self.working(block) + wave * self.held + waiting
 
 
 def plan(
@@ -176,30 +125,6 @@ def plan(
     total = cost.total(members, wave, block)
     reasons.append(f"about {total / 2**20:,.0f} MiB of {'the given' if given else 'usable'} {memory / 2**20:,.0f} MiB")
     return Plan(members, width, chosen, wave, cost.member, memory, tuple(reasons))
-
-
-def estimate(data: Any, recipe: Recipe, hyperparams: Any, *, devices: tuple[Any, ...], keep_best: bool = False) -> Cost:
-    """Return what members of this recipe take; the shapes tell it, nothing is computed."""
-    like = jax.eval_shape(lambda key: start(key, recipe, one(hyperparams)), jax.random.key(0))
-    state = sum(map(_bytes, jax.tree.leaves(like)))
-    leaves = jax.tree.leaves(like.params)
-    parameters = sum(math.prod(a.shape) for a in leaves)
-    x = jax.tree.leaves(data[0])[0]
-    batch = recipe.batch_size or len(x)
-    units = parameters // max(1, x.shape[-1])  # about: exact for one layer, and below for layers wider than their input
-    return Cost(
-        state=state,
-        best=sum(map(_bytes, leaves)) if keep_best else 0,
-        activations=UNIT_BYTES * batch * units,
-        data=sum(map(_bytes, jax.tree.leaves(data))) * len(devices),
-        flops=FLOPS * parameters * batch,
-        shares_memory=devices[0].platform == "cpu",
-    )
-
-
-def one(hyperparams: Mapping[str, Any] | None, i: int = 0) -> dict[str, Any]:
-    """Return the numbers of member i: numbers with a leading axis give their i-th, the others are everyone's."""
-    return {name: value[i] if np.ndim(value) else value for name, value in (hyperparams or {}).items()}
 
 
 def _width(given: int | None, cost: Cost, *, cpu: bool) -> tuple[int, str]:
@@ -277,8 +202,3 @@ def _usable(devices: tuple[Any, ...]) -> tuple[int, list[str]]:
 def _power_of_two(number: int) -> int:
     """Return the greatest power of two that is at most the number; 1 for less."""
     return 2 ** int(math.log2(max(1, number)))
-
-
-def _bytes(array: Any) -> int:
-    key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)  # two words of 32 bits, whose dtype tells no size
-    return math.prod(array.shape) * (8 if key else array.dtype.itemsize)

@@ -113,7 +113,7 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
 @_compile.jit(static_argnames=("layout",), donate_argnums=0)
 def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: Order, *, layout: Layout) -> Run:
     """Train some epochs of the members that `order` names."""
-    training.count_trace()
+    _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
         bound = Bound(recipe, member.numbers)
@@ -130,7 +130,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
 @_compile.jit(static_argnames=("layout",), donate_argnums=0)
 def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order: Order, *, layout: Layout) -> Run:
     """Take a step for each batch of a stack: the data of `work` are batches, with leading axes (steps, batch)."""
-    training.count_trace()
+    _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
         batches, validation = work.tables

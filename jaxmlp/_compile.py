@@ -5,12 +5,11 @@ import sys
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import jax
 from jax.extend import core
 
-Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 # On a CPU most of what a user of small networks waits for is LLVM, and most of that are random number generators. For a
@@ -23,57 +22,69 @@ with jax.ensure_compile_time_eval():
     _NOT_TRACING = core.get_opaque_trace_state()
 
 
-class Program(Generic[Parameters, Result]):
-    """A function under `jax.jit`; a `quick` one is compiled with `CPU_OPTIONS` where its call is outermost on a CPU.
+class Program(Generic[Result]):
+    """A function under `jax.jit` that is compiled for who calls it.
 
     JAX takes compiler options of an outermost program alone: its `grad` and `jit` refuse a function with options inside
-    them. So while anything is traced the plain function is called. All is chosen at the call, so an import starts no
-    device.
+    them, and donated arguments mean nothing there. So while anything is traced the function has neither. All is chosen
+    at the call, so an import starts no device.
     """
 
-    def __init__(self, function: Callable[Parameters, Result], *, quick: bool = False, **options: Any):
-        update_wrapper(self, function)
-        self._plain: Any = jax.jit(function, **options)
-        self._quick: Any = jax.jit(function, **options, compiler_options=CPU_OPTIONS) if quick else self._plain
+    def __init__(self, function: Callable[..., Result], *, quick: bool = False, **options: Any):
+        """Wrap a function of a module.
 
-    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        Args:
+          function: what is compiled.
+          quick: compile with `CPU_OPTIONS` where the call is outermost on a CPU.
+          options: of `jax.jit`.
+        """
+        update_wrapper(self, function)
+        inner = {name: value for name, value in options.items() if not name.startswith("donate")}
+        self._inner: Any = jax.jit(function, **inner)
+        self._outer: Any = jax.jit(function, **options)
+        self._quick: Any = jax.jit(function, **options, compiler_options=CPU_OPTIONS) if quick else None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Result:
         return self._chosen()(*args, **kwargs)
 
-    def lower(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
         """Return `jax.jit(function).lower(...)`, which compiles as a call would."""
         return self._chosen().lower(*args, **kwargs)
 
-    def eval_shape(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """Return the shapes and dtypes of the result."""
-        return self._plain.eval_shape(*args, **kwargs)
+        return self._inner.eval_shape(*args, **kwargs)
 
     def clear_cache(self) -> None:
         """Forget every compiled program of this function."""
-        self._plain.clear_cache()
-        self._quick.clear_cache()
+        for program in self._programs():
+            program.clear_cache()
 
     def _cache_size(self) -> int:
-        return sum(program._cache_size() for program in {self._plain, self._quick})
+        return sum(program._cache_size() for program in self._programs())
+
+    def _programs(self) -> list[Any]:
+        return [program for program in (self._inner, self._outer, self._quick) if program is not None]
 
     def _chosen(self) -> Any:
-        if self._quick is self._plain:
-            return self._plain
-        quick = outermost() and jax.default_backend() == "cpu" and not _left_to_the_user()
-        return self._quick if quick else self._plain
+        if not outermost():
+            return self._inner
+        quick = self._quick is not None and not _left_to_the_user() and jax.default_backend() == "cpu"
+        return self._quick if quick else self._outer
 
 
 @overload
-def jit(function: Callable[Parameters, Result], /, **options: Any) -> Program[Parameters, Result]: ...
+def jit(function: Callable[..., Result], /, *, quick: bool = ..., **options: Any) -> Program[Result]: ...
 @overload
 def jit(
-    function: None = None, /, **options: Any
-) -> Callable[[Callable[Parameters, Result]], Program[Parameters, Result]]: ...
-def jit(function: Any = None, /, **options: Any) -> Any:
+    function: None = None, /, *, quick: bool = ..., **options: Any
+) -> Callable[[Callable[..., Result]], Program[Result]]: ...
+def jit(function: Any = None, /, *, quick: bool = False, **options: Any) -> Any:
     """Return `jax.jit(function, **options)` as an outermost program: for the functions of a module, as a decorator.
 
-    With `quick` it is compiled in less time, for programs that only draw random numbers.
+    With `quick` it is compiled in less time: for programs that only draw random numbers, whose bits stay.
     """
-    return partial(jit, **options) if function is None else Program(function, **options)
+    return partial(jit, quick=quick, **options) if function is None else Program(function, quick=quick, **options)
 
 
 _traces = 0

@@ -56,7 +56,7 @@ def step(
     """Take one step down the gradient of the batch's mean loss, sum_i weight_i loss_i / sum_i weight_i.
 
     Args:
-      state: as `start` or the step before returned it.
+      state: of `start`, or of the step before.
       batch: (x, y) or (x, y, weight), leading axes (batch,).
       recipe: model, loss and optimizer.
       hyperparams: their numbers.
@@ -219,7 +219,7 @@ def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tup
 def observed_epoch(
     state: State, data: Data, bound: Bound, validation: Data | None, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
-    """Return the state after an epoch, and its line of the history, as `fit` explains it."""
+    """Return the state after an epoch, and its line of the history."""
     state, metrics = epoch(state, data, bound, rows=rows)
     if validation is None and bound.recipe.metrics:
         seen = data if rows is None else take(data, rows)

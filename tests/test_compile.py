@@ -12,7 +12,7 @@ from jaxmlp import MLP, Recipe, _compile, losses
 
 
 def program():
-    @_compile.jit(static_argnames="power", donate_argnums=())
+    @_compile.jit(quick=True, static_argnames="power")
     def moment(x, *, power=2):
         return (x**power).mean()
 
@@ -39,10 +39,10 @@ def test_works_under_every_transformation():
 def test_the_outermost_program_on_a_cpu_takes_the_options_and_a_traced_one_does_not():
     moment, x = program(), jnp.arange(4.0)
     moment(x), moment(x)
-    assert (moment._quick._cache_size(), moment._plain._cache_size()) == (int(jax.default_backend() == "cpu"), 0)
+    assert (moment._quick._cache_size(), moment._inner._cache_size()) == (int(jax.default_backend() == "cpu"), 0)
     moment.clear_cache()
     jax.jit(lambda x: moment(x))(x)
-    assert moment._quick._cache_size() == 0
+    assert (moment._quick._cache_size(), moment._outer._cache_size()) == (0, 0)
 
 
 @pytest.mark.bits
@@ -56,15 +56,26 @@ def test_what_the_user_chose_stays(monkeypatch):
         moment(x)
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
-    assert (moment._quick._cache_size(), moment._plain._cache_size()) == (0, 1)
+    assert (moment._quick._cache_size(), moment._outer._cache_size()) == (0, 1)
 
 
-def test_a_fit_compiles_one_program(key, compiled):
+def test_a_donated_argument_is_donated_by_the_outermost_call_alone():
+    @_compile.jit(donate_argnums=0)
+    def twice(x):
+        return 2 * x
+
+    x = jnp.arange(4.0)
+    assert jax.vmap(twice)(x).tolist() == jax.jit(twice)(x).tolist() == [0, 2, 4, 6] and not x.is_deleted()
+    twice(x)
+    assert x.is_deleted()
+
+
+def test_a_fit_compiles_two_programs_and_a_second_none(key, compiled):
     recipe = Recipe(MLP((2, 3, 1)), losses.squared_error, optax.sgd, epochs=2, batch_size=4)
     x = np.zeros((8, 2), np.float32)
     fit = jax.tree_util.Partial(jaxmlp.fit, key, (x, x[:, :1]), recipe)
     fit({"learning_rate": 0.1})
-    assert compiled[-1] == "_fit" and compiled.count("_fit") == 1, compiled
+    assert compiled == ["_start", "_run"]
     compiled.clear()
     fit({"learning_rate": 0.2})
     assert compiled == []

@@ -434,7 +434,7 @@ BAD = {
     ),
     "standardise what": (
         lambda: population.cross_validate(KEY, (X, Y), RECIPE, standardise="y"),
-        "standardise must be one of , x, xy; got 'y'",
+        "standardise must be 'x', 'xy', or '' for neither; got 'y'",
     ),
     "grid of a number": (lambda: population.grid(rate=0.1), "rate must list its values; got 0.1; one value is [0.1]"),
     "grid of nothing": (lambda: population.grid(rate=[]), "rate must list at least one value; got none"),

@@ -15,7 +15,7 @@ import pytest
 from jaxmlp import MLP, Recipe, losses, metrics
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import Run
-from jaxmlp._engine.stops import Budget, Halving, Patience, Target, stops
+from jaxmlp._engine.stops import Budget, Halving, Patience, Stops, Target
 from jaxmlp.loop import _checkpoints, _description, _digest, _saving
 from jaxmlp.loop._description import describe, rebuild
 from jaxmlp.loop._manifest import Manifest, Seen, Start
@@ -30,7 +30,7 @@ RULES = [Patience(3), Halving(2), Target("loss", at_most=0.5), Budget(9.0)]
 def manifest(recipe=RECIPE, *, key=None, numbers=None, stop=RULES, width=16, devices=2, data=X, steps=None, **options):
     key = jax.random.split(jax.random.key(0), 4) if key is None else key
     start = Start(key, {"learning_rate": jnp.arange(4.0)} if numbers is None else numbers)
-    rules = stops(stop, validation=True, members=True)
+    rules = Stops.of(stop, validation=True, members=True)
     layout = Layout(width, tuple(jax.local_devices()[:devices]))
     return Manifest.of(recipe, start, Seen(_digest.of_data((data, data[:, :1])), options, steps), rules, layout)
 
@@ -239,7 +239,7 @@ def test_an_old_manifest_is_read_in_the_words_of_today():
         recipe,
         Start(jax.random.key(7), {"learning_rate": 1e-2}),
         Seen(old.data, {}),
-        stops(old.rebuild_stop(), validation=True, members=True),
+        Stops.of(old.rebuild_stop(), validation=True, members=True),
         Layout(1, (jax.local_devices()[0],)),
     )
     assert old.diff(now) == []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import sys
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -64,7 +65,7 @@ class SavedRun:
                 warnings.warn(
                     f"version.{name}: saved {self.versions.get(name, 'nothing')}, given {now[name]}: the run goes on, "
                     f"but only equal versions promise equal bits",
-                    stacklevel=4,  # whoever called `train` or `resume`
+                    stacklevel=_level_of_caller(),
                 )
 
     def restore(self, like: Run) -> Run:
@@ -160,6 +161,14 @@ def _score(history: Mapping[str, Any]) -> float | None:
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
         return None
     return float(np.nanmin(values[:, -1]))
+
+
+def _level_of_caller() -> int:
+    """Return the `stacklevel` at which a warning names the first line that is not of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "jaxmlp":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _versions() -> dict[str, str]:

@@ -47,7 +47,7 @@ def cross_validate(
     Args:
       key: for the folds and the members.
       data: (x, y), tables of N rows.
-      recipe: as `fit`.
+      recipe: what is trained, by what, how long; one for all.
       hyperparams: numbers of one setting, or {name: (settings,)}.
       folds: how many.
       stratify: labels (N,) whose shares each fold keeps; True takes y.
@@ -60,10 +60,11 @@ def cross_validate(
       them.
 
     Raises:
-      ValueError: as `fit` and `data.k_folds`.
+      ValueError: for data, numbers and keys that `population.fit` refuses; for fewer than 2 folds or more than rows.
     """
     _check.typed_key(key)
-    _check.one_of("standardise", standardise, ("", "x", "xy"))
+    if standardise not in ("", "x", "xy"):
+        raise ValueError(f"standardise must be 'x', 'xy', or '' for neither; got {standardise!r}")
     if not isinstance(data, tuple | list) or len(data) != 2 or not all(_check.is_array(a) and a.ndim for a in data):
         raise ValueError(f"data must be two tables (x, y); got {type(data).__name__} {_check.length(data)}")
     x, y = data

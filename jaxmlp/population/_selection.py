@@ -50,7 +50,7 @@ def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
     """Return the members from best to worst, without those that diverged, which a warning counts.
 
     Args:
-      history: as `fit` returns it.
+      history: of `population.fit` or `loop.train`.
       by: its entry to rank by, lower is better: unless given, "validation_loss" where it is there, else "loss". A
         member counts at its best epoch where best weights were kept, else at its last.
 
@@ -64,8 +64,8 @@ def best(states: Any, history: dict[str, Any], *, by: str | None = None) -> tupl
     """Return the state and the number of the best member; a warning counts those that diverged.
 
     Args:
-      states: of all members, as `fit` returns them.
-      history: as `fit` returns it.
+      states: of all members, of `population.fit` or `loop.train`.
+      history: of `population.fit` or `loop.train`.
       by: the entry of `history` to rank by, lower is better: unless given, "validation_loss" where it is there, else
         "loss". A member counts at its best epoch where best weights were kept, else at its last.
 

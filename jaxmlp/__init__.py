@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jaxmlp import data, linear, losses, metrics, training
+from jaxmlp import data, linear, losses, metrics, training, types
 from jaxmlp._compile import use_compilation_cache
 from jaxmlp._engine.devices import use_all_cores
 from jaxmlp.layer import Layer
@@ -43,6 +43,7 @@ __all__ = [
     "start",
     "step",
     "training",
+    "types",
     "use_all_cores",
     "use_compilation_cache",
 ]

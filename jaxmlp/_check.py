@@ -8,14 +8,15 @@ import difflib
 import importlib
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-Numeric = jax.Array | np.ndarray  # what users may pass wherever an array goes in
+from jaxmlp.types import Numeric as Numeric
+from jaxmlp.types import PyTree
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -54,14 +55,14 @@ def extra(module: str, name: str) -> Any:
         raise ImportError(f"{error}; this needs: pip install 'jaxmlp[{name}]'") from error
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """Return 'float32 of shape (3, 2)' for an array, else its type and value."""
     if is_array(value):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"{type(value).__name__} {value!r}"
 
 
-def name_of(function: Any) -> str:
+def name_of(function: object) -> str:
     """Return the name of a function, of what a `partial` wraps, or of a callable object's type."""
     function = getattr(function, "func", function)
     return getattr(function, "__name__", None) or type(function).__name__
@@ -79,12 +80,12 @@ def typed_key(key: Any) -> None:
         raise ValueError(f"key must be a single key; got keys of shape {key.shape}; map over them with jax.vmap")
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> TypeGuard[Numeric]:
     """Tell whether `value` has a shape and a dtype."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def floating(what: str, value: Any) -> None:
+def floating(what: str, value: object) -> None:
     """Raise unless `value` is an array of floating-point numbers."""
     if not is_array(value):
         raise ValueError(f"{what} must be an array of floats; got {describe(value)}; pass jnp.asarray({what})")
@@ -92,12 +93,12 @@ def floating(what: str, value: Any) -> None:
         raise ValueError(f"{what} must hold floats; got {describe(value)}; scale it or pass {what}.astype('float32')")
 
 
-def on_host(value: Any) -> np.ndarray | None:
+def on_host(value: object) -> np.ndarray | None:
     """Return the values as a NumPy array where they are known now, None while JAX traces them."""
     return None if isinstance(value, Tracer) else np.asarray(value)
 
 
-def finite(what: str, value: Any) -> None:
+def finite(what: str, value: Numeric) -> None:
     """Raise if `value` is known and holds a NaN or an infinity."""
     if not jnp.issubdtype(value.dtype, jnp.floating) or isinstance(value, Tracer):
         return
@@ -117,7 +118,7 @@ def finite(what: str, value: Any) -> None:
         )
 
 
-def within(what: str, value: Any, low: float, high: float, *, open_high: bool = False) -> None:
+def within(what: str, value: object, low: float, high: float, *, open_high: bool = False) -> None:
     """Raise if `value` is known and lies outside [low, high], or [low, high) with `open_high`."""
     known = on_host(value)
     if known is None:
@@ -130,7 +131,7 @@ def within(what: str, value: Any, low: float, high: float, *, open_high: bool = 
         raise ValueError(f"{what} must lie in [{low}, {high}{')' if open_high else ']'}; got {got}")
 
 
-def labels(what: str, value: Any, classes: int) -> None:
+def labels(what: str, value: Numeric, classes: int) -> None:
     """Raise unless labels are integers, and where they are known, name a class.
 
     JAX itself clamps or drops an index that is out of range without a word.
@@ -152,7 +153,7 @@ def length(value: Any) -> str:
     return f"of length {len(value)}" if hasattr(value, "__len__") else ""
 
 
-def examples(what: str, x: Any, y: Any, weight: Any) -> int:
+def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
     """Check the data (x, y, weight or None) and return its number of examples."""
     leaves = jax.tree_util.tree_leaves_with_path({"x": x, "y": y} | ({} if weight is None else {"weight": weight}))
     count = None

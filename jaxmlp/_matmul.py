@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxmlp._eager import compile_once
 
 SHORT = 2**16  # numbers of a batch that stay in the cache while they are transposed
 
 
-def matmul(x: Array, w: Array, dtype: Any = None) -> Array:
+def matmul(x: Array, w: Array, dtype: DTypeLike | None = None) -> Array:
     """Return x @ w in the dtype of w, its operands rounded to `dtype` first where one is given.
 
     Shapes: x (..., in), w (in, out) -> (..., out).
@@ -49,7 +50,7 @@ def _columns(x: Array) -> Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed(x: Array, w: Array, dtype: Any) -> Array:
+def _mixed(x: Array, w: Array, dtype: DTypeLike | None) -> Array:
     """Return x @ w with operands in `dtype` and the sum in that of w, and so its derivatives.
 
     JAX alone would multiply the wide gradient of y by narrow operands, which no hardware does: it widens them all.
@@ -58,13 +59,13 @@ def _mixed(x: Array, w: Array, dtype: Any) -> Array:
     return jnp.matmul(x.astype(dtype), w.astype(dtype), preferred_element_type=w.dtype)
 
 
-def _mixed_forward(x: Array, w: Array, dtype: Any) -> tuple[Array, Any]:
+def _mixed_forward(x: Array, w: Array, dtype: DTypeLike | None) -> tuple[Array, Any]:
     narrow = x.astype(dtype), w.astype(dtype)
     # The operands are kept narrow, which halves what the backward pass holds; the zero remembers the dtype of x.
     return jnp.matmul(*narrow, preferred_element_type=w.dtype), (*narrow, jnp.zeros((), x.dtype))
 
 
-def _mixed_backward(dtype: Any, kept: Any, dy: Array) -> tuple[Array, Array]:
+def _mixed_backward(dtype: DTypeLike | None, kept: Any, dy: Array) -> tuple[Array, Array]:
     x, w, like = kept
     narrow = dy.astype(dtype)
     dx = jnp.matmul(narrow, w.T, preferred_element_type=dy.dtype).astype(like.dtype)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
+from jaxmlp.types import Data, Number, Numeric, PyTree
 
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
 
@@ -24,12 +24,12 @@ class Rows(NamedTuple):
     count: Any = None  # () int32: only so many of them count, the others are padding; None where all do
 
 
-def pick(a: Numeric, rows: Any) -> Array:
+def pick(a: Numeric, rows: Numeric) -> Array:
     """Return a[rows] for rows that are known to exist."""
     return jnp.asarray(a).at[rows].get(mode="promise_in_bounds")
 
 
-def take(data: Any, rows: Rows) -> tuple[Any, Any, Any]:
+def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     """Return those rows of data (x, y) or (x, y, weight), padding at weight zero.
 
     >>> x, y, weight = take((jnp.arange(3.0), jnp.arange(3)), Rows(jnp.array([2, 0]), count=jnp.array(1)))
@@ -59,7 +59,7 @@ class Order(NamedTuple):
     weight: Array  # (steps, batch_size): 1 for an example, 0 where the last batch is padded
 
 
-def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Any = None) -> Order:
+def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Number | None = None) -> Order:
     """Return the order of one epoch: every row once, shuffled, in batches of equal size.
 
     A pure function of key and epoch, so a run that is stopped and resumed sees the same batches. The last batch
@@ -86,7 +86,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Any =
 
 
 @compile_once("n", "batch_size")
-def _batches(key: Array, count: Any, *, n: int, batch_size: int) -> Order:
+def _batches(key: Array, count: Number | None, *, n: int, batch_size: int) -> Order:
     steps = steps_per_epoch(n, batch_size)
     place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
     there = n if count is None else jnp.asarray(count).astype(jnp.uint32)

@@ -1,17 +1,16 @@
 """What only the host can check before a run: the values of the data, and the shapes before anything is compiled."""
 
 from functools import partial
-from typing import Any
 
 import jax
 from jax import Array
 
 from jaxmlp import _check
 from jaxmlp.recipe import Bound
-from jaxmlp.types import Data, Model, Params
+from jaxmlp.types import Data, Model, Number, Params, PyTree
 
 
-def unpack(data: Data) -> tuple[Any, Any, Array | None]:
+def unpack(data: Data) -> tuple[PyTree, PyTree, Array | None]:
     """Return data as (x, y, weight or None).
 
     Raises:
@@ -54,5 +53,5 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run
-def _outputs(model: Model, key: Array, x: Any, init: dict[str, Any], apply: dict[str, Any]) -> Any:
+def _outputs(model: Model, key: Array, x: PyTree, init: dict[str, Number], apply: dict[str, Number]) -> PyTree:
     return model.apply(model.init(key, **init), x, **apply)

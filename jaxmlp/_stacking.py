@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxmlp._eager import compile_once
 from jaxmlp.layer import Layer
+from jaxmlp.types import Number, PyTree
 
 Parts = list[tuple[int, tuple[int, int]]]  # how many equal layers, and the shape of the w of each
 AXES = (-3, -2, -2, -2)  # where the layers of a stack lie, in w, b, scale and shift
@@ -29,7 +31,7 @@ def parts_of(shapes: list[tuple[int, int]], scan: bool) -> Parts:
     return [*runs, (1, last)]
 
 
-def cut(layers: Any, parts: Parts) -> list[Any]:
+def cut(layers: PyTree, parts: Parts) -> list[PyTree]:
     """Cut a sequence of layers, or of their keys, into the parts.
 
     >>> cut("abcd", [(1, (4, 8)), (2, (8, 8)), (1, (8, 8))])
@@ -39,7 +41,9 @@ def cut(layers: Any, parts: Parts) -> list[Any]:
     return [layers[end - 1] if n == 1 else layers[end - n : end] for end, (n, _) in zip(ends, parts, strict=True)]
 
 
-def through(hidden: Callable[..., Any], run: Layer, h: Any, keys: Any, rate: Any, count: int) -> Any:
+def through(
+    hidden: Callable[..., Array], run: Layer, h: Array, keys: Array | None, rate: Number | None, count: int
+) -> Array:
     """Return h after the hidden layers of a part, `hidden(layer, h, key, rate)` each: one, or one after the other."""
     if count == 1:
         return hidden(run, h, keys, rate)
@@ -48,8 +52,10 @@ def through(hidden: Callable[..., Any], run: Layer, h: Any, keys: Any, rate: Any
 
 
 @compile_once("hidden", "known", inline=False)  # the way back is then one program too
-def _scan(run: Layer, h: Any, keys: Any, rate: Any, *, hidden: Callable[..., Any], known: float | None) -> Any:
-    def one(h: Any, part: tuple[Layer, Any]) -> tuple[Any, None]:
+def _scan(
+    run: Layer, h: Array, keys: Array | None, rate: Number | None, *, hidden: Callable[..., Array], known: float | None
+) -> Array:
+    def one(h: Array, part: tuple[Layer, Array | None]) -> tuple[Array, None]:
         layer, key = part
         return hidden(layer, h, key, rate if known is None else known), None
 

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxmlp import _check
 from jaxmlp._eager import compile_once
 from jaxmlp._stacking import Parts, parts_of
 from jaxmlp.layer import Layer
+from jaxmlp.types import Params
 
 
 class Structure(NamedTuple):
@@ -54,7 +56,7 @@ class Structure(NamedTuple):
         """Number of trained numbers."""
         return sum(math.prod(shape) for leaves in self.leaves for shape in leaves.values())
 
-    def check(self, params: Any, model: object, *, members: bool = False) -> Parts:
+    def check(self, params: Params, model: object, *, members: bool = False) -> Parts:
         """Raise unless `params` are those of `model`, or with `members` of many such nets; return the parts."""
         if not isinstance(params, tuple) or not all(isinstance(layer, Layer) for layer in params):
             raise ValueError(f"params must be a tuple of Layer, as init makes it; got {type(params).__name__}")
@@ -72,7 +74,7 @@ class Structure(NamedTuple):
 
 @compile_once("structure", "initializer", "dtype", quick=True)
 def draw(
-    key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: Any
+    key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: DTypeLike | None
 ) -> tuple[Layer, ...]:
     """Return the parameters of a net, as one program."""
     keys = jax.random.split(key, len(structure.shapes))

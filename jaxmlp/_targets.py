@@ -1,13 +1,12 @@
 """Outputs and targets on their way into a loss: one shape, one dtype, wide enough to be summed."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
+from jaxmlp.types import Numeric
 
 
 def alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
@@ -42,7 +41,7 @@ def check_probabilities(targets: Numeric) -> None:
         )
 
 
-def wide(values: Any) -> Array:
+def wide(values: ArrayLike) -> Array:
     """Bring integers and half precision to float32: a sum of squares overflows or vanishes in 16 bits.
 
     >>> wide(jnp.ones(1, jnp.bfloat16)).dtype, wide(jnp.ones(1, jnp.float32)).dtype

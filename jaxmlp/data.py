@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
 from jaxmlp._idx import read_idx as read_idx
 from jaxmlp._order import Order as Order
 from jaxmlp._order import Rows as Rows
@@ -16,6 +15,7 @@ from jaxmlp._order import pick as pick
 from jaxmlp._order import shuffle as shuffle
 from jaxmlp._order import steps_per_epoch as steps_per_epoch
 from jaxmlp._order import take as take
+from jaxmlp.types import Numeric
 
 
 class Statistics(NamedTuple):

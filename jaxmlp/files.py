@@ -16,13 +16,14 @@ import numpy as np
 from jaxmlp import _check, _stacking
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
+from jaxmlp.types import Model, StrPath
 
 FORMAT = 1
 HEADER = 2**21  # bytes: a thousand layers take a fifth of it
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def save(path: Any, model: MLP, params: tuple[Layer, ...], *, metadata: Any = None) -> None:
+def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: object = None) -> None:
     """Write a model to one safetensors file, there whole or not at all.
 
     Tensors are named layer/leaf, "0/w", "0/b"; of a population they have its leading axes. Needs the extra `files`.
@@ -68,7 +69,7 @@ def save(path: Any, model: MLP, params: tuple[Layer, ...], *, metadata: Any = No
         new.unlink(missing_ok=True)
 
 
-def load(path: Any) -> tuple[MLP, tuple[Layer, ...]]:
+def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
     """Return the model and the parameters in a file that `save` wrote.
 
     Raises:
@@ -95,7 +96,7 @@ def load(path: Any) -> tuple[MLP, tuple[Layer, ...]]:
         raise ValueError(f"{path} must be a whole safetensors file; it could not be read: {error}") from error
 
 
-def read_metadata(path: Any) -> Any:
+def read_metadata(path: StrPath) -> Any:
     """Return the metadata that `save` was given."""
     safetensors = _check.extra("safetensors", "files")
     load(path)  # everything that must hold for the file

@@ -3,20 +3,24 @@
 Weights of PyTorch are (out, in), ours and scikit-learn's are (in, out).
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxmlp import _check
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
+from jaxmlp.types import Params, PyTree
 
+Activation: TypeAlias = str | Callable[[Array], Array]
 PLATFORMS = ("cpu", "cuda", "tpu")
 SKLEARN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}  # theirs: ours
-TORCH = {  # theirs: ours, and what of theirs must have which value for the two to be the same function
+# Theirs: ours, and what of theirs must have which value for the two to be the same function.
+TORCH: dict[str, tuple[str, dict[str, object]]] = {
     "Identity": ("identity", {}),
     "ReLU": ("relu", {}),
     "Sigmoid": ("sigmoid", {}),
@@ -32,7 +36,7 @@ TORCH = {  # theirs: ours, and what of theirs must have which value for the two 
 }
 
 
-def export(model: Any, params: Any, *, x: Any = None) -> bytes:
+def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
     """Return the model with its parameters as one serialised StableHLO program, for CPU, CUDA and TPU at once.
 
     `jax.export.deserialize(data).call(x)` runs it, for any number of examples, without jaxmlp.
@@ -60,7 +64,7 @@ def export(model: Any, params: Any, *, x: Any = None) -> bytes:
     (batch,) = jax_export.symbolic_shape("batch")
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), x)
 
-    def apply(params: Any, x: Any) -> Any:
+    def apply(params: Params, x: PyTree) -> PyTree:
         return model.apply(params, x)
 
     if isinstance(model, MLP):
@@ -80,7 +84,7 @@ def to_torch(model: MLP, params: tuple[Layer, ...]) -> dict[str, Any]:
     torch = _check.extra("torch", "torch")
     params = _plain(model, params)
 
-    def tensor(array: Any) -> Any:
+    def tensor(array: Array) -> Any:
         # By way of float32, which holds every bfloat16, since NumPy's is not PyTorch's.
         exact = np.array(array, np.float64 if array.dtype == np.float64 else np.float32)
         return torch.from_numpy(exact).to(getattr(torch, array.dtype.name))
@@ -93,7 +97,7 @@ def to_torch(model: MLP, params: tuple[Layer, ...]) -> dict[str, Any]:
     return state
 
 
-def from_torch(source: Any, activation: Any = None) -> tuple[MLP, tuple[Layer, ...]]:
+def from_torch(source: Any, activation: Activation | None = None) -> tuple[MLP, tuple[Layer, ...]]:
     """Return model and parameters of an `nn.Sequential` of Linear and activations, or of its state dict.
 
     Args:
@@ -128,7 +132,7 @@ def _numpy(tensor: Any) -> np.ndarray:
     return np.asarray((tensor if name == "float64" else tensor.float()).numpy()).astype(jnp.dtype(name))
 
 
-def to_sklearn(model: MLP, params: tuple[Layer, ...], *, classes: Any = None) -> Any:
+def to_sklearn(model: MLP, params: tuple[Layer, ...], *, classes: Sequence[object] | np.ndarray | None = None) -> Any:
     """Return a fitted scikit-learn estimator with these weights: an MLPRegressor, or with `classes` an MLPClassifier.
 
     Args:
@@ -189,7 +193,9 @@ def _plain(model: MLP, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return layers
 
 
-def _model(weights: Any, biases: Any, activation: Any) -> tuple[MLP, tuple[Layer, ...]]:
+def _model(
+    weights: Sequence[Any], biases: Sequence[np.ndarray | None], activation: Activation
+) -> tuple[MLP, tuple[Layer, ...]]:
     """Return the MLP of these weights (in, out) and biases (out,) or None."""
     shapes = [None if w is None else w.shape for w in weights]
     chained = all(s is not None and len(s) == 2 for s in shapes)

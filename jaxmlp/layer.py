@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, nn
 from jax.nn import initializers
+from jax.typing import DTypeLike
 
-from jaxmlp._check import Numeric
 from jaxmlp._matmul import SHORT as SHORT
 from jaxmlp._matmul import matmul
+from jaxmlp.types import Number, Numeric
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     name: getattr(nn, name)
@@ -31,7 +32,7 @@ INITIALIZERS: dict[str, Callable[..., Array]] = {
 }
 
 
-def default_init(activation: Any) -> str:
+def default_init(activation: object) -> str:
     """Name the initializer that keeps the variance of the signal through `activation`.
 
     He (2015, arXiv 1502.01852) where about half the input is cut off, Glorot (2010,
@@ -55,7 +56,7 @@ class Layer(NamedTuple):
     shift: Any = None  # (out,)
 
 
-def affine(layer: Layer, x: Numeric, dtype: Any = None) -> Array:
+def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     """Return x @ w + b, with the operands of the product in `dtype` and its sum in the dtype of w.
 
     Shapes: x (..., in) -> (..., out).
@@ -86,7 +87,7 @@ NORMS: dict[str | None, Callable[[Layer, Array], Array]] = {
 }
 
 
-def dropout(key: Array | None, rate: Any, h: Array) -> Array:
+def dropout(key: Array | None, rate: Number | None, h: Array) -> Array:
     """Return h with each unit zeroed at `rate`, the rest divided by 1 - rate; h itself where `key` is None.
 
     Srivastava 2014 (jmlr.org/papers/v15/srivastava14a.html).

@@ -3,18 +3,18 @@
 The closed form of its least squares, its gradients by hand, and the fold of a stack of affine layers into one.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax.numpy as jnp
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
 from jaxmlp.layer import Layer, affine
+from jaxmlp.types import Number, Numeric
 
 Params = TypeVar("Params", Layer, tuple[Layer, ...])
 
 
-def least_squares(x: Numeric, y: Numeric, l2: Any = 0.0) -> Layer:
+def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     """Return the layer that minimises sum_i |x_i w + b - y_i|^2 + l2 |w|^2, with b free of the penalty.
 
     With x and y centred and x = U S V' their singular value decomposition, w = V diag(s / (s^2 + l2)) U' y and

@@ -4,8 +4,6 @@ Each is summed over the outputs d of an example and never over the examples: the
 stay with the caller. Targets have the shape of the outputs; (N,) against (N, 1) is an error, not a broadcast.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +11,9 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
 from jaxmlp._targets import alike, check_probabilities, check_same_shape, sum_outputs
 from jaxmlp._targets import wide as wide
+from jaxmlp.types import Number, Numeric
 
 
 def squared_error(outputs: Numeric, targets: Numeric) -> Array:
@@ -47,7 +45,7 @@ def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(jnp.abs(targets - outputs))
 
 
-def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
+def huber(outputs: Numeric, targets: Numeric, *, delta: Number = 1.0) -> Array:
     """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat.
 
     Huber 1964, doi 10.1214/aoms/1177703732. Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
@@ -62,7 +60,7 @@ def huber(outputs: Numeric, targets: Numeric, *, delta: Any = 1.0) -> Array:
     return sum_outputs(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
 
 
-def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
+def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
     """Return the pinball loss, sum of max(q r, (q - 1) r) with r = y - yhat, minimised by the quantile q of y.
 
     Koenker and Bassett 1978, doi 10.2307/1913643.
@@ -98,7 +96,7 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Any) -> Array:
     return sum_outputs(jnp.maximum(q * residual, (q - 1) * residual))
 
 
-def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Any = 0.0) -> Array:
+def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number = 0.0) -> Array:
     """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
 
     Args:
@@ -171,7 +169,7 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
-def gaussian(outputs: Numeric, *, min_variance: Any = 1e-6) -> tuple[Array, Array]:
+def gaussian(outputs: Numeric, *, min_variance: Number = 1e-6) -> tuple[Array, Array]:
     """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
 
     variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
@@ -193,7 +191,7 @@ def gaussian(outputs: Numeric, *, min_variance: Any = 1e-6) -> tuple[Array, Arra
     return mean, jnp.square(jax.nn.softplus(raw_scale)) + jnp.asarray(min_variance, mean.dtype)
 
 
-def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Any = 1e-6) -> Array:
+def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = 1e-6) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
     The full constant is there, so that figures compare with papers (Nix and Weigend 1994, doi
@@ -214,7 +212,7 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Any = 1e-6
     return sum_outputs(_nll(mean, variance, targets))
 
 
-def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, min_variance: Any = 1e-6) -> Array:
+def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5, min_variance: Number = 1e-6) -> Array:
     """Return sum_d of stop_gradient(variance_d^beta) [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
     The likelihood alone lets a network call hard examples noise and learn them no more; the weight gives them back
@@ -238,7 +236,7 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Any = 0.5, mi
     return sum_outputs(weight * _nll(mean, variance, targets))
 
 
-def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Any) -> tuple[Array, Array]:
+def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:
     """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
     _check.floating("targets", targets)
     if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):

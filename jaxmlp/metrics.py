@@ -5,15 +5,16 @@ zero leaves it out. Where scikit-learn has the metric, the number is scikit-lear
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
+from jax.typing import DTypeLike
 
 from jaxmlp import _check, losses
-from jaxmlp._check import Numeric
+from jaxmlp.types import Number, Numeric
 
 
 def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
@@ -91,7 +92,7 @@ def nll(
     outputs: Numeric,
     targets: Numeric,
     *,
-    likelihood: Callable[[Any, Any], Array] = losses.cross_entropy,
+    likelihood: Callable[[Numeric, Numeric], Array] = losses.cross_entropy,
     weight: Numeric | None = None,
 ) -> Array:
     """Return the mean negative log likelihood an example, in nats.
@@ -125,7 +126,9 @@ def expected_calibration_error(
     return jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins)))
 
 
-def interval_coverage(outputs: Numeric, targets: Numeric, *, level: Any = 0.9, weight: Numeric | None = None) -> Array:
+def interval_coverage(
+    outputs: Numeric, targets: Numeric, *, level: Number = 0.9, weight: Numeric | None = None
+) -> Array:
     """Return the share of targets within the central interval of probability `level` of their Gaussian.
 
     Calibrated is: the share is the level. Shapes: outputs (batch, 2 d), d means and then d raw scales
@@ -173,7 +176,7 @@ def _share(weight: Numeric | None, like: Array) -> Array:
     return weight / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
-def _portion(hit: Array, weight: Numeric | None, dtype: Any = jnp.float32) -> Array:
+def _portion(hit: Array, weight: Numeric | None, dtype: DTypeLike | None = jnp.float32) -> Array:
     """Return hits / (hits + misses) of truth values (batch,) or (batch, d), weighted; zero where all weights are.
 
     Exactly one where all are hits. The sum of n times 1/n that `average` makes may be 1.0000001, and so may a quotient
@@ -190,7 +193,7 @@ def _portion(hit: Array, weight: Numeric | None, dtype: Any = jnp.float32) -> Ar
     return hits.astype(dtype) / jnp.where(total > 0, total, jnp.ones_like(total)).astype(dtype)
 
 
-def _weight(weight: Numeric, shape: tuple[int, ...], dtype: Any) -> Array:
+def _weight(weight: Numeric, shape: tuple[int, ...], dtype: DTypeLike | None) -> Array:
     if weight.shape != shape:
         raise ValueError(f"weight must have shape {shape}, one an example; got {_check.describe(weight)}")
     return jnp.asarray(weight, dtype)

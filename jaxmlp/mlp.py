@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxmlp import _check, _description, _stacking
-from jaxmlp._check import Numeric
 from jaxmlp._structure import Structure, draw
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
+from jaxmlp.types import Number, Numeric, Params
 
 
 @jax.tree_util.register_static
@@ -93,7 +94,7 @@ class MLP:
         for name, value in normal.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
 
-    def init(self, key: Array, *, init_scale: Any = 1.0) -> tuple[Layer, ...]:
+    def init(self, key: Array, *, init_scale: Number = 1.0) -> tuple[Layer, ...]:
         """Draw the parameters: w from the initializer times `init_scale`, b zero, scale one, shift zero.
 
         Raises:
@@ -106,7 +107,7 @@ class MLP:
         return draw(key, scale, structure=self.structure, initializer=initializer, dtype=dtype)
 
     def apply(
-        self, params: tuple[Layer, ...], x: Numeric, *, key: Array | None = None, dropout_rate: Any = None
+        self, params: tuple[Layer, ...], x: Numeric, *, key: Array | None = None, dropout_rate: Number | None = None
     ) -> Array:
         """Return the outputs: x (..., in) -> (..., out), one example and a batch alike.
 
@@ -119,7 +120,7 @@ class MLP:
         parts = self._check(params, x, key, dropout_rate)
         dtype = _check.usable_dtype("dtype", self.dtype)
         hidden = _Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
-        keys: list[Any] = [None] * len(parts)
+        keys: list[Array | None] = [None] * len(parts)
         if self.dropout and key is not None:
             keys = _stacking.cut(jax.random.split(key, len(self.sizes) - 1), parts)
 
@@ -141,7 +142,7 @@ class MLP:
         """
         return _stacking.unstack(params, self.structure.check(params, self, members=True))
 
-    def _check(self, params: Any, x: Numeric, key: Array | None, dropout_rate: Any) -> _stacking.Parts:
+    def _check(self, params: Params, x: Numeric, key: Array | None, dropout_rate: Number | None) -> _stacking.Parts:
         _check.floating("x", x)
         if x.ndim < 1 or x.shape[-1] != self.sizes[0]:
             hint = "; one feature needs a last axis of 1: x[:, None]" if self.sizes[0] == 1 else ""
@@ -178,7 +179,7 @@ class MLP:
         """Additions and multiplications of the affine maps for one example: 2 in out, and out more for b."""
         return sum(2 * m * n + (n if self.bias else 0) for m, n in self.structure.shapes)
 
-    def replace(self, **changes: Any) -> "MLP":
+    def replace(self, **changes: object) -> "MLP":
         """Return this description with other options; an initializer that suited the activation goes on doing so.
 
         That is the one difference to `dataclasses.replace`, which keeps the initializer that it finds.
@@ -230,9 +231,9 @@ class _Hidden(NamedTuple):
     activation: Callable[[Array], Array]
     norm: str | None
     residual: bool
-    dtype: Any
+    dtype: DTypeLike | None
 
-    def __call__(self, layer: Layer, h: Array, key: Array | None, rate: Any) -> Array:
+    def __call__(self, layer: Layer, h: Array, key: Array | None, rate: Number | None) -> Array:
         phi, norm = self.activation, NORMS[self.norm]
         new = dropout(key, rate, phi(norm(layer, affine(layer, h, self.dtype))))
         return jnp.asarray(h, new.dtype) + new if self.residual and h.shape == new.shape else new

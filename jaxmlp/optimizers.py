@@ -1,10 +1,10 @@
 """A factory or two over Optax; a `Recipe` takes any other factory of Optax's or of your own just as well."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import optax
+from jax import Array
 
 from jaxmlp import _check
 
@@ -32,11 +32,11 @@ class CosineAdamW:
     steps: int
     warmup: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "steps", _check.positive_int("steps", self.steps))
         _check.within("warmup", self.warmup, 0, 1, open_high=True)
 
-    def __call__(self, learning_rate: Any, weight_decay: Any = 0.0) -> optax.GradientTransformation:
+    def __call__(self, learning_rate: float | Array, weight_decay: float | Array = 0.0) -> optax.GradientTransformation:
         """Return the transformation; both numbers may be traced."""
         warm = round(self.warmup * self.steps)
         rise = optax.linear_schedule(0.0, 1.0, warm)
@@ -61,7 +61,7 @@ class ClippedCosineAdamW(CosineAdamW):
     """
 
     def __call__(
-        self, learning_rate: Any, weight_decay: Any = 0.0, clip_norm: Any = 1.0
+        self, learning_rate: float | Array, weight_decay: float | Array = 0.0, clip_norm: float | Array = 1.0
     ) -> optax.GradientTransformation:
         """Return the transformation; all numbers may be traced."""
         cosine = super().__call__(learning_rate, weight_decay)

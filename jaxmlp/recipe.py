@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,19 +12,19 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, OptimizerFactory, Params
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
 
 
 class Numbers(NamedTuple):
     """The hyperparameters, sorted by who takes them."""
 
-    init: dict[str, Any]
-    apply: dict[str, Any]
-    loss: dict[str, Any]
-    optimizer: dict[str, Any]
+    init: Mapping[str, Number]
+    apply: Mapping[str, Number]
+    loss: Mapping[str, Number]
+    optimizer: Mapping[str, Number]
 
     @property
-    def by_name(self) -> dict[str, Any]:
+    def by_name(self) -> dict[str, Number]:
         """All of them in one dict, as they were given."""
         return {**self.init, **self.apply, **self.loss, **self.optimizer}
 
@@ -56,7 +56,7 @@ class Recipe:
     batch_size: int | None = dataclasses.field(default=None, kw_only=True)
     metrics: tuple[Metric, ...] = dataclasses.field(default=(), kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
@@ -110,12 +110,12 @@ class Bound(NamedTuple):
         """Return the parameters that the model draws with `key`."""
         return self.recipe.model.init(key, **self.numbers.init)
 
-    def apply(self, params: Params, x: Any, key: Array | None = None) -> Any:
+    def apply(self, params: Params, x: PyTree, key: Array | None = None) -> PyTree:
         """Return the model's outputs; with a key, and a model that takes one, those of training."""
         options = {"key": key} if key is not None and takes_key(self.recipe.model.apply) else {}
         return self.recipe.model.apply(params, x, **self.numbers.apply, **options)
 
-    def per_example(self, outputs: Any, y: Any) -> Array:
+    def per_example(self, outputs: PyTree, y: PyTree) -> Array:
         """Return the loss of each example, (batch,).
 
         Raises:
@@ -140,7 +140,7 @@ class Bound(NamedTuple):
         return optax.with_extra_args_support(optimizer)
 
 
-def route(model: Model, loss: Callable[..., Any], optimizer: Callable[..., Any], hyperparams: Hyperparams) -> Numbers:
+def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hyperparams) -> Numbers:
     """Sort `hyperparams` by the one whose signature names each.
 
     Raises:
@@ -189,7 +189,7 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     )
 
 
-def _check_number(name: str, value: Any, vector: bool) -> None:
+def _check_number(name: str, value: object, vector: bool) -> None:
     """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
     if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
         raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
@@ -201,14 +201,14 @@ def _check_number(name: str, value: Any, vector: bool) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
         return None
 
 
-def _names(function: Callable[..., Any], data: int) -> dict[str, bool]:
+def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
     """Names of the numbers that `function` takes after its first `data` arguments, and whether each is needed."""
     signature = _signature(function)
     parameters = list(signature.parameters.values())[data:] if signature else []
@@ -219,7 +219,7 @@ def _names(function: Callable[..., Any], data: int) -> dict[str, bool]:
     }
 
 
-def takes_key(function: Callable[..., Any]) -> bool:
+def takes_key(function: Callable[..., object]) -> bool:
     """Tell whether `function` names an argument `key`."""
     signature = _signature(function)
     return signature is not None and "key" in signature.parameters

@@ -9,16 +9,19 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp.types import Callback, Json, Numeric, StrPath
+
+Epochs: TypeAlias = Sequence[int] | Numeric  # (members,), how many epochs each member took part in
 
 
-def rows(history: dict[str, Any], epochs: Any = None) -> Iterator[dict[str, Any]]:
+def rows(history: Mapping[str, Numeric], epochs: Epochs | None = None) -> Iterator[Json]:
     """Yield a line an epoch, and for a population an epoch and member, of the entries that have one for each.
 
     `epochs` (members,) says how many lines a member has; where it is not given, lines end where all entries are NaN.
@@ -40,16 +43,16 @@ def rows(history: dict[str, Any], epochs: Any = None) -> Iterator[dict[str, Any]
             yield ({} if count == 1 else {"member": member}) | {"epoch": epoch} | line
 
 
-def write_json_lines(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
+def write_json_lines(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:
     """Write the history as a JSON object a line; the file is there whole or as it was."""
     lines = [json.dumps({name: _finite(v) for name, v in line.items()}) for line in rows(history, epochs)]
     _replace(path, "".join(line + "\n" for line in lines).encode())
 
 
-def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
+def write_csv(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:
     """Write the history as a table with a heading; the file is there whole or as it was."""
     text = io.StringIO()
-    writer: Any = None
+    writer: csv.DictWriter[str] | None = None
     for line in rows(history, epochs):
         if writer is None:
             writer = csv.DictWriter(text, line, lineterminator="\n")
@@ -58,7 +61,7 @@ def write_csv(path: Any, history: dict[str, Any], epochs: Any = None) -> None:
     _replace(path, text.getvalue().encode())
 
 
-def write(directory: Path, history: dict[str, Any], epochs: Any) -> None:
+def write(directory: Path, history: Mapping[str, Numeric], epochs: Epochs) -> None:
     """Write history.jsonl and history.csv of a whole history of (members, epochs) arrays, a member's lines together."""
     write_json_lines(directory / "history.jsonl", history, epochs)
     write_csv(directory / "history.csv", history, epochs)
@@ -86,12 +89,12 @@ class HistoryFiles:
     <BLANKLINE>
     """
 
-    def __init__(self, directory: Any):
+    def __init__(self, directory: StrPath):
         """Name the directory; nothing is read or written yet."""
         self._directory = Path(directory)
         self._epochs: int | None = None  # how many the files show; None where that is not known
 
-    def update(self, history: dict[str, Any], epochs: Any) -> None:
+    def update(self, history: Mapping[str, Numeric], epochs: Epochs) -> None:
         """Bring the files up to date.
 
         Args:
@@ -125,7 +128,7 @@ def _put_right(path: Path, wanted: bytes) -> None:
             file.write(wanted[len(found) :])
 
 
-def _json_text(history: dict[str, Any], epochs: Any, first: int) -> str:
+def _json_text(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> str:
     """Return the lines of the epochs from `first` on, sorted by epoch and member, as JSON."""
     columns = _columns(history, epochs, first)
     texts = [_texts(values, lambda v: json.dumps(_finite(v)), special="null") for values in columns.values()]
@@ -133,7 +136,7 @@ def _json_text(history: dict[str, Any], epochs: Any, first: int) -> str:
     return "".join(map(("{{" + entries + "}}\n").format, *texts))
 
 
-def _csv_text(history: dict[str, Any], epochs: Any, first: int) -> str:
+def _csv_text(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> str:
     """Return the lines of the epochs from `first` on as CSV, under a heading where they are the first."""
     columns = _columns(history, epochs, first)
     texts = [_texts(values, lambda v: _csv_line([v])) for values in columns.values()]
@@ -141,7 +144,7 @@ def _csv_text(history: dict[str, Any], epochs: Any, first: int) -> str:
     return _csv_line(list(columns)) + "\n" + lines if first == 0 and lines else lines
 
 
-def _columns(history: dict[str, Any], epochs: Any, first: int) -> dict[str, np.ndarray]:
+def _columns(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> dict[str, np.ndarray]:
     """Return an array a column, with an entry for each epoch from `first` on and each member that took part in it."""
     shape = np.shape(history["loss"])
     kept = {name: np.asarray(values) for name, values in history.items() if np.shape(values)[:2] == shape}
@@ -151,7 +154,7 @@ def _columns(history: dict[str, Any], epochs: Any, first: int) -> dict[str, np.n
     return columns | {name: kept[name][member, epoch] for name in ["loss", *(n for n in kept if n != "loss")]}
 
 
-def _texts(values: np.ndarray, text_of: Callable[[Any], str], special: str | None = None) -> list[str]:
+def _texts(values: np.ndarray, text_of: Callable[[object], str], special: str | None = None) -> list[str]:
     """Return the entries of a column as text; numbers go the quick way, and what is not finite is `special`."""
     if values.ndim > 1 or not np.issubdtype(values.dtype, np.number):
         return [text_of(value) for value in values.tolist()]
@@ -162,18 +165,18 @@ def _texts(values: np.ndarray, text_of: Callable[[Any], str], special: str | Non
     return texts
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Return a value as JSON has it: NaN is none, so what is not finite is None."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _csv_line(values: list[Any]) -> str:
+def _csv_line(values: Sequence[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(values)
     return text.getvalue()
 
 
-def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
+def tensorboard(directory: StrPath) -> Callback:
     """Return a callback for `loop.train` that writes each entry of the history for TensorBoard.
 
     Of a population it writes the best and the median of the members. Needs the extra `tensorboard`.
@@ -184,7 +187,7 @@ def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
     writer = _check.extra("tensorboardX", "tensorboard").SummaryWriter(str(directory))
     written = 0
 
-    def callback(state: Any, history: dict[str, Any]) -> None:
+    def callback(state: object, history: Mapping[str, Numeric]) -> None:
         nonlocal written
         loss = np.asarray(history["loss"])
         for epoch in range(written, loss.shape[-1]):
@@ -201,7 +204,7 @@ def tensorboard(directory: Any) -> Callable[[Any, dict[str, Any]], None]:
     return callback
 
 
-def _replace(path: Any, data: bytes) -> None:
+def _replace(path: StrPath, data: bytes) -> None:
     path = Path(path)
     new = path.with_name(path.name + ".new")
     new.write_bytes(data)

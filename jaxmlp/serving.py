@@ -1,6 +1,6 @@
 """Predictions after training: many rows in cache-sized chunks, and a handful of rows without JAX at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _compile
-from jaxmlp._check import Numeric
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
+from jaxmlp.types import Model, Number, Numeric, Params
 
 CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than enough to fill it with work
 
 
-def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **numbers: Any) -> Array:
+def predict(model: Model, params: Params, x: Numeric, *, chunk: int = CHUNK, **numbers: Number) -> Array:
     """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
 
     Shapes: x (N, in) -> (N, out). The activations of all rows at once would leave a CPU's cache; on an accelerator
@@ -37,7 +37,7 @@ def predict(model: Any, params: Any, x: Numeric, *, chunk: int = CHUNK, **number
 
 
 @_compile.jit(static_argnames="chunk")
-def _predict(model: Any, params: Any, x: Numeric, numbers: dict[str, Any], *, chunk: int) -> Array:
+def _predict(model: Model, params: Params, x: Numeric, numbers: Mapping[str, Number], *, chunk: int) -> Array:
     if len(x) <= chunk:
         return model.apply(params, x, **numbers)
     whole = len(x) // chunk * chunk

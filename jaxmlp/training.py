@@ -6,7 +6,7 @@ compilation. Randomness comes from `state.key` alone, so equal arguments give eq
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,14 @@ from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
-from jaxmlp.types import Data, History, Hyperparams, Params
+from jaxmlp.types import Data, History, Hyperparams, Numeric, Params, PyTree
 
 
 class State(NamedTuple):
     """All that the next step needs, and all that a checkpoint holds."""
 
     params: Params
-    opt_state: Any
+    opt_state: optax.OptState
     step: Array  # () int32, steps done
     key: Array  # the run's key; each use folds its step or epoch into a part of it
 
@@ -130,7 +130,7 @@ def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
     x, y, weight = batch
 
-    def loss(params: Params, x: Any, y: Any, weight: Any) -> Array:
+    def loss(params: Params, x: PyTree, y: PyTree, weight: Numeric | None) -> Array:
         return average(bound.per_example(bound.apply(params, x), y), weight)
 
     zero = jnp.zeros((), jax.eval_shape(loss, state.params, x, y, weight).dtype)

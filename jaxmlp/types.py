@@ -5,6 +5,7 @@ trained, swept and saved as those of this library are. After the positional argu
 `*args, **numbers` stands for whatever hyperparameters the object itself names in its signature.
 """
 
+import os
 from enum import IntEnum
 from typing import Any, Protocol, TypeAlias
 
@@ -14,9 +15,14 @@ import optax
 from jax import Array
 
 Numeric: TypeAlias = Array | np.ndarray  # what may be passed wherever an array goes in
-Params: TypeAlias = Any  # a pytree of arrays, as `Model.init` makes it
-Data: TypeAlias = Any  # (x, y) or (x, y, weight), arrays or pytrees of them with the examples on the first axis
+PyTree: TypeAlias = Any  # arrays, or nested tuples, lists, dicts and other containers of them, which JAX maps over
+Params: TypeAlias = PyTree  # arrays, as `Model.init` makes it
+Data: TypeAlias = PyTree  # (x, y) or (x, y, weight), arrays or pytrees of them with the examples on the first axis
+Number: TypeAlias = float | np.number | np.ndarray | Array  # Python's, NumPy's or JAX's, also one that is traced
 Hyperparams: TypeAlias = Any  # a mapping from names to numbers, or for members to arrays (members, ...)
+States: TypeAlias = Any  # a `State` of one network or of many, (members, ...); for several recipes a list of them
+Json: TypeAlias = dict[str, Any]  # an object of JSON
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
 class Model(Protocol):
@@ -26,7 +32,7 @@ class Model(Protocol):
         """Return parameters drawn with one typed key."""
         ...
 
-    def apply(self, params: Params, x: Any, /, *args: Any, **numbers: Any) -> Any:
+    def apply(self, params: Params, x: PyTree, /, *args: Any, **numbers: Any) -> PyTree:
         """Return the outputs of x (batch, ...), a pure function of its arguments.
 
         Where the signature names `key`, training passes one for each step, and evaluation none.
@@ -37,7 +43,7 @@ class Model(Protocol):
 class Loss(Protocol):
     """A loss of single examples: (outputs (batch, ...), targets (batch, ...)) -> (batch,)."""
 
-    def __call__(self, outputs: Any, targets: Any, /, *args: Any, **numbers: Any) -> Array:
+    def __call__(self, outputs: PyTree, targets: PyTree, /, *args: Any, **numbers: Any) -> Array:
         """Return one value for each example; the mean over examples is the step's."""
         ...
 
@@ -45,7 +51,7 @@ class Loss(Protocol):
 class Metric(Protocol):
     """A figure for people: (outputs, targets, *, weight=None) -> ()."""
 
-    def __call__(self, outputs: Any, targets: Any, /, *args: Any, **numbers: Any) -> Array:
+    def __call__(self, outputs: PyTree, targets: PyTree, /, *args: Any, **numbers: Any) -> Array:
         """Return one number; `weight` (batch,) counts an example more or less, and zero leaves it out."""
         ...
 
@@ -61,7 +67,7 @@ class OptimizerFactory(Protocol):
 class Callback(Protocol):
     """What is called between two chunks of a run, on the host."""
 
-    def __call__(self, state: Any, history: "History", /) -> object:
+    def __call__(self, state: States, history: "History", /) -> object:
         """Look at copies of the state and of the history so far; the returned value is not used."""
         ...
 

@@ -7,7 +7,8 @@ ROOM = Path(__file__).parent.parent / "jaxmlp"
 FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): path for path in ROOM.rglob("*.py")}
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
-    ["types", "_check", "_compile"],
+    ["types"],
+    ["_check", "_compile"],
     ["_eager", "_idx", "_targets", "optimizers"],
     ["_matmul", "_order"],
     ["layer", "losses", "data"],

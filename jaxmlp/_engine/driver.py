@@ -9,13 +9,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jax import Array
 
 from jaxmlp._engine.executor import Executor
-from jaxmlp.types import Callback, History
+from jaxmlp.training import State
+from jaxmlp.types import Callback, History, Json
 
 CHUNK = 0.5  # seconds that a chunk is to take on the device, where its length is not given
 
@@ -54,7 +55,7 @@ class Source(Protocol):
         """Be told how long the devices worked on the last chunk."""
         ...
 
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Json:
         """Return where a run that is saved now stands, as JSON."""
         ...
 
@@ -128,7 +129,7 @@ class Epochs:
         self._chunks += 1
         self._fitting = self._length * (min(4.0, CHUNK / max(seconds, 1e-4)) if self._chunks > 1 else 1.0)
 
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Json:
         return {"epoch": self.done}
 
     def close(self) -> None:
@@ -192,7 +193,7 @@ class Callbacks:
         pass
 
 
-def so_far(now: Round, single: bool) -> tuple[Any, History]:
+def so_far(now: Round, single: bool) -> tuple[State, History]:
     """Return copies of state and history that stay when training goes on; of one network without the members' axis."""
     executor = now.executor
     history = executor.history()

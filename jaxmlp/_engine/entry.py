@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxmlp import _check
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Numbers
-from jaxmlp.types import Hyperparams
+from jaxmlp.types import Data, Hyperparams, Number, Numeric
 
 
 def enter(request: Request) -> tuple[Member, Tables]:
@@ -42,8 +43,8 @@ def enter(request: Request) -> tuple[Member, Tables]:
     validation = inputs.validation
     if validation is None and inputs.validation_rows is not None:
         validation = inputs.data
-    tables: dict[str, Any] = {}
-    own: dict[str, Any] = {}
+    tables: dict[str, Data] = {}
+    own: dict[str, Data] = {}
     for what, given in (("data", inputs.data), ("validation", validation)):
         mine, table = _sorted(what, given, count, single)
         if table is not None:
@@ -67,7 +68,7 @@ def enter(request: Request) -> tuple[Member, Tables]:
     return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out), Tables(**tables)
 
 
-def check_keys(keys: Any) -> int:
+def check_keys(keys: Array) -> int:
     """Return how many members the keys name.
 
     Raises:
@@ -83,7 +84,7 @@ def check_keys(keys: Any) -> int:
     return len(keys)
 
 
-def _sorted(what: str, given: Any, count: int, single: bool) -> tuple[bool, Any]:
+def _sorted(what: str, given: Data, count: int, single: bool) -> tuple[bool, Data]:
     """Return whether a table is each member's own, as the caller says, and the table itself."""
     if isinstance(given, Shared):
         return False, given.data
@@ -102,7 +103,7 @@ def _sorted(what: str, given: Any, count: int, single: bool) -> tuple[bool, Any]
     return False, given
 
 
-def _check_each(what: str, table: Any, count: int) -> None:
+def _check_each(what: str, table: Data, count: int) -> None:
     leaves = jax.tree.leaves(table)
     if not isinstance(table, tuple | list) or not leaves or not all(_check.is_array(a) for a in leaves):
         raise ValueError(f"{what} of each member must be arrays, each(x, y) or each(x, y, weight); got {table!r:.200}")
@@ -113,7 +114,7 @@ def _check_each(what: str, table: Any, count: int) -> None:
         )
 
 
-def _could_be_each(table: Any, count: int) -> bool:
+def _could_be_each(table: Data, count: int) -> bool:
     """Tell whether a table could be one for each member: x (members, N, ..., d) and y (members, N, ...)."""
     if not isinstance(table, tuple | list) or len(table) < 2:
         return False
@@ -145,7 +146,7 @@ def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
     return numbers
 
 
-def stacked(rows: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
+def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     """Return dicts of the same names, one a member, as one dict of stacked numbers.
 
     Raises:
@@ -161,13 +162,13 @@ def stacked(rows: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
     return {name: as_number(np.stack([np.asarray(row[name]) for row in rows])) for name in rows[0]}
 
 
-def as_number(value: Any) -> Array:
+def as_number(value: ArrayLike) -> Array:
     """Return a number or an array of them, Python floats in JAX's default float."""
     value = np.asarray(value)
     return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
 
 
-def _weights(weights: Any, count: int, n: int) -> Any:
+def _weights(weights: Numeric, count: int, n: int) -> Numeric:
     _check.floating("weights", weights)
     if weights.shape != (count, n):
         raise ValueError(
@@ -181,7 +182,7 @@ def _weights(weights: Any, count: int, n: int) -> Any:
     return weights
 
 
-def _rows(what: str, rows: Any, count: int, n: int) -> Rows | None:
+def _rows(what: str, rows: Numeric | None, count: int, n: int) -> Rows | None:
     if rows is None:
         return None
     rows = np.asarray(rows)
@@ -201,6 +202,6 @@ def _rows(what: str, rows: Any, count: int, n: int) -> Rows | None:
     return Rows(index, None if there.all() else counts.astype(np.int32))
 
 
-def like_key(keys: Any) -> Any:
+def like_key(keys: Array) -> Any:
     """Return the form of one key, for where it is only traced: a slice would be a program to compile."""
     return jax.ShapeDtypeStruct((), keys.dtype)

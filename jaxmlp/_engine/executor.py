@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxmlp._engine.program import BatchSpan, EpochSpan, Order, Run, Work, begin
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Data, History, Status
+from jaxmlp.types import Data, History, Numeric, PyTree, Status
 
 Restore = Callable[[Run], Run]
 
@@ -27,7 +27,7 @@ class Job(NamedTuple):
     tables: Tables
     recipe: Recipe
     stops: Stops
-    batch: Any = None  # of a stream, an example of its batches
+    batch: Data | None = None  # of a stream, an example of its batches
 
 
 class Executor:
@@ -125,7 +125,7 @@ class Executor:
         """Return a copy of the runs on the host, keys as the integers behind them."""
         return jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
 
-    def results(self, to: Callable[[np.ndarray], Any] = jax.device_put) -> Run:
+    def results(self, to: Callable[[np.ndarray], Numeric] = jax.device_put) -> Run:
         """Return the runs, keys as the integers behind them, each array brought `to` its place; nothing can follow.
 
         Array by array, and each is freed before the next is read, so that the results do not need their room twice.
@@ -152,17 +152,17 @@ def outcome(run: Run) -> tuple[State, History]:
     return run.state._replace(params=run.best.params), History({**history, "best_epoch": run.best.epoch})
 
 
-def _take(array: Any, places: np.ndarray) -> Any:
+def _take(array: Numeric, places: np.ndarray) -> Numeric:
     """Return array[places]; on the host for NumPy arrays, without a program to compile."""
     return array if len(array) == len(places) and (places == np.arange(len(places))).all() else array[places]
 
 
-def without_keys(tree: Any) -> Any:
+def without_keys(tree: PyTree) -> PyTree:
     """Return the tree with typed keys as the integers behind them, which NumPy and files can hold."""
     return jax.tree.map(lambda a: jax.random.key_data(a) if is_key(a) else a, tree)
 
 
-def with_keys(tree: Any, like: Any) -> Any:
+def with_keys(tree: PyTree, like: PyTree) -> PyTree:
     """Return the tree with the keys that `like` has, undoing `without_keys`."""
     return jax.tree.map(
         lambda a, b: (
@@ -175,6 +175,6 @@ def with_keys(tree: Any, like: Any) -> Any:
     )
 
 
-def is_key(leaf: Any) -> bool:
+def is_key(leaf: object) -> bool:
     """Tell whether a leaf holds typed keys."""
     return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)

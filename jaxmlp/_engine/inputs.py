@@ -1,12 +1,12 @@
 """What members train on, checked at the door and sorted: what is each member's own, and what all of them share."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax import Array
 
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Numbers, Recipe
-from jaxmlp.types import Data, Hyperparams
+from jaxmlp.types import Data, Hyperparams, Numeric
 
 
 class Each(NamedTuple):
@@ -21,7 +21,7 @@ class Shared(NamedTuple):
     data: Data
 
 
-def each(*data: Any) -> Each:
+def each(*data: Data) -> Each:
     """Say that every member has a table of its own: x (members, N, ...), y (members, N, ...), weight (members, N).
 
     To be passed as `data` or `validation` to the verbs of a population.
@@ -33,7 +33,7 @@ def each(*data: Any) -> Each:
     return Each(data[0] if len(data) == 1 else data)
 
 
-def shared(*data: Any) -> Shared:
+def shared(*data: Data) -> Shared:
     """Say that all members share this table, also where its first axis is as long as there are members.
 
     Data is shared unless `each` says otherwise; the word is needed only where its shape could mean both.
@@ -45,7 +45,7 @@ def shared(*data: Any) -> Shared:
     return Shared(data[0] if len(data) == 1 else data)
 
 
-def plain(data: Any) -> Data:
+def plain(data: Data | Each | Shared) -> Data:
     """Return the data without the word that says whose it is."""
     return data.data if isinstance(data, Each | Shared) else data
 
@@ -53,11 +53,11 @@ def plain(data: Any) -> Data:
 class Inputs(NamedTuple):
     """The data of a call as the caller gave it; see `population.fit`."""
 
-    data: Any
-    validation: Any = None
-    weights: Any = None
-    rows: Any = None
-    validation_rows: Any = None
+    data: Data
+    validation: Data = None
+    weights: Numeric | None = None
+    rows: Numeric | None = None
+    validation_rows: Numeric | None = None
 
     @property
     def watched(self) -> bool:
@@ -68,7 +68,7 @@ class Inputs(NamedTuple):
 class Request(NamedTuple):
     """What a call asks to be trained."""
 
-    key: Any  # one typed key for one network, (members,) of them for a population
+    key: Array  # one typed key for one network, (members,) of them for a population
     inputs: Inputs
     recipe: Recipe
     hyperparams: Hyperparams
@@ -84,9 +84,9 @@ class Member(NamedTuple):
 
     key: Array
     numbers: Numbers
-    data: Any  # (x, y) or (x, y, weight)
-    validation: Any
-    weight: Any  # (N,)
+    data: Data  # (x, y) or (x, y, weight)
+    validation: Data
+    weight: Numeric | None  # (N,)
     rows: Rows | None
     validation_rows: Rows | None
 
@@ -94,5 +94,5 @@ class Member(NamedTuple):
 class Tables(NamedTuple):
     """What all members share; None where it is each member's own."""
 
-    data: Any
-    validation: Any
+    data: Data
+    validation: Data

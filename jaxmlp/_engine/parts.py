@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxmlp._engine.entry import check_keys, stacked
 from jaxmlp._engine.executor import Executor, Job, outcome
@@ -25,7 +26,7 @@ class Group(NamedTuple):
     request: Request
 
 
-def groups(keys: Any, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hyperparams) -> list[Group]:
+def groups(keys: Array, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hyperparams) -> list[Group]:
     """Return the members of equal recipes together.
 
     Raises:
@@ -52,7 +53,7 @@ def groups(keys: Any, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hy
     return found
 
 
-def _of_each(table: Any, who: np.ndarray) -> Any:
+def _of_each(table: Data, who: np.ndarray) -> Data:
     return Each(jax.tree.map(lambda a: a[who], table.data)) if isinstance(table, Each) else table
 
 

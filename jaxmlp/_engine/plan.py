@@ -14,6 +14,7 @@ from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import cores
 from jaxmlp.recipe import Recipe
+from jaxmlp.types import Data, Hyperparams
 
 # Measured on two CPU cores: a block of members pays while what a step touches stays in the second-level cache, and up
 # to 16 of them; a network whose own step is above 20 MFLOP keeps a core busy alone. The accelerator's are a guess: wide
@@ -67,9 +68,9 @@ class Plan:
 
 def plan(
     keys: Any,
-    data: Any,
+    data: Data,
     recipe: Recipe,
-    hyperparams: Any = None,
+    hyperparams: Hyperparams = None,
     *,
     width: int | None = None,
     devices: Any = None,

@@ -5,6 +5,7 @@ leave no gap and ask for no new compilation.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jaxmlp.data import pick, take
 from jaxmlp.metrics import Mean
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Numeric, Status
+from jaxmlp.types import Number, Numeric, Params, PyTree, Status
 
 RUNNING, STOPPED, DIVERGED = (int(status) for status in (Status.RUNNING, Status.STOPPED, Status.DIVERGED))
 
@@ -30,7 +31,7 @@ RUNNING, STOPPED, DIVERGED = (int(status) for status in (Status.RUNNING, Status.
 class Best(NamedTuple):
     """The best weights so far, by validation loss."""
 
-    params: Any
+    params: Params
     loss: Array  # ()
     epoch: Array  # ()
 
@@ -64,8 +65,8 @@ class Order(NamedTuple):
 class EpochSpan(NamedTuple):
     """The epochs first ... last - 1."""
 
-    first: Any  # () int32
-    last: Any
+    first: Number  # () int32
+    last: Number
 
 
 class BatchSpan(NamedTuple):
@@ -81,7 +82,7 @@ def mesh_of(layout: Layout) -> Mesh:
     return Mesh(np.array(layout.devices), ("members",), axis_types=(AxisType.Auto,))
 
 
-def put(layout: Layout, tree: Any, *, shared: bool = False) -> Any:
+def put(layout: Layout, tree: PyTree, *, shared: bool = False) -> PyTree:
     """Place arrays on the devices: a copy on each, or a share of the leading axis."""
     return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
 
@@ -168,10 +169,10 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
     return _blocks(one, layout)(runs, work.members, work._replace(members=None), span, order)
 
 
-def _blocks(one: Any, layout: Layout) -> Any:
+def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
     """Run `one` over the first blocks of the members in order, on each device."""
 
-    def on_device(runs: Run, members: Member, work: Work, span: Any, order: Order) -> Run:
+    def on_device(runs: Run, members: Member, work: Work, span: EpochSpan | BatchSpan, order: Order) -> Run:
         def one_block(b: Array, runs: Run) -> Run:
             who = jax.lax.dynamic_slice_in_dim(order.slots, b * layout.width, layout.width)
             mine, theirs = jax.tree.map(lambda a: a.at[who].get(mode="promise_in_bounds"), (runs, members))
@@ -186,18 +187,18 @@ def _blocks(one: Any, layout: Layout) -> Any:
     return _on_devices(on_device, layout, (own, own, all_, all_, own))
 
 
-def _on_devices(function: Any, layout: Layout, specs: Any) -> Any:
+def _on_devices(function: Callable[..., Run], layout: Layout, specs: PyTree) -> Callable[..., Run]:
     return jax.shard_map(function, mesh=mesh_of(layout), in_specs=specs, out_specs=P("members"), check_vma=False)
 
 
-def _over(function: Any, width: int) -> Any:
+def _over(function: Callable[..., Run], width: int) -> Callable[..., Run]:
     """Map over the leading axis of Run and Member; a block of one runs as a network alone does, bit for bit."""
 
-    def alone(*args: Any) -> Any:
+    def alone(*args: PyTree) -> Run:
         own = [jax.tree.map(lambda a: a[0], a) if isinstance(a, Run | Member) else a for a in args]
         return jax.tree.map(lambda a: a[None], function(*own))
 
-    def together(*args: Any) -> Any:
+    def together(*args: PyTree) -> Run:
         return jax.vmap(function, [0 if isinstance(a, Run | Member) else None for a in args])(*args)
 
     return alone if width == 1 else together
@@ -214,11 +215,11 @@ def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[
     return training.observed_epoch(state, data, bound, validation, member.rows)
 
 
-def _finite(loss: Array, params: Any) -> Array:
+def _finite(loss: Array, params: Params) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in (loss, *jax.tree.leaves(params))]))
 
 
-def _judge(run: Run, loss: Array, params: Any) -> tuple[Array, Array]:
+def _judge(run: Run, loss: Array, params: Params) -> tuple[Array, Array]:
     """Return whether the run takes this epoch, and its status: a member whose numbers are not finite has diverged."""
     finite, runs = _finite(loss, params), run.status == RUNNING
     return runs & finite, jax.lax.select(runs & ~finite, jnp.full_like(run.status, DIVERGED), run.status)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp import _check
-from jaxmlp.types import Status
+from jaxmlp.types import Number, Status
 
 
 class Patience(NamedTuple):
@@ -17,8 +17,8 @@ class Patience(NamedTuple):
     Prechelt 1998 (doi 10.1007/3-540-49430-8_3). The parameters that come back are those of the best epoch.
     """
 
-    epochs: Any
-    min_improvement: Any = 0.0
+    epochs: Number
+    min_improvement: Number = 0.0
 
 
 class Target(NamedTuple):
@@ -29,8 +29,8 @@ class Target(NamedTuple):
     """
 
     metric: str
-    at_least: Any = None
-    at_most: Any = None
+    at_least: Number | None = None
+    at_most: Number | None = None
 
 
 class Budget(NamedTuple):

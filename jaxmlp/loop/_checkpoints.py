@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp.types import Json, StrPath
 
 SAVING, DAMAGED = ".saving", ".damaged"
 FORMAT = 1
@@ -33,14 +34,14 @@ class Saved(NamedTuple):
     """A checkpoint as it was read."""
 
     number: int
-    meta: dict[str, Any]
+    meta: Json
     arrays: dict[str, np.ndarray]
 
 
 class Checkpoints:
     """The checkpoints in a directory: the newest `keep` and the best are kept."""
 
-    def __init__(self, directory: Any, keep: int = 3):
+    def __init__(self, directory: StrPath, keep: int = 3):
         """Open or make the directory, for one process at a time, and clear away what a killed one left unfinished.
 
         Raises:
@@ -62,7 +63,7 @@ class Checkpoints:
         self,
         number: int,
         arrays: dict[str, np.ndarray],
-        meta: dict[str, Any],
+        meta: Json,
         *,
         score: float | None = None,
         first: Callable[[], None] | None = None,
@@ -138,7 +139,7 @@ class Checkpoints:
             os.replace(folder, aside)
         return None
 
-    def meta(self, number: int) -> dict[str, Any]:
+    def meta(self, number: int) -> Json:
         """Return what the caller said of a checkpoint, with its score and the format."""
         return json.loads((self._folder(number) / "run.json").read_text())
 
@@ -151,9 +152,7 @@ class Checkpoints:
         arrays = reader.restore(folder / "arrays", args=ocp.args.StandardRestore())
         return {name: np.asarray(array) for name, array in arrays.items()}
 
-    def _write(
-        self, number: int, arrays: dict[str, Any], meta: dict[str, Any], first: Callable[[], None] | None
-    ) -> None:
+    def _write(self, number: int, arrays: dict[str, np.ndarray], meta: Json, first: Callable[[], None] | None) -> None:
         ocp, folder = self._orbax, self._folder(number)
         saving = folder.with_name(folder.name + SAVING)
         try:

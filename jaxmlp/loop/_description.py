@@ -15,11 +15,12 @@ import numpy as np
 
 from jaxmlp.loop._digest import of_array, of_code
 from jaxmlp.mlp import MLP
+from jaxmlp.types import Json
 
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, and may be found again by it
 
 
-def describe(value: Any) -> Any:
+def describe(value: object) -> Any:
     """Return a value of a recipe as JSON: functions by name, dataclasses by field, what is the caller's by its code.
 
     >>> import optax
@@ -103,7 +104,7 @@ def upgrade(value: Any) -> Any:
     return value
 
 
-def differences(saved: Any, given: Any, path: str) -> list[str]:
+def differences(saved: object, given: object, path: str) -> list[str]:
     """Return a line for each place where two descriptions differ.
 
     >>> differences({"epochs": 5, "sizes": [2, 1]}, {"epochs": 6, "sizes": [2, 1]}, "recipe")
@@ -132,7 +133,7 @@ def _name(value: Any) -> str:
     return f"{module}:{name}"
 
 
-def _code(function: Any) -> dict[str, Any]:
+def _code(function: Any) -> Json:
     """Return what tells a function of the caller's from another of its name; nothing for one of the house."""
     claims = _root(_name(function)) in OWN
     if claims and _is_found(function):
@@ -181,11 +182,11 @@ def _find(what: str, name: str) -> Any:
     return found
 
 
-def _yours(what: str, name: Any) -> str:
+def _yours(what: str, name: object) -> str:
     return f"{what} must be given again: {name} is not of jaxmlp, Optax or JAX, and is not looked for; pass recipe="
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, dict):
         value = value.get("function") or value.get("type") or value.get("object") or value
     text = "nothing" if value is None else str(value)

@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmlp.types import Data, Json
+
 SAMPLES, BLOCK = 64, 2**16  # of a file that is mapped, not read: so many blocks of so many bytes
 
 
-def of_array(array: Any) -> dict[str, Any]:
+def of_array(array: Any) -> Json:
     """Return shape, dtype and digest of one array, typed keys as the integers behind them.
 
     >>> of_array(np.zeros((2, 3), "f"))["shape"], of_array(np.zeros(2)) == of_array(np.zeros(2))
@@ -30,7 +32,7 @@ def of_array(array: Any) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest.hexdigest()[:32]}
 
 
-def of_data(data: Any) -> Any:
+def of_data(data: Data) -> Any:
     """Return shape, dtype and digest of every array of a table, by its path; None for None.
 
     The digest is of all bytes, or where a file is mapped of 64 blocks of 64 KiB spread evenly over it.

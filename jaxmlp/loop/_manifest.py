@@ -15,6 +15,7 @@ from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop._description import describe, differences, rebuild, upgrade
 from jaxmlp.loop._digest import of_array, of_data
 from jaxmlp.recipe import Recipe
+from jaxmlp.types import Data, Json, Number, PyTree, StrPath
 
 OPTIONS = ("validation", "weights", "rows", "validation_rows")
 MOST = 12  # lines of a comparison that are shown
@@ -29,7 +30,7 @@ class Start(NamedTuple):
     """
 
     key: Array
-    hyperparams: Mapping[str, Any]
+    hyperparams: Mapping[str, Number]
 
     @property
     def single(self) -> bool:
@@ -53,7 +54,7 @@ class Seen(NamedTuple):
     """
 
     data: Any
-    options: Mapping[str, Any]
+    options: Mapping[str, Data]
     steps: int | None = None
 
 
@@ -72,14 +73,14 @@ class Manifest:
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
     """
 
-    recipe: dict[str, Any]
-    key: dict[str, Any]
-    hyperparams: dict[str, Any]
+    recipe: Json
+    key: Json
+    hyperparams: Json
     data: Any
-    options: dict[str, Any]
-    stop: dict[str, Any]
+    options: Json
+    stop: Json
     steps: int | None
-    layout: dict[str, Any]
+    layout: Json
 
     @classmethod
     def of(cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout) -> "Manifest":
@@ -99,13 +100,13 @@ class Manifest:
             },
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Return the fields as one dict; the options stand beside the others, as they do in a call."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**fields, **fields.pop("options")}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Manifest":
+    def from_json(cls, values: Json) -> "Manifest":
         """Return what `to_json` wrote, in this version or an earlier one."""
         fields = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name != "options"}
         rules = {name: _rule(name, told) for name, told in fields["stop"].items()}
@@ -130,7 +131,7 @@ class Manifest:
         saved, new = self.to_json(), given.to_json()
         return [line for name in new for line in differences(saved.get(name), new[name], name)]
 
-    def check_same(self, given: "Manifest", directory: Any) -> None:
+    def check_same(self, given: "Manifest", directory: StrPath) -> None:
         """Raise unless what is given now is what the run in the directory is made of.
 
         Raises:
@@ -175,13 +176,13 @@ class Manifest:
             numbers[name] = jnp.asarray(value[0] if single else value) if isinstance(told, dict) else told
         return Start(key[0] if single else key, numbers)
 
-    def plan_options(self) -> dict[str, Any]:
+    def plan_options(self) -> Json:
         """Return width and devices for `population.plan`; nothing where the run had more devices than are here."""
         here = self.layout["devices"] <= len(jax.local_devices())
         return {name: self.layout[name] for name in ("width", "devices")} if here else {}
 
 
-def flat(tree: Any, prefix: str) -> dict[str, np.ndarray]:
+def flat(tree: PyTree, prefix: str) -> dict[str, np.ndarray]:
     """Return the arrays of a tree by name, typed keys as the integers behind them.
 
     >>> list(flat({"w": np.zeros(2), "layers": (np.ones(3),)}, "run"))
@@ -196,25 +197,25 @@ def path_name(prefix: str, path: Any) -> str:
     return f"{prefix}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
 
 
-def _number(value: Any) -> Any:
+def _number(value: Number) -> Number | Json:
     if type(value) in (int, float):
         return value
     array = np.asarray(value)
     return {"value": array.item(), "dtype": str(array.dtype)} if array.ndim == 0 else of_array(array)
 
 
-def _rules(stops: Stops) -> dict[str, Any]:
+def _rules(stops: Stops) -> Json:
     """Return the rules of a run as JSON: patience and halving by these names, a target by that of its metric."""
     targets = [Target(name, *limit) for name, limit in stops.targets.items()]
     named = {"patience": stops.patience, "halving": stops.halving} | {rule.metric: rule for rule in targets}
     return {name: _as_json(rule) for name, rule in named.items() if rule is not None}
 
 
-def _as_json(rule: Patience | Target | Halving) -> dict[str, Any]:
+def _as_json(rule: Patience | Target | Halving) -> Json:
     return {name: value for name, value in rule._asdict().items() if name != "metric"}
 
 
-def _rule(name: str, told: dict[str, Any]) -> Patience | Target | Halving:
+def _rule(name: str, told: Json) -> Patience | Target | Halving:
     if name == "patience":
         return Patience(**told)
     return Halving(**told) if name == "halving" else Target(name, **told)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +23,16 @@ from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
-from jaxmlp.loop.streams import is_stream, open_stream
+from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
+from jaxmlp.training import State
 from jaxmlp.types import History
 
 
 class Feed(NamedTuple):
     """Where batches come from that are not in memory, if they are not, and what checks each."""
 
-    stream: Any
-    check: Callable[[Any], None]
+    stream: Stream | None
+    check: Callable[[Batch], None]
 
 
 def below(options: RunOptions, name: str) -> RunOptions:
@@ -39,7 +40,7 @@ def below(options: RunOptions, name: str) -> RunOptions:
     return options if options.directory is None else options._replace(directory=Path(options.directory) / name)
 
 
-def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Any, History]:
+def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[State, History]:
     """Train from the start, or from where the directory has the run, if there is a directory."""
     if options.directory is None:
         return run(request, stops, options, None)
@@ -47,7 +48,7 @@ def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Any,
         return run(request, stops, options, Saving(directory, directory.recover()))
 
 
-def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[Any, History]:
+def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[State, History]:
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
@@ -80,7 +81,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     return of_one(states, history) if request.single else (states, history)
 
 
-def _opened(request: Request, steps: int | None) -> tuple[Any, Request]:
+def _opened(request: Request, steps: int | None) -> tuple[Stream | None, Request]:
     """Return the stream behind the data, if it is one, and the request with an example of its batches for the data."""
     key, inputs, recipe, _ = request
     if not is_stream(inputs.data):
@@ -159,14 +160,14 @@ def _examples(job: Job) -> int:
     return len(members.key) * len(jax.tree.leaves(job.tables.data)[0])
 
 
-def _checker(request: Request, members: Member) -> Callable[[Any], None]:
+def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
     """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
     first = request.hyperparams
     if not request.single:
         first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
     bound, key = request.recipe.bind(first), like_key(request.key)
 
-    def check(batch: Any) -> None:
+    def check(batch: Batch) -> None:
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
             _check.examples("data", *batch)
         else:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.program import Run
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
+from jaxmlp.types import Json, Numeric, StrPath
 
 
 class Place(NamedTuple):
@@ -30,7 +31,7 @@ class Place(NamedTuple):
 
     number: int
     epochs: int
-    where: dict[str, Any]
+    where: Json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class SavedRun:
     directory: Path
     manifest: Manifest
     arrays: dict[str, np.ndarray]
-    where: dict[str, Any]
+    where: Json
     every: int | None
     versions: dict[str, str]
 
@@ -104,7 +105,7 @@ class RunDirectory:
     run that have directories of their own have a `RunDirectory` each: they share nothing.
     """
 
-    def __init__(self, path: Any, keep: int = 3):
+    def __init__(self, path: StrPath, keep: int = 3):
         """Open or make it; the newest `keep` checkpoints and the best one stay.
 
         Raises:
@@ -117,7 +118,7 @@ class RunDirectory:
     def __enter__(self) -> "RunDirectory":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._store.close()
 
     def recover(self) -> SavedRun | None:
@@ -155,7 +156,7 @@ class RunDirectory:
         self._store.wait()
 
 
-def _score(history: Mapping[str, Any]) -> float | None:
+def _score(history: Mapping[str, Numeric]) -> float | None:
     """Return by what the best checkpoint is chosen: the last validation loss, or loss, of the best member."""
     values = history.get("validation_loss", history["loss"])
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():

@@ -3,17 +3,18 @@
 import signal
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
+from jaxmlp._engine.plan import Plan
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.training import State
-from jaxmlp.types import Callback, History, Status
+from jaxmlp.types import Callback, History, Status, StrPath
 
 SAVE = 10.0  # seconds between two checkpoints, where `every` is not given
 
@@ -21,14 +22,14 @@ SAVE = 10.0  # seconds between two checkpoints, where `every` is not given
 class NonFinite(ValueError, FloatingPointError):
     """The loss or the parameters of a network became NaN or infinite; `state` and `history` are those before."""
 
-    state: Any
+    state: State
     history: History
 
 
 class Interrupted(KeyboardInterrupt):
     """The run ended at the end of a chunk, as Ctrl-C or SIGTERM asked; `state` and `history` are those so far."""
 
-    state: Any
+    state: State
     history: History
 
 
@@ -38,10 +39,10 @@ class RunOptions(NamedTuple):
     every: int | None = None
     callbacks: tuple[Callback, ...] = ()
     progress: bool | None = None
-    directory: Any = None
+    directory: StrPath | None = None
     keep: int = 3
     steps: int | None = None
-    plan: Any = None
+    plan: Plan | None = None
     deadline: float = float("inf")  # on the clock of `time.monotonic`
 
 
@@ -97,7 +98,7 @@ class Session:
         total = self._source.total
         return f"{self._source.unit} {self._source.done}" + (f" of {total}" if total else "")
 
-    def _now(self) -> tuple[Any, History]:
+    def _now(self) -> tuple[State, History]:
         """Return state and history as a result would be: with patience the parameters of the best epoch."""
         executor = self._executor
         if self._single:
@@ -195,11 +196,11 @@ class _Signals:
                     self._before[number] = signal.signal(number, self._catch)
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _catch(self, number: int, frame: Any) -> None:
+    def _catch(self, number: int, frame: object) -> None:
         self.caught = number
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)

@@ -1,11 +1,11 @@
 """A stream as a source of the engine's rounds: stacks of batches, read ahead while the one before trains."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from jaxmlp._engine.executor import Executor
-from jaxmlp.loop.streams import Position
+from jaxmlp.loop.streams import Batch, Position, Stream
 from jaxmlp.loop.streams._prefetch import ahead
+from jaxmlp.types import Json
 
 
 class Steps:
@@ -21,13 +21,11 @@ class Steps:
 
     unit = "step"
 
-    def __init__(
-        self, epochs: int, every: int | None, stream: Any, place: Mapping[str, Any], check: Callable[[Any], None]
-    ):
+    def __init__(self, epochs: int, every: int | None, stream: Stream, place: Json, check: Callable[[Batch], None]):
         self._total_epochs, self._stream = epochs, stream
         self._position = Position(*place.get("position", ()))
         self._state = place.get("stream", {})
-        self.examples = stream.batch_size
+        self.examples: int | None = stream.batch_size
         self._stacks = ahead(stream.stacks(self._position, epochs, every, self._state), check)
 
     @property
@@ -56,7 +54,7 @@ class Steps:
     def took(self, seconds: float) -> None:
         """A stack's length is that of its bytes, not of its time."""
 
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Json:
         """Return where the stream stands, as JSON."""
         return {"position": list(self._position), "stream": self._state}
 

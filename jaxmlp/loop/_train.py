@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jax import Array
 
@@ -15,7 +14,7 @@ from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
 from jaxmlp.recipe import Recipe
-from jaxmlp.types import Callback, Data, History, Hyperparams
+from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States, StrPath
 
 
 def train(
@@ -26,18 +25,18 @@ def train(
     *,
     validation: Data | None = None,
     epochs: int | None = None,
-    directory: Any = None,
+    directory: StrPath | None = None,
     every: int | None = None,
     keep: int = 3,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     stop: Stop | Iterable[Stop] | None = None,
     steps: int | None = None,
-    weights: Any = None,
-    rows: Any = None,
-    validation_rows: Any = None,
+    weights: Numeric | None = None,
+    rows: Numeric | None = None,
+    validation_rows: Numeric | None = None,
     plan: Plan | None = None,
-) -> tuple[Any, History]:
+) -> tuple[States, History]:
     """Train one network as `jaxmlp.fit` does, or many as `population.fit` does, chunk by chunk from the host.
 
     The result equals theirs bit for bit, whatever the chunks. With a directory, the same call resumes a run that was
@@ -113,7 +112,7 @@ def train(
 
 
 def resume(
-    directory: Any,
+    directory: StrPath,
     data: Data,
     recipe: Recipe | None = None,
     *,
@@ -124,10 +123,10 @@ def resume(
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     stop: Stop | Iterable[Stop] | None = None,
-    weights: Any = None,
-    rows: Any = None,
-    validation_rows: Any = None,
-) -> tuple[Any, History]:
+    weights: Numeric | None = None,
+    rows: Numeric | None = None,
+    validation_rows: Numeric | None = None,
+) -> tuple[States, History]:
     """Resume the run in a directory from its newest whole checkpoint, to the end that `loop.train` would have reached.
 
     A checkpoint holds the key, the hyperparameters, the rules and a description of the recipe, so that these need not

@@ -1,6 +1,6 @@
 """Folds x settings x seeds as one population."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxmlp._engine.plan import Plan
 from jaxmlp.population._fit import Options, train
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
-from jaxmlp.types import History
+from jaxmlp.types import Data, History, Hyperparams, Numeric
 
 
 class CrossValidation(NamedTuple):
@@ -29,12 +29,12 @@ class CrossValidation(NamedTuple):
 
 def cross_validate(
     key: Array,
-    data: Any,
+    data: Data,
     recipe: Recipe,
-    hyperparams: Any = None,
+    hyperparams: Hyperparams = None,
     *,
     folds: int = 5,
-    stratify: Any = None,
+    stratify: Numeric | None = None,
     seeds: int = 1,
     standardise: str = "x",
     plan: Plan | None = None,

@@ -1,7 +1,7 @@
 """Many members, one prediction with honest uncertainty: mixtures, averaged votes, temperature."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,12 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _compile, losses
-from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
 from jaxmlp.data import Statistics, unstandardise
-from jaxmlp.types import Status
+from jaxmlp.types import Model, Number, Numeric, Params, Status
 
 
-def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
+def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Array:
     """Return the outputs of every member on the same x (batch, in): (members, batch, out).
 
     Raises:
@@ -32,7 +31,7 @@ def predict(model: Any, params: Any, x: Numeric, **numbers: Any) -> Array:
 
 
 @_compile.jit(static_argnums=0)
-def _predict(model: Any, params: Any, x: Array, numbers: dict[str, Any]) -> Array:
+def _predict(model: Model, params: Params, x: Array, numbers: dict[str, Number]) -> Array:
     return jax.vmap(lambda p: model.apply(p, x, **numbers))(params)
 
 
@@ -108,7 +107,7 @@ class Mixture(NamedTuple):
         return jnp.asarray(y, self.means.dtype)
 
 
-def mixture(outputs: Numeric, *, status: Any = None, min_variance: Any = 1e-6) -> Mixture:
+def mixture(outputs: Numeric, *, status: Numeric | None = None, min_variance: Number = 1e-6) -> Mixture:
     """Return the mixture of the members' Gaussians.
 
     Args:
@@ -154,7 +153,7 @@ class Categorical(NamedTuple):
         return jnp.log(jnp.maximum(chosen, tiny))
 
 
-def categorical(outputs: Numeric, *, status: Any = None) -> Categorical:
+def categorical(outputs: Numeric, *, status: Numeric | None = None) -> Categorical:
     """Return the averaged probabilities softmax(outputs) of the members' logits.
 
     Args:
@@ -193,7 +192,7 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
 def _bisect_cdf(mixture: Mixture, level: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """Return ends, closer than rounding, between which the mixture's distribution function crosses `level`."""
 
-    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: object, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = 0.5 * (low + high)
         above = mixture.cdf(middle) > level
@@ -207,7 +206,7 @@ def _bisect_slope(logits: Array, y: Array, low: Array, high: Array) -> tuple[Arr
     """Return ends, closer than rounding, between which the loss at inverse temperature exp(end) stops falling."""
     slope = jax.grad(lambda beta: losses.cross_entropy(beta * logits, y).mean())
 
-    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: object, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = 0.5 * (low + high)
         rises = slope(jnp.exp(middle)) > 0
@@ -225,7 +224,7 @@ def _entropy(p: Array) -> Array:
     return -jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1)
 
 
-def _healthy(outputs: Numeric, status: Any) -> Array:
+def _healthy(outputs: Numeric, status: Numeric | None) -> Array:
     _check.floating("outputs", outputs)
     if outputs.ndim != 3 or len(outputs) == 0:
         raise ValueError(

@@ -18,7 +18,7 @@ from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Halving, Patience, Stop, Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Callback, Data, History, Hyperparams
+from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States
 
 ROUNDS = 32  # how often a run with early stopping looks for members to leave out
 
@@ -30,16 +30,16 @@ def fit(
     hyperparams: Hyperparams = None,
     *,
     validation: Data | None = None,
-    weights: Any = None,
-    rows: Any = None,
-    validation_rows: Any = None,
+    weights: Numeric | None = None,
+    rows: Numeric | None = None,
+    validation_rows: Numeric | None = None,
     stop: Stop | Iterable[Stop] | None = None,
     callbacks: Iterable[Callback] = (),
     plan: Plan | None = None,
     patience: int | None = None,
     min_improvement: float = 0.0,
     callback: Callable[[int, np.ndarray], None] | None = None,
-) -> tuple[Any, History]:
+) -> tuple[States, History]:
     """Train every member from start to end, as `jaxmlp.fit` trains one.
 
     The host runs it, so it is not for `jit` itself: `jax.vmap(jaxmlp.fit)` is. A member's bits depend on the plan's
@@ -177,7 +177,9 @@ def train(
     return in_waves(Job(members, tables, recipe, stops), chosen, wave)
 
 
-def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:
+def _with_patience(
+    stop: Stop | Iterable[Stop] | None, patience: int | None, min_improvement: float
+) -> Stop | Iterable[Stop] | None:
     """Return the rules, with patience where it is said by its older spelling."""
     if patience is None:
         if min_improvement:

@@ -1,9 +1,8 @@
 """Picking members out of a trained population: one, the best, or those whose average is."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,12 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._check import Numeric
 from jaxmlp._eager import compile_once
 from jaxmlp.training import State
-from jaxmlp.types import Status
+from jaxmlp.types import Number, Numeric, PyTree, States, Status
 
 
-def member(states: Any, i: int) -> State:
+def member(states: States, i: int) -> State:
     """Return the state of member i, as `fit` would give it.
 
     Raises:
@@ -34,11 +32,11 @@ def member(states: Any, i: int) -> State:
 
 
 @jax.jit  # one program for all leaves: eagerly each shape would be two
-def _at(states: Any, i: Any) -> Any:
+def _at(states: States, i: Number) -> States:
     return jax.tree.map(lambda a: a[i], states)
 
 
-def take(states: Any, members: Any) -> Any:
+def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
     """Return the population of those members, in that order; of states, params or anything with a leading axis."""
     members = np.asarray(members)
     if isinstance(states, list):
@@ -46,7 +44,7 @@ def take(states: Any, members: Any) -> Any:
     return jax.tree.map(lambda a: a[members], states)
 
 
-def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
+def ranking(history: Mapping[str, Numeric], *, by: str | None = None) -> np.ndarray:
     """Return the members from best to worst, without those that diverged, which a warning counts.
 
     Args:
@@ -60,7 +58,7 @@ def ranking(history: dict[str, Any], *, by: str | None = None) -> np.ndarray:
     return _ranked(history, by)
 
 
-def best(states: Any, history: dict[str, Any], *, by: str | None = None) -> tuple[State, int]:
+def best(states: States, history: Mapping[str, Numeric], *, by: str | None = None) -> tuple[State, int]:
     """Return the state and the number of the best member; a warning counts those that diverged.
 
     Args:
@@ -116,7 +114,7 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     return np.array(chosen[: int(np.argmin(best)) + 1])
 
 
-def _ranked(history: dict[str, Any], by: str | None) -> np.ndarray:
+def _ranked(history: Mapping[str, Numeric], by: str | None) -> np.ndarray:
     """Return the healthy members from best to worst."""
     by = by or ("validation_loss" if "validation_loss" in history else "loss")
     _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])

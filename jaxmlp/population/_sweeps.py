@@ -13,7 +13,7 @@ from jaxmlp import _check
 from jaxmlp._engine.entry import stacked
 
 
-class Settings(dict):
+class Settings(dict[str, Array]):
     """Hyperparams of many members, {name: (members, ...)}: a dict and a pytree that `print` shows as a table.
 
     Its `repr`, which stands in whatever holds it, is one line with the shapes.

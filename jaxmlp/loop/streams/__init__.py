@@ -25,6 +25,7 @@ from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
 from jaxmlp.loop.streams._stacks import Taken as Taken
 from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
+from jaxmlp.types import Json
 
 
 @runtime_checkable
@@ -76,7 +77,7 @@ class Stream(Protocol):
         """Texts that tell these data from others: a run goes on only with those that it was begun with."""
         ...
 
-    def stacks(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Stack]:
+    def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch, read in another thread than the caller's.
 
         Args:
@@ -88,7 +89,7 @@ class Stream(Protocol):
         ...
 
 
-def is_stream(data: Any) -> bool:
+def is_stream(data: object) -> bool:
     """Tell whether data is a stream, a folder, mapped files or an iterable of batches, and not arrays in memory."""
     if isinstance(data, str | Path):
         return True
@@ -154,6 +155,6 @@ def _own(stream: Stream, batch_size: int | None, steps: int | None) -> Stream:
     return stream
 
 
-def _is_table(data: Any) -> bool:
+def _is_table(data: object) -> bool:
     """Tell a table, a tuple of whole arrays or a list of two or three, from a list of batches."""
     return isinstance(data, tuple) or isinstance(data, list) and len(data) in (2, 3) and any(map(_check.is_array, data))

@@ -11,6 +11,7 @@ from jaxmlp import _check
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._stacks import Batch, Position, Stack, Taken, cuts, name, stack_size, stacks_of
 from jaxmlp.loop.streams._walk import Passes, Walk
+from jaxmlp.types import Json
 
 
 class Batches:
@@ -29,7 +30,7 @@ class Batches:
       ValueError: for what cannot be iterated, gives nothing, or gives a first batch of another form or size.
     """
 
-    def __init__(self, data: Iterable[Any], batch_size: int | None, steps: int | None):
+    def __init__(self, data: Iterable[object], batch_size: int | None, steps: int | None):
         self.steps = steps
         self._form: Any = None  # until the first batch is known, which then says what the others must be
         self._passes = Passes(data, steps, self._unpack)
@@ -48,11 +49,11 @@ class Batches:
             raise ValueError(f"batch_size must be None or that of the stream, {self.batch_size}; got {batch_size}")
         self.fingerprint: list[str] = [of_data(self.example)]
 
-    def stacks(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Stack]:
+    def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch."""
         return stacks_of(self._taken(start, epochs, every, state), self.example, self.steps, start, every)
 
-    def _taken(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Taken]:
+    def _taken(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Taken]:
         size = stack_size(self.example, self.steps, every)
         walk = Walk(self._passes, start, self._passes.resume(start, state, self._once), state)
         while walk.position.epoch < epochs:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,19 @@ from jaxmlp import _check, _compile
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._stacks import Batch, Position, Stack, aligned, stack_size
+from jaxmlp.types import Json, PyTree, StrPath
 
 # Touching a row of a map maps up to 64 KiB around it, and what is mapped counts as this process's memory. So only files
 # that are small together are read by their maps; of the others each row is read into its place.
 MAPPED_BYTES = 2**28
 
+Shard: TypeAlias = tuple[PyTree, ...]  # (x, y) or (x, y, weight) of mapped arrays
+
 
 class Table(NamedTuple):
     """Shards of one table, (x, y) or (x, y, weight) of mapped arrays each."""
 
-    shards: list[tuple[Any, ...]]
+    shards: list[Shard]
 
 
 def folder(path: Path) -> Table:
@@ -48,7 +51,7 @@ def folder(path: Path) -> Table:
     return Table([tuple(_map(part[i]) for part in parts) for i in range(len(x))])
 
 
-def _map(path: Path) -> Any:
+def _map(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -75,7 +78,7 @@ class Files:
         self.example = x, y, np.ones(batch_size, np.float32 if weight is None else weight.dtype)
         self.fingerprint = [of_data(shard) for shard in table.shards]
 
-    def stacks(self, start: Position, epochs: int, every: int | None, state: dict[str, Any]) -> Iterator[Stack]:
+    def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch; the position alone says where to go on."""
         size = stack_size(self.example, self.steps, every)
         position = start
@@ -95,7 +98,7 @@ class Files:
         weight = present if weight is None else present.astype(weight.dtype) * weight
         return jax.tree.map(lambda a: a.reshape(steps, self.batch_size, *a.shape[1:]), (x, y, weight))
 
-    def _gather(self, rows: np.ndarray) -> tuple[Any, Any, Any]:
+    def _gather(self, rows: np.ndarray) -> Batch:
         """Return a copy of these rows of (x, y, weight or None)."""
         like = (*self.shards[0], None)[:3]
         out = jax.tree.map(lambda a: aligned((len(rows), *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), like)
@@ -120,7 +123,7 @@ class Files:
 class _File:
     """The file behind a mapped array, read row by row past the map."""
 
-    def __init__(self, path: Any, offset: int, row: int):
+    def __init__(self, path: StrPath, offset: int, row: int):
         self._path, self._offset, self._row = path, offset, row
         self._number = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._number)
@@ -140,7 +143,7 @@ class _File:
         inside = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
         return _File(path, begin + inside, array.nbytes // len(array))
 
-    def read(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, dtype: Any) -> None:
+    def read(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, dtype: np.dtype) -> None:
         """Read the rows at `places` into those of `out` at `here`."""
         target = out if out.dtype == dtype else np.empty(out.shape, dtype)
         lines = target.reshape(-1).view(np.uint8).data
@@ -161,7 +164,7 @@ def _places(key: Array, epoch: Any, first: Any, n: Any, *, count: int) -> tuple[
     return jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32), present.astype(jnp.float32)
 
 
-def _same_form(shard: tuple[Any, ...], like: tuple[Any, ...], number: int) -> tuple[Any, ...]:
+def _same_form(shard: Shard, like: Shard, number: int) -> Shard:
     counts = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(shard)}
     forms = [[(a.shape[1:], a.dtype) for a in jax.tree.leaves(s)] for s in (shard, like)]
     if len(counts) != 1 or 0 in counts or forms[0] != forms[1]:

@@ -1,15 +1,17 @@
 """Stacks of equal batches: what one dispatch trains on, and where a stream stands before and after."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import DTypeLike
 
+from jaxmlp.types import Json, PyTree
+
 STACK_BYTES, STACK_STEPS = 2**25, 4096  # a dispatch takes about so much, and no more steps
 
-Batch = tuple[Any, Any, Any]  # (x, y, weight): trees of NumPy arrays, with as many examples each
+Batch = tuple[PyTree, PyTree, PyTree]  # (x, y, weight): trees of NumPy arrays, with as many examples each
 
 
 class Position(NamedTuple):
@@ -36,7 +38,7 @@ class Stack(NamedTuple):
     taken: int  # how many of the steps are there
     ends: bool  # whether they end the epoch
     after: Position
-    state: dict[str, Any]  # what else the stream needs to go on from there, as JSON
+    state: Json  # what else the stream needs to go on from there, as JSON
 
 
 class Taken(NamedTuple):
@@ -45,7 +47,7 @@ class Taken(NamedTuple):
     batch: Batch  # (batch, ...) each
     ends: bool  # whether it ends the epoch
     after: Position
-    state: dict[str, Any]  # what else the stream needs to go on from there, as JSON
+    state: Json  # what else the stream needs to go on from there, as JSON
 
 
 def stacks_of(

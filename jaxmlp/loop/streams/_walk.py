@@ -14,6 +14,7 @@ from typing import Any
 from jaxmlp import _check
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._stacks import Batch, Position, Taken, name
+from jaxmlp.types import Json
 
 
 class Phase(enum.Enum):
@@ -33,10 +34,10 @@ class Passes:
       unpack: from what the loader gives, with its position, to a batch; raises ValueError for what is none.
     """
 
-    def __init__(self, loader: Iterable[Any], steps: int | None, unpack: Callable[[Any, Position], Batch]):
+    def __init__(self, loader: Iterable[object], steps: int | None, unpack: Callable[[object, Position], Batch]):
         self.loader, self.steps, self._unpack = loader, steps, unpack
 
-    def begin(self, epoch: int) -> Iterator[Any]:
+    def begin(self, epoch: int) -> Iterator[object]:
         """Return the iterator of a new pass, that of an epoch."""
         set_epoch = getattr(self.loader, "set_epoch", None)
         if set_epoch is not None:
@@ -54,7 +55,7 @@ class Passes:
             )
         return iterator
 
-    def read(self, iterator: Iterator[Any], position: Position) -> Batch | None:
+    def read(self, iterator: Iterator[object], position: Position) -> Batch | None:
         """Return the next batch, or None at the end of the pass."""
         try:
             batch = next(iterator)
@@ -64,7 +65,7 @@ class Passes:
             raise ValueError(f"{name(position)} could not be read: {type(error).__name__}: {error}") from error
         return self._unpack(batch, position)
 
-    def resume(self, start: Position, state: dict[str, Any], first: Iterator[Any] | None = None) -> Iterator[Any]:
+    def resume(self, start: Position, state: Json, first: Iterator[object] | None = None) -> Iterator[object]:
         """Return an iterator that stands at `start`: put there by its own state, or by reading its way there.
 
         Args:
@@ -86,7 +87,7 @@ class Passes:
         self._skip(iterator, start, state.get("first"))
         return iterator
 
-    def _skip(self, iterator: Iterator[Any], start: Position, first: str | None) -> None:
+    def _skip(self, iterator: Iterator[object], start: Position, first: str | None) -> None:
         """Read up to `start`, and compare the first batch of its epoch with what it was."""
         steps = self.steps
         for done in range(start.step if steps is None else start.total):
@@ -115,7 +116,7 @@ class Walk:
         state, where it has one; "length", the batches of an epoch; "first", the digest of the epoch's first batch.
     """
 
-    def __init__(self, passes: Passes, position: Position, iterator: Iterator[Any], state: dict[str, Any]):
+    def __init__(self, passes: Passes, position: Position, iterator: Iterator[object], state: Json):
         self.phase, self.position = Phase.READING, position
         self._passes, self._iterator, self._held = passes, iterator, None
         self._length: int | None = state.get("length")
@@ -162,7 +163,7 @@ class Walk:
         return ends
 
 
-def _state_of(iterator: Iterator[Any]) -> Any:
+def _state_of(iterator: Iterator[object]) -> Any:
     """Return an iterator's own state as JSON can hold it, None where it has none."""
     get_state = getattr(iterator, "get_state", None)
     state = None if get_state is None else get_state()

@@ -99,8 +99,14 @@ def epoch(
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
     """
-    x, y, weight = unpack(data)
     bound = recipe.bind(hyperparams)
+    # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
+    loops = bound.recipe.batch_size is not None and _compile.outermost()
+    return (_epoch_at_once if loops else _epoch)(state, data, bound, rows)
+
+
+def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
+    x, y, weight = unpack(data)
     batch_size = bound.recipe.batch_size
     if batch_size is None:
         return step(state, data if rows is None else take(data, rows), bound)
@@ -124,6 +130,9 @@ def epoch(
 
     (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
     return state, mean._asdict()
+
+
+_epoch_at_once = _compile.jit(_epoch)
 
 
 def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:

@@ -5,9 +5,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxmlp import MLP, data, interop, linear, losses, metrics, population, serving
+import jaxmlp
+from jaxmlp import MLP, Recipe, data, interop, linear, losses, metrics, population, serving
 from jaxmlp.layer import INITIALIZERS
 
 KEY = jax.random.key(3)
@@ -32,7 +34,24 @@ def error(targets, average):
     return jnp.square(average - targets).mean()
 
 
+RUN = Recipe(MLP((3, 4, 2)), losses.cross_entropy, optax.adam, epochs=1, batch_size=4, metrics=(metrics.accuracy,))
+RATE = {"learning_rate": 0.1}
+STATE = jaxmlp.start(KEY, RUN, RATE)
+STATES, HISTORY = population.fit(jax.random.split(KEY, 3), (X, LABELS), RUN, RATE, validation=(X, LABELS))
+
+
 VERBS = {
+    "start": lambda: jaxmlp.start(KEY, RUN, RATE),
+    "step": lambda: jaxmlp.step(STATE, (X, LABELS), RUN, RATE),
+    "epoch": lambda: jaxmlp.epoch(STATE, (X, LABELS), RUN, RATE),
+    "evaluate": lambda: jaxmlp.evaluate(STATE.params, (X, LABELS), RUN, RATE),
+    "fit": lambda: jaxmlp.fit(KEY, (X, LABELS), RUN, RATE),
+    "population.fit": lambda: population.fit(
+        jax.random.split(KEY, 3), (X, LABELS), RUN, RATE, validation=(X, LABELS), stop=population.Patience(1)
+    ),
+    "grid": lambda: population.grid(2, learning_rate=[0.1, 0.2]),
+    "member": lambda: population.member(STATES, 1),
+    "best": lambda: population.best(STATES, HISTORY),
     "init": lambda: NET.init(KEY),
     "init of a stack": lambda: STACK.init(KEY),
     "init, scaled": lambda: NET.init(KEY, init_scale=0.5),
@@ -77,9 +96,7 @@ VERBS = {
     "votes": lambda: (VOTES.mutual_information, VOTES.log_prob(LABELS)),
     "temperature": lambda: population.temperature(LOGITS, LABELS),
     "greedy": lambda: population.greedy(VOTES.probabilities, jax.tree_util.Partial(error, LOGITS), rounds=3),
-    "grid": lambda: population.grid(2, learning_rate=[0.1, 0.2]),
     "sample": lambda: population.sample(KEY, 3, learning_rate=population.LogUniform(0.1, 1.0)),
-    "member": lambda: population.take(jax.tree.map(lambda a: jnp.stack([a, a]), PARAMS), [1]),
 }
 
 

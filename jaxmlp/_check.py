@@ -7,6 +7,7 @@ while JAX traces; a check of values looks only at arrays that are known on the h
 import difflib
 import importlib
 import operator
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
@@ -202,3 +203,11 @@ def usable_dtype(what: str, name: str | None) -> Any:
     if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
         raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
     return name and jnp.dtype(name)
+
+
+def level_of_caller() -> int:
+    """Return the `stacklevel` at which a warning names the first line that is not of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "jaxmlp":
+        frame, level = frame.f_back, level + 1
+    return level

@@ -1,7 +1,7 @@
 """Training as pure functions: `state, metrics = step(state, batch, recipe, hyperparams)`, and a whole run of it.
 
-A `Recipe` is static: what changes the program. `hyperparams` are numbers: what a sweep changes without a new
-compilation. Randomness comes from `state.key` alone, so equal arguments give equal runs.
+A `Recipe` is static: what changes the program. `hyperparams` are numbers: what a sweep changes without compiling anew.
+Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ import optax
 from jax import Array
 
 from jaxmlp import _check, _compile
-from jaxmlp._compile import count_trace
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._preflight import check_data, check_outputs, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
@@ -155,8 +154,12 @@ def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hy
     bound = recipe.bind(hyperparams)
     if not _compile.outermost():
         return _evaluate(params, data, bound)
-    check_outputs(params, data, bound)  # its values too, which a compiled program cannot
-    return _evaluate_at_once(params, data, bound)
+    try:
+        check_outputs(params, data, bound)  # its values too, which a compiled program cannot
+        values = _evaluate_at_once(params, data, bound)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return _evaluate(params, data, bound)  # a metric in NumPy, or one that branches on a value: as it stands
+    return {name: values[name] for name in ("loss", *map(_check.name_of, bound.recipe.metrics))}
 
 
 def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
@@ -216,7 +219,7 @@ def _start(key: Array, bound: Bound) -> State:
 
 @_compile.jit(donate_argnums=0)
 def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tuple[State, History]:
-    count_trace()
+    _compile.count_trace()
 
     def one_epoch(state: State, _: None) -> tuple[State, dict[str, Array]]:
         return observed_epoch(state, data, bound, validation)

@@ -117,6 +117,16 @@ class History(dict[str, Any]):
         """(members,), the epoch of the best validation loss, where a run had patience."""
         return self._of_members("best_epoch")
 
+    def copy(self) -> "History":
+        """Return a copy."""
+        return History(self)
+
+    def __or__(self, other: Any) -> Any:
+        return History({**self, **other}) if isinstance(other, dict) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return History({**other, **self}) if isinstance(other, dict) else NotImplemented
+
     def _of_members(self, name: str) -> Array:
         if name not in self:
             raise AttributeError(f"this history has no {name!r}; it has {', '.join(self)}")

@@ -511,3 +511,41 @@ def test_records_hold_the_history(tmp_path):
     assert b"validation_loss" in next((tmp_path / "board").iterdir()).read_bytes()
     records.write_csv(tmp_path / "two.csv", population.fit(KEYS[:2], (X, Y), RECIPE, {"learning_rate": 0.1})[1])
     assert (tmp_path / "two.csv").read_text().splitlines()[0] == "member,epoch,loss"
+
+
+def test_a_signal_in_the_last_chunk_of_a_part_ends_the_call(tmp_path):
+    """A job that is asked to end must not train the parts that are still to come."""
+    recipes = [dataclasses.replace(RECIPE, epochs=2), dataclasses.replace(RECIPE, epochs=3)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background may ignore it
+
+    def interrupt(state, history):
+        if history["loss"].shape[-1] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    keys = jax.random.split(jax.random.key(1), 2)
+    options = {"progress": False, "every": 1, "directory": tmp_path / "run"}
+    try:
+        with pytest.raises(loop.Interrupted):
+            loop.train(keys, (X, Y), recipes, RATE, callbacks=[interrupt], **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "run" / "recipe-001").exists()
+    _, history = loop.train(keys, (X, Y), recipes, RATE, **options)
+    assert history.epochs.tolist() == [2, 3]
+
+
+def test_a_resume_takes_a_budget_beside_its_rules_and_tells_whose_tables_are(tmp_path):
+    keys = jax.random.split(jax.random.key(1), 2)
+    tables = np.stack([X, X + 1]), np.stack([Y, Y])
+    recipe = dataclasses.replace(RECIPE, epochs=4, batch_size=None)
+    options = {"progress": False, "every": 1, "directory": tmp_path / "run"}
+    rules = [loop.Halving(2, first=2, by="loss"), loop.Budget(1e-9)]
+    loop.train(keys, population.each(*tables), recipe, RATE, stop=rules, **options)
+    with pytest.raises(ValueError, match=r"each: saved \['data'\], given \[\]"):
+        loop.resume(tmp_path / "run", population.shared(*tables), progress=False)
+    _, history = loop.resume(tmp_path / "run", population.each(*tables), stop=loop.Budget(1e-9), progress=False)
+    assert history.epochs.tolist() == [2, 2]
+    _, history = loop.resume(tmp_path / "run", population.each(*tables), progress=False)
+    assert sorted(history.epochs.tolist()) == [2, 4]
+    with pytest.raises(ValueError, match="epochs must not make a rung of Halving of the end of the run: at 4 epochs"):
+        loop.resume(tmp_path / "run", population.each(*tables), epochs=13, progress=False)

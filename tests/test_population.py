@@ -259,10 +259,64 @@ def test_the_loop_trains_lists_of_recipes_and_waves_as_fit_does(tmp_path):
     states, history = loop.train(KEYS, (X, Y), RECIPE, RATES, **options)
     assert same(straight, states)
     np.testing.assert_array_equal(record["loss"], history["loss"])
+    # The waves stay as they began, also where there would be room for all members at once now.
+    again, _ = loop.train(KEYS, (X, Y), RECIPE, RATES, **(options | {"plan": None}))
+    assert same(straight, again)
+    with pytest.raises(ValueError, match="plan must have waves of 4 members, as the run in .* began; got 12"):
+        loop.train(KEYS, (X, Y), RECIPE, RATES, **(options | {"plan": dataclasses.replace(plan, wave=12)}))
     with pytest.raises(
         ValueError, match="its parts wave-000, wave-001, wave-002 are resumed by the call of loop.train"
     ):
         loop.resume(tmp_path / "waves", (X, Y))
+
+
+def test_recipes_share_what_the_whole_call_shares():
+    """Whose a table is, and the names of numbers, are asked of all members and not of those of one recipe."""
+    rows, targets = RNG.normal(size=(4, 6, 3)).astype("f"), RNG.normal(size=(4, 6, 1)).astype("f")
+    one = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.sgd, epochs=1)
+    two = dataclasses.replace(one, optimizer=optax.adam)
+    numbers = [{"learning_rate": 0.1, "momentum": 0.9}] * 2 + [{"learning_rate": 0.1, "b1": 0.8}] * 2
+    with pytest.raises(ValueError, match="4 members or 4 examples"):
+        population.fit(KEYS[:4], (rows, targets), [one, one, two, two], numbers)
+    told = population.each(rows, targets)
+    states, _ = population.fit(KEYS[:4], told, [one, one, two, two], numbers, rows=[[0, 1, 2, 3]] * 2 + [[4, 5]] * 2)
+    for i, recipe, which in ((1, one, slice(0, 4)), (2, two, slice(4, 6))):
+        close(states[i], jaxmlp.fit(KEYS[i], (rows[i][which], targets[i][which]), recipe, numbers[i])[0])
+
+
+def test_the_older_callback_of_halving_is_called_at_the_rungs():
+    seen = []
+    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adam, epochs=9, batch_size=45)
+    population.halving(KEYS, (X, Y), recipe, RATES, by="loss", callback=lambda epochs, status: seen.append(epochs))
+    assert seen == [1, 3]
+
+
+def test_a_callback_sees_a_history_that_ranks():
+    seen = []
+    population.fit(
+        KEYS[:3],
+        (X, Y),
+        RECIPE,
+        {"learning_rate": 0.01},
+        validation=(X, Y),
+        stop=population.Patience(4),
+        callbacks=[
+            lambda states, history: seen.append((population.best(states, history)[1], history.best_epoch.shape))
+        ],
+    )
+    assert seen and all(best in range(3) and shape == (3,) for best, shape in seen)
+
+
+def test_a_budget_is_that_of_all_parts():
+    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adam, epochs=4, batch_size=45)
+    recipes = [recipe, dataclasses.replace(recipe, batch_size=30)]
+    plan = dataclasses.replace(population.plan(KEYS[:4], (X, Y), recipe, RATES, width=1), wave=2)
+    rate = {"learning_rate": 0.01}
+    for door, quiet in ((population.fit, {}), (loop.train, {"progress": False, "every": 1})):
+        _, history = door(KEYS[:2], (X, Y), recipes, rate, stop=population.Budget(1e-9), **quiet)
+        assert history.epochs.tolist() == [1, 0]
+        _, history = door(KEYS[:4], (X, Y), recipe, rate, stop=population.Budget(1e-9), plan=plan, **quiet)
+        assert history.epochs.tolist() == [1, 1, 0, 0]
 
 
 def test_cross_validation_is_a_loop_over_the_folds():

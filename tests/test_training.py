@@ -328,3 +328,14 @@ def test_clipped_cosine_adamw_clips_the_global_norm(loose):
     expected = plain.update({"w": large["w"] / 200.0}, plain.init(params), params)[1]
     for mine, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def test_metrics_that_cannot_be_compiled_are_evaluated_as_they_stand(key):
+    def worst(outputs, targets, weight=None):
+        return np.abs(np.asarray(outputs) - np.asarray(targets)).max()
+
+    recipe = Recipe(MLP((2, 1)), losses.squared_error, optax.sgd, epochs=1, metrics=(worst, metrics.rmse))
+    params = recipe.model.init(key)
+    x = np.ones((4, 2), "f")
+    values = jaxmlp.evaluate(params, (x, np.zeros((4, 1), "f")), recipe, {"learning_rate": 0.1})
+    assert list(values) == ["loss", "worst", "rmse"] and values["worst"] == abs(recipe.model.apply(params, x)).max()

@@ -26,6 +26,8 @@ def test_a_history_is_a_mapping_and_a_pytree():
         "['status']",
     ]
     assert list(history.curves) == ["loss"]
+    assert isinstance(history.copy(), History) and isinstance(history | {"more": 1}, History)
+    assert isinstance({"less": 1} | history, History) and ({"loss": 1} | history)["loss"].shape == (3, 2)
     with pytest.raises(AttributeError, match="no 'best_epoch'; it has loss, status, epochs"):
         history.best_epoch  # noqa: B018
 

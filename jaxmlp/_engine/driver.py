@@ -142,6 +142,7 @@ def drive(
     observers: Sequence[Observer] = (),
     *,
     deadline: float = math.inf,
+    begins: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train chunk after chunk until the source or the members are at their end, or a rule or the caller ends it.
@@ -151,11 +152,14 @@ def drive(
       source: what they are trained on.
       observers: shown each round, in this order.
       deadline: on the clock of `time.monotonic`; the chunk in which it passes is the last.
+      begins: whether to train a chunk even where the deadline has passed, so that each call goes on by one at least.
       interrupted: asked between two rounds whether to end.
     """
     halving, rungs = executor.job.stops.halving, executor.job.stops.rungs(executor.job.recipe.epochs)
     now = None
     while not source.finished and executor.anyone_runs and not interrupted():
+        if not begins and time.monotonic() >= deadline:
+            break
         started = time.monotonic()
         closed = source.advance(executor)
         _wait(executor.runs.status)
@@ -201,7 +205,7 @@ def so_far(now: Round, single: bool) -> tuple[State, History]:
         done = int(executor.runs.epochs[0])
         return executor.state(0), History({name: values[0, :done] for name, values in history.items()})
     seen = {name: values[:, : now.source.epochs] for name, values in history.items()}
-    return executor.state(), History({**seen, "status": now.status})
+    return executor.state(), History({**seen, "status": now.status, **executor.progress()})
 
 
 def _wait(array: Array) -> None:

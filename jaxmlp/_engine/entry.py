@@ -46,7 +46,7 @@ def enter(request: Request) -> tuple[Member, Tables]:
     tables: dict[str, Data] = {}
     own: dict[str, Data] = {}
     for what, given in (("data", inputs.data), ("validation", validation)):
-        mine, table = _sorted(what, given, count, single)
+        mine, table = whose(what, given, count, single)
         if table is not None:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
             check_data(what, like_key(keys), flat, first)
@@ -84,8 +84,12 @@ def check_keys(keys: Array) -> int:
     return len(keys)
 
 
-def _sorted(what: str, given: Data, count: int, single: bool) -> tuple[bool, Data]:
-    """Return whether a table is each member's own, as the caller says, and the table itself."""
+def whose(what: str, given: Data, count: int, single: bool = False) -> tuple[bool, Data]:
+    """Return whether a table is each member's own, as the caller says, and the table itself.
+
+    Raises:
+      ValueError: for a table that could be either where the caller does not say.
+    """
     if isinstance(given, Shared):
         return False, given.data
     if single:

@@ -121,6 +121,13 @@ class Executor:
         which = self.slots if member is None else self.slots[member]
         return jax.tree.map(lambda a: jnp.copy(a[which]), self.runs.state)
 
+    def progress(self) -> dict[str, np.ndarray]:
+        """Return how many epochs each member was trained for and, with patience, the epoch of its best weights."""
+        told = {"epochs": np.asarray(self.runs.epochs)[self.slots]}
+        if self.runs.best is not None:
+            told["best_epoch"] = np.asarray(self.runs.best.epoch)[self.slots]
+        return told
+
     def saved_runs(self) -> Run:
         """Return a copy of the runs on the host, keys as the integers behind them."""
         return jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))

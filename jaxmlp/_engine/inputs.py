@@ -1,7 +1,8 @@
 """What members train on, checked at the door and sorted: what is each member's own, and what all of them share."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
 from jaxmlp.data import Rows
@@ -59,10 +60,27 @@ class Inputs(NamedTuple):
     rows: Numeric | None = None
     validation_rows: Numeric | None = None
 
+    def of(self, who: Any) -> "Inputs":
+        """Return the inputs of the members `who`, an index array or a slice: what is each one's own is cut."""
+        cut: dict[str, Any] = {}
+        for name, given in self._asdict().items():
+            if isinstance(given, Each):
+                cut[name] = Each(jax.tree.map(lambda a: a[who], given.data))
+            elif name not in ("data", "validation") and given is not None:
+                cut[name] = _rows_of(given, who)
+        return self._replace(**cut)
+
     @property
     def watched(self) -> bool:
         """Whether there is a validation loss to watch."""
         return self.validation is not None or self.validation_rows is not None
+
+
+def _rows_of(values: Any, who: Any) -> Any:
+    """Return the entries of an array, or of a list whose entries may differ in length."""
+    if isinstance(values, list | tuple):
+        return values[who] if isinstance(who, slice) else [values[i] for i in who]
+    return values[who]
 
 
 class Request(NamedTuple):

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp._engine.entry import check_keys, stacked
+from jaxmlp._engine.entry import check_keys, whose
 from jaxmlp._engine.executor import Executor, Job, outcome
-from jaxmlp._engine.inputs import Each, Inputs, Member, Request
+from jaxmlp._engine.inputs import Each, Inputs, Member, Request, Shared
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
@@ -26,7 +26,9 @@ class Group(NamedTuple):
     request: Request
 
 
-def groups(keys: Array, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hyperparams) -> list[Group]:
+def groups(
+    keys: Array, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: Hyperparams, streamed: bool = False
+) -> list[Group]:
     """Return the members of equal recipes together.
 
     Raises:
@@ -38,23 +40,32 @@ def groups(keys: Array, inputs: Inputs, recipes: Sequence[Recipe], hyperparams: 
             f"recipe must be a Recipe or a list of one for each of {count} members; got {len(recipes)}; for every "
             f"recipe with every key: [r for r in recipes for _ in keys] and jnp.tile(keys, len(recipes))"
         )
-    if isinstance(hyperparams, list | tuple):
-        hyperparams = stacked(hyperparams)
+    # Whose a table is, is asked of all members: of a group, another count could mean another thing.
+    tables = {"data": inputs.data, "validation": inputs.validation}
+    for what, given in tables.items():
+        if given is not None and not (streamed and what == "data"):
+            mine, table = whose(what, given, count)
+            tables[what] = Each(table) if mine else Shared(table)
+    inputs = inputs._replace(**tables)
     found = []
     for recipe in dict.fromkeys(recipes):
         who = np.array([i for i, other in enumerate(recipes) if other == recipe])
-        numbers = hyperparams
-        if isinstance(hyperparams, Mapping):
-            numbers = {n: a[who] if np.ndim(a) and len(a) == count else a for n, a in hyperparams.items()}
-        mine = Inputs(
-            *(_of_each(table, who) for table in inputs[:2]), *(None if a is None else a[who] for a in inputs[2:])
-        )
-        found.append(Group(who, Request(keys[who], mine, recipe, numbers)))
+        found.append(Group(who, Request(keys[who], inputs.of(who), recipe, _numbers_of(hyperparams, who, count))))
     return found
 
 
-def _of_each(table: Data, who: np.ndarray) -> Data:
-    return Each(jax.tree.map(lambda a: a[who], table.data)) if isinstance(table, Each) else table
+def _numbers_of(hyperparams: Hyperparams, who: np.ndarray, count: int) -> Hyperparams:
+    """Return the numbers of some members; of a list of dicts those of other groups may have other names."""
+    if isinstance(hyperparams, list | tuple):
+        if len(hyperparams) != count:
+            raise ValueError(f"hyperparams must be one dict for each of {count} keys; got {len(hyperparams)} of them")
+        return [hyperparams[i] for i in who]
+    if not isinstance(hyperparams, Mapping):
+        return hyperparams  # an error, which the door names
+    columns = {
+        name: np.asarray(value) if isinstance(value, list | tuple) else value for name, value in hyperparams.items()
+    }
+    return {name: a[who] if np.ndim(a) and len(a) == count else a for name, a in columns.items()}
 
 
 def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]) -> tuple[list[State], History]:
@@ -65,7 +76,7 @@ def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]
     history: dict[str, np.ndarray] = {}
     for group, (state, record) in zip(found, results, strict=True):
         for place, i in enumerate(group.who):
-            states[i] = jax.tree.map(lambda a, place=place: a[place], state)
+            states[i] = at(state, place)
         for name, values in record.items():
             values = np.asarray(values)
             if values.ndim == 1:
@@ -74,6 +85,12 @@ def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]
                 whole = history.setdefault(name, np.full((count, longest, *values.shape[2:]), np.nan))
                 whole[group.who, : values.shape[1]] = values
     return states, History({name: jnp.asarray(values) for name, values in history.items()})
+
+
+@jax.jit  # one program for all leaves: eagerly each shape would be two
+def at(states: Any, i: Any) -> Any:
+    """Return entry i of every leaf."""
+    return jax.tree.map(lambda a: a[i], states)
 
 
 def plan_for(members: Member, data: Data, recipe: Recipe, chosen: Plan | None, *, keep_best: bool) -> Plan:

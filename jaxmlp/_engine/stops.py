@@ -98,6 +98,13 @@ class Stops(NamedTuple):
         """When the budget of a call that begins now is used up, on the clock of `time.monotonic`."""
         return math.inf if self.budget is None else time.monotonic() + self.budget.seconds
 
+    def check_names(self, history: Mapping[str, Any]) -> None:
+        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by."""
+        for metric in self.targets:
+            _check.one_of("the metric of a Target", metric, history)
+        if self.halving is not None:
+            _check.one_of("by", self.halving.by, history)
+
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs the population is halved."""
         return [] if self.halving is None else self.halving.rungs(epochs)

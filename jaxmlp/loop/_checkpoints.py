@@ -133,7 +133,7 @@ class Checkpoints:
             warnings.warn(
                 f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; "
                 f"it is set aside as {aside.name}",
-                stacklevel=4,
+                stacklevel=_check.level_of_caller(),
             )
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(folder, aside)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ import jax
 import numpy as np
 
 from jaxmlp.loop._digest import of_array, of_code
-from jaxmlp.mlp import MLP
 from jaxmlp.types import Json
 
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, and may be found again by it
@@ -67,8 +65,6 @@ def rebuild(what: str, value: Any) -> Any:
     if "type" in value:
         kind = _find(what, value["type"])
         fields = {name: rebuild(name, item) for name, item in value.items() if name != "type"}
-        if kind is MLP and "initializer" not in inspect.signature(MLP).parameters:
-            fields["init"] = fields.pop("initializer")
         return kind(**fields)
     name = value.get("function") or value.get("object") or value
     if isinstance(name, str) and "function" in value and _root(name) in OWN:

@@ -1,7 +1,7 @@
 """What a run is made of, as JSON: written down when it begins, compared and rebuilt when it is resumed."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,11 +51,13 @@ class Seen(NamedTuple):
       data: the digests of its table, `of_data(data)`, or what a stream says of itself.
       options: the arrays given for validation, weights, rows and validation_rows, where they are.
       steps: of a stream without an end, how many batches make an epoch.
+      each: which of data and validation are each member's own.
     """
 
     data: Any
     options: Mapping[str, Data]
     steps: int | None = None
+    each: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Manifest:
       stop: the rules by name, but for a budget of time, which is a call's own.
       steps: of a stream without an end, how many batches make an epoch.
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
+      each: which of data and validation are each member's own; None in checkpoints of versions that did not tell.
     """
 
     recipe: Json
@@ -81,6 +84,7 @@ class Manifest:
     stop: Json
     steps: int | None
     layout: Json
+    each: list[str] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout) -> "Manifest":
@@ -93,6 +97,7 @@ class Manifest:
             options={name: of_data(seen.options.get(name)) for name in OPTIONS},
             stop=_rules(stops),
             steps=seen.steps,
+            each=list(seen.each),
             layout={
                 "width": layout.width,
                 "devices": len(layout.devices),
@@ -103,17 +108,20 @@ class Manifest:
     def to_json(self) -> Json:
         """Return the fields as one dict; the options stand beside the others, as they do in a call."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, **fields.pop("options")}
+        options = fields.pop("options")
+        return {**fields, **options}
 
     @classmethod
     def from_json(cls, values: Json) -> "Manifest":
         """Return what `to_json` wrote, in this version or an earlier one."""
-        fields = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name != "options"}
+        fields = {
+            field.name: values[field.name] for field in dataclasses.fields(cls) if field.name not in ("options", "each")
+        }
         rules = {name: _rule(name, told) for name, told in fields["stop"].items()}
         fields["recipe"] = upgrade(fields["recipe"])
         # A rule as this version has it: what an earlier one did not know has its default.
         fields["stop"] = {name: _as_json(rule) for name, rule in rules.items()}
-        return cls(**fields, options={name: values.get(name) for name in OPTIONS})
+        return cls(**fields, options={name: values.get(name) for name in OPTIONS}, each=values.get("each"))
 
     def with_epochs(self, epochs: int) -> "Manifest":
         """Return the manifest of the same run with more epochs.
@@ -129,7 +137,8 @@ class Manifest:
     def diff(self, given: "Manifest") -> list[str]:
         """Return a line for each place where another manifest, of what is given now, differs from this one."""
         saved, new = self.to_json(), given.to_json()
-        return [line for name in new for line in differences(saved.get(name), new[name], name)]
+        names = [name for name in new if not (name == "each" and self.each is None)]
+        return [line for name in names for line in differences(saved.get(name), new[name], name)]
 
     def check_same(self, given: "Manifest", directory: StrPath) -> None:
         """Raise unless what is given now is what the run in the directory is made of.

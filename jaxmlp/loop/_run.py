@@ -20,7 +20,7 @@ from jaxmlp._engine.stops import Stops
 from jaxmlp._preflight import check_data
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
-from jaxmlp.loop._saving import RunDirectory
+from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
 from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
@@ -54,7 +54,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         _check.typed_key(request.key)
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
-    stream, entered = _opened(request, options.steps)
+    stream, entered = _opened(request, options)
     members, tables = enter(entered)
     plan = _plan(entered, members, stops, options, saving)
     job = Job(members, tables, request.recipe, stops)
@@ -65,8 +65,11 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
             return _session(request, job, plan, options, feed, saving)
-        here = below(options, f"wave-{number:03d}")
-        mine = request._replace(key=job.members.key, hyperparams=job.members.numbers.by_name)
+        here = below(options, f"wave-{number:03d}")._replace(
+            first=options.first and number == 0, more=options.more or (number + 1) * plan.wave < len(members.key)
+        )
+        who = slice(number * plan.wave, number * plan.wave + len(job.members.key))
+        mine = Request(job.members.key, request.inputs.of(who), request.recipe, job.members.numbers.by_name)
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
         with RunDirectory(here.directory, here.keep) as own:
@@ -81,14 +84,19 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     return of_one(states, history) if request.single else (states, history)
 
 
-def _opened(request: Request, steps: int | None) -> tuple[Stream | None, Request]:
+def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Request]:
     """Return the stream behind the data, if it is one, and the request with an example of its batches for the data."""
     key, inputs, recipe, _ = request
     if not is_stream(inputs.data):
-        if steps is not None:
-            raise ValueError(f"steps must be None for data in memory, whose epochs have all examples; got {steps}")
+        if options.steps is not None:
+            raise ValueError(
+                f"steps must be None for data in memory, whose epochs have all examples; got {options.steps}"
+            )
         return None, request
-    stream = open_stream(inputs.data, key if request.single else key[0], recipe.batch_size, steps)
+    order_key = options.order_key
+    if order_key is None:
+        order_key = key if request.single else key[0]
+    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")
@@ -106,11 +114,31 @@ def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, 
     if request.single:
         return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
     data, chosen = plain(request.inputs.data), options.plan
-    if chosen is None and saving is not None and saving.saved is not None:
-        wanted = saving.saved.manifest.plan_options()
+    waves = None if saving is None or saving.saved is not None else _first_wave(saving.directory)
+    saved = waves if saving is None or waves is not None else saving.saved
+    if chosen is None and saved is not None:
+        wanted = saved.manifest.plan_options()
         first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
         chosen = plan(len(members.key), data, request.recipe, first, **wanted) if wanted else None
-    return plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
+    chosen = plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
+    if waves is None:
+        return chosen
+    wave = len(waves.start().key)
+    if options.plan is not None and chosen.wave != wave:
+        raise ValueError(
+            f"plan must have waves of {wave} members, as the run in {options.directory} began; got {chosen.wave}; pass "
+            f"no plan, or another directory"
+        )
+    return dataclasses.replace(chosen, wave=wave)  # also where more or less memory is there than when it began
+
+
+def _first_wave(directory: RunDirectory) -> SavedRun | None:
+    """Return what was saved of the first wave of a run in waves, if there is one."""
+    first = directory.path / "wave-000"
+    if not first.is_dir():
+        return None
+    with RunDirectory(first) as own:
+        return own.recover()
 
 
 def _session(
@@ -121,16 +149,16 @@ def _session(
     if saving is not None:
         told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
         given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
+        own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
         numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
         start = Start(request.key, numbers)
-        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps), job.stops, plan.layout)
+        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps, own), job.stops, plan.layout)
         saving.directory.begin(manifest, start)
         if saving.saved is not None:
             saving.saved.check(manifest)
             restore, place = saving.saved.restore, saving.saved.where
     executor = Executor(job, plan.layout, plan.slots, restore)
-    for metric in job.stops.targets:
-        _check.one_of("the metric of a Target", metric, executor.runs.history)
+    job.stops.check_names(executor.runs.history)
     epochs = job.recipe.epochs
     if feed.stream is None:
         source: Source = Epochs(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-import sys
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmlp import records
+from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.program import Run
 from jaxmlp.loop._checkpoints import Checkpoints
@@ -66,7 +65,7 @@ class SavedRun:
                 warnings.warn(
                     f"version.{name}: saved {self.versions.get(name, 'nothing')}, given {now[name]}: the run goes on, "
                     f"but only equal versions promise equal bits",
-                    stacklevel=_level_of_caller(),
+                    stacklevel=_check.level_of_caller(),
                 )
 
     def restore(self, like: Run) -> Run:
@@ -162,14 +161,6 @@ def _score(history: Mapping[str, Numeric]) -> float | None:
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
         return None
     return float(np.nanmin(values[:, -1]))
-
-
-def _level_of_caller() -> int:
-    """Return the `stacklevel` at which a warning names the first line that is not of this package."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "jaxmlp":
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _versions() -> dict[str, str]:

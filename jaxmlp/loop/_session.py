@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -44,6 +44,9 @@ class RunOptions(NamedTuple):
     steps: int | None = None
     plan: Plan | None = None
     deadline: float = float("inf")  # on the clock of `time.monotonic`
+    first: bool = True  # whether no part of the call was trained before
+    more: bool = False  # whether parts of the call are to be trained after
+    order_key: Any = None  # of the order of mapped files, where it is not the members' first
 
 
 class Saving(NamedTuple):
@@ -83,11 +86,13 @@ class Session:
                 source,
                 observers,
                 deadline=self._options.deadline,
+                begins=self._options.first,
                 interrupted=lambda: bool(signals.caught),
             )
         if self._single and executor.status()[0] == Status.DIVERGED:
             raise self._non_finite()
-        if signals.caught and not source.finished and executor.anyone_runs:
+        # A signal in the last chunk of a part ends the call too, unless that was the last part.
+        if signals.caught and (self._options.more or not source.finished and executor.anyone_runs):
             raise self._interrupted()
 
     def _outlook(self) -> str:

@@ -9,10 +9,11 @@ from jax import Array
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.parts import groups, join_groups
 from jaxmlp._engine.plan import Plan
-from jaxmlp._engine.stops import Stop, Stops
+from jaxmlp._engine.stops import Budget, Halving, Stop, Stops
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
+from jaxmlp.loop.streams import is_stream
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States, StrPath
 
@@ -104,11 +105,17 @@ def train(
         raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
     if stops.halving is not None:
         raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
-    parts = groups(key, inputs, recipes, hyperparams)
-    return join_groups(
-        parts,
-        [run_saved(part.request, stops, below(options, f"recipe-{i:03d}")) for i, part in enumerate(parts)],
-    )
+    if hasattr(data, "__next__"):
+        raise ValueError(
+            f"data must give its batches anew for each recipe; this {type(data).__name__} is used up after one; pass "
+            f"what makes a new iterator each time, or train each recipe's members in a call of its own"
+        )
+    parts, found = groups(key, inputs, recipes, hyperparams, is_stream(data)), []
+    options = options._replace(order_key=key[0])  # all recipes see mapped files in one order
+    for i, part in enumerate(parts):
+        mine = below(options, f"recipe-{i:03d}")._replace(first=i == 0, more=i + 1 < len(parts))
+        found.append(run_saved(part.request, stops, mine))
+    return join_groups(parts, found)
 
 
 def resume(
@@ -142,8 +149,8 @@ def resume(
       keep: how many of the newest checkpoints stay; the best one stays too.
       callbacks: plain functions of (state, history so far), called between chunks.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
-      stop: other rules than the run began with; they are compared with the saved ones. Those that the run began with
-        hold unless given, but for a `Budget`, which is one call's own.
+      stop: a `Budget` for this call, beside the rules that the run began with, which hold. Other rules must be those
+        that it began with: they are compared.
       weights: the weights of a population's examples that the run began with.
       rows: the rows of each member that the run began with.
       validation_rows: the validation rows of each member that the run began with.
@@ -168,13 +175,26 @@ def resume(
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
         recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe
+        rules, begun = saved.manifest.rebuild_stop(), saved.manifest.recipe["epochs"]
         if epochs is not None:
+            _check_longer(rules, begun, epochs)
             saved, recipe = saved.with_epochs(epochs), dataclasses.replace(recipe, epochs=epochs)
         start, steps = saved.start(), saved.manifest.steps
         inputs = Inputs(data, validation, weights, rows, validation_rows)
         request = Request(start.key, inputs, recipe, start.hyperparams)
-        stop = saved.manifest.rebuild_stop() if stop is None else stop
+        if stop is None or isinstance(stop, Budget):
+            stop = [*rules, *([] if stop is None else [stop])]
         every = saved.every if every is None else every
         stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
         options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
         return run(request, stops, options, Saving(run_directory, saved))
+
+
+def _check_longer(rules: Iterable[Stop], begun: int, epochs: int) -> None:
+    """Raise where a longer run would have halved its members at the epoch at which the shorter one ended."""
+    for rule in rules:
+        if isinstance(rule, Halving) and begun != epochs and begun in rule.rungs(epochs):
+            raise ValueError(
+                f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
+                f"would have left members out; begin the longer run in another directory"
+            )

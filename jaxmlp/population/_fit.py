@@ -1,7 +1,6 @@
 """Training every member of a population: `fit`, and `halving` as a rule of it."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -98,7 +97,9 @@ def fit(
     if stops.halving is not None:
         raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
     parts = groups(keys, inputs, recipes, hyperparams)
-    return join_groups(parts, [train(part.request, stops, options) for part in parts])
+    return join_groups(
+        parts, [train(part.request, stops, options._replace(first=i == 0)) for i, part in enumerate(parts)]
+    )
 
 
 def halving(
@@ -147,6 +148,7 @@ class Options(NamedTuple):
     callbacks: tuple[Callback, ...] = ()
     callback: Callable[[int, np.ndarray], None] | None = None  # the older form
     deadline: float = math.inf  # on the clock of `time.monotonic`
+    first: bool = True  # whether no part of the call was trained before
 
 
 def train(
@@ -159,33 +161,36 @@ def train(
     members, tables = enter(request)
     recipe = request.recipe
     chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)
-    watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks or options.callback)
+    watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks)
+    watched |= options.callback is not None and stops.halving is None  # at the rungs alone, as it always was
     chunk = math.ceil(recipe.epochs / ROUNDS) if watched else recipe.epochs
 
     def wave(job: Job, plan: Plan, number: int) -> Executor:
         executor = Executor(job, plan.layout, plan.slots)
-        for metric in stops.targets:
-            _check.one_of("the metric of a Target", metric, executor.runs.history)
+        stops.check_names(executor.runs.history)
         observers: list[Observer] = [Callbacks(options.callbacks)]
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
-        if number == 0 or time.monotonic() < options.deadline:  # waves that have no time left are not begun
-            source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
-            drive(executor, source, observers, deadline=options.deadline)
+        source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
+        drive(executor, source, observers, deadline=options.deadline, begins=options.first and number == 0)
         return executor
 
     return in_waves(Job(members, tables, recipe, stops), chosen, wave)
 
 
-def _with_patience(
-    stop: Stop | Iterable[Stop] | None, patience: int | None, min_improvement: float
-) -> Stop | Iterable[Stop] | None:
+def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:
     """Return the rules, with patience where it is said by its older spelling."""
     if patience is None:
         if min_improvement:
             raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
         return stop
-    rules = (stop,) if isinstance(stop, Stop) else () if stop is None else stop
+    rules = (
+        ()
+        if stop is None
+        else tuple(stop)
+        if isinstance(stop, list | tuple) and not isinstance(stop, Stop)
+        else (stop,)
+    )
     return *rules, Patience(patience, min_improvement)
 
 

@@ -11,8 +11,9 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._eager import compile_once
+from jaxmlp._engine.parts import at
 from jaxmlp.training import State
-from jaxmlp.types import Number, Numeric, PyTree, States, Status
+from jaxmlp.types import Numeric, PyTree, States, Status
 
 
 def member(states: States, i: int) -> State:
@@ -27,12 +28,7 @@ def member(states: States, i: int) -> State:
     if isinstance(states, list):
         return states[i]
     if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(states)):
-        return _at(states, i % count)
-    return jax.tree.map(lambda a: a[i], states)
-
-
-@jax.jit  # one program for all leaves: eagerly each shape would be two
-def _at(states: States, i: Number) -> States:
+        return at(states, i % count)
     return jax.tree.map(lambda a: a[i], states)
 
 

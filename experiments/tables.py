@@ -59,6 +59,12 @@ class Table:
         return np.concatenate([((values - mean) / std).astype("f") for values, mean, std in parts])
 
 
+def together(rows: list[np.ndarray]) -> np.ndarray:
+    """Return rows of one member each as (members, longest), with -1 behind those of the shorter."""
+    longest = max(map(len, rows))
+    return np.stack([np.pad(r, (0, longest - len(r)), constant_values=-1) for r in rows])
+
+
 def _units(a: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = a[rows].mean(0), a[rows].std(0)
     return mean, np.where(std > 1e-9 * (1 + abs(mean)), std, 1.0)  # a constant column stays, as zeros

@@ -17,6 +17,7 @@ and variance, as in the paper, and the mixture's own stands beside it.
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from rich import box
 from rich.table import Table as Page
 
 from experiments.report import Report
-from experiments.tables import PUBLISHED, Table, diabetes, openml, read
+from experiments.tables import PUBLISHED, Table, diabetes, openml, read, together
 from jaxmlp import MLP, Recipe, losses, population
 from jaxmlp.data import Statistics, steps_per_epoch
 from jaxmlp.optimizers import ClippedCosineAdamW
@@ -42,9 +43,9 @@ PARTS, TRIED = 2, 2  # to choose a setting: random validation parts, and network
 class Score(NamedTuple):
     """What a protocol reached on each split, (splits,), in the target's units."""
 
-    rmse: np.ndarray
-    nll: np.ndarray  # of one Gaussian
-    mixture: np.ndarray
+    rmse: Any
+    nll: Any  # of one Gaussian
+    mixture: Any
 
 
 class Setting(NamedTuple):
@@ -149,6 +150,9 @@ def _fifth(rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, np.n
     return rows[cut:], rows[:cut]
 
 
+keys_of = jax.jit(jax.vmap(jax.random.key))
+
+
 def train(
     report: Report,
     table: Table,
@@ -162,28 +166,32 @@ def train(
     """Train a network for each entry of rows and return their parameters."""
     longest = max(map(len, rows))
     batch = min(batch, longest)
-    padded = np.stack([np.pad(r, (0, longest - len(r)), constant_values=-1) for r in rows])
     optimizer = ClippedCosineAdamW(epochs * steps_per_epoch(longest, batch))
     recipe = Recipe(model, losses.beta_gaussian_nll, optimizer, epochs=epochs, batch_size=batch)
-    keys = jax.vmap(jax.random.key)(np.array(seeds))
+    keys = keys_of(np.array(seeds))
     data = table.features, table.targets
     states, history = population.fit(
-        keys, data, recipe, numbers | {"min_variance": FLOOR}, rows=padded, callback=report.progress(epochs)
+        keys, data, recipe, numbers | {"min_variance": FLOOR}, rows=together(rows), callback=report.progress(epochs)
     )
     if (lost := int((np.asarray(history["status"]) == Status.DIVERGED).sum())) > 0:
         report.say(f"{lost} of {len(rows)} networks diverged and stay at their last finite weights")
     return states.params
 
 
+@partial(jax.jit, static_argnums=0)
+def gaussians(model: MLP, params: Any, features: Any, rows: Any) -> tuple[jax.Array, jax.Array]:
+    """Return each network's means and variances on its rows of the table."""
+
+    def outputs(mine: tuple[Any, Any]) -> jax.Array:
+        return model.apply(mine[0], features[mine[1]])
+
+    # One network at a time: the rows of all at once would be a copy of the data a member.
+    return losses.gaussian(jax.lax.map(outputs, (params, rows)), min_variance=FLOOR)
+
+
 def predict(table: Table, model: MLP, params: Any, rows: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return each network's mean and variance on its own rows, standardised."""
-    longest = max(map(len, rows))
-    padded = np.stack([np.pad(r, (0, longest - len(r))) for r in rows])
-    # One network at a time: the rows of all at once would be a copy of the data a member.
-    outputs = jax.jit(lambda p, r: jax.lax.map(lambda a: model.apply(a[0], jnp.asarray(table.features)[a[1]]), (p, r)))(
-        params, padded
-    )
-    mean, variance = (np.asarray(a) for a in losses.gaussian(outputs, min_variance=FLOOR))
+    mean, variance = (np.asarray(a) for a in gaussians(model, params, table.features, together(rows)))
     return [(mean[i, : len(r)], variance[i, : len(r)]) for i, r in enumerate(rows)]
 
 
@@ -194,13 +202,19 @@ def score(table: Table, model: MLP, params: Any, stretch: np.ndarray) -> Score:
     found = []
     for split in range(len(table.splits)):
         mine = slice(split * MEMBERS, (split + 1) * MEMBERS)
-        mean, variance = (jnp.stack([pair[k] for pair in outputs[mine]]) for k in (0, 1))
-        units = Statistics(*(jnp.asarray(a, jnp.float32) for a in table.units[split]))
-        mixed = population.Mixture(mean, float(stretch[split]) * variance).unstandardise(units)
+        mixed = population.Mixture(*(np.stack([pair[k] for pair in outputs[mine]]) for k in (0, 1)))
+        units = Statistics(*(a.astype("f") for a in table.units[split]))
         y = table.y[table.splits[split][1]].astype("f")
-        error = float(jnp.sqrt(jnp.mean(jnp.square(mixed.mean - y))))
-        found.append((error, -float(mixed.gaussian_log_prob(y).mean()), -float(mixed.log_prob(y).mean())))
+        found.append([float(value) for value in errors(mixed, np.float32(stretch[split]), units, y)])
     return Score(*map(np.array, zip(*found, strict=True)))
+
+
+@jax.jit
+def errors(mixed: population.Mixture, stretch: Any, units: Statistics, y: Any) -> Score:
+    """Return the score of standardised predictions whose variances are stretched."""
+    mixed = mixed._replace(variances=stretch * mixed.variances).unstandardise(units)
+    rmse = jnp.sqrt(jnp.mean(jnp.square(mixed.mean - y)))
+    return Score(rmse, -mixed.gaussian_log_prob(y).mean(), -mixed.log_prob(y).mean())
 
 
 def page(table: Table, plain: Score, weighted: Score, best: Score) -> Page:

@@ -60,7 +60,7 @@ def quality(votes: np.ndarray, y: np.ndarray) -> tuple[Array, Array, Array]:
         logits = jnp.log(votes + 1e-12)
         return nll, metrics.accuracy(logits, y), metrics.expected_calibration_error(logits, y)
 
-    return jax.vmap(of_one)(votes)
+    return jax.vmap(of_one)(jax.device_put(votes))
 
 
 nll_of = jax.jit(metrics.nll)

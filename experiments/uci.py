@@ -202,8 +202,8 @@ def score(table: Table, model: MLP, params: Any, stretch: np.ndarray) -> Score:
     found = []
     for split in range(len(table.splits)):
         mine = slice(split * MEMBERS, (split + 1) * MEMBERS)
-        mixed = population.Mixture(*(np.stack([pair[k] for pair in outputs[mine]]) for k in (0, 1)))
-        units = Statistics(*(a.astype("f") for a in table.units[split]))
+        mixed = population.Mixture(*(jax.device_put(np.stack([pair[k] for pair in outputs[mine]])) for k in (0, 1)))
+        units = Statistics(*(jax.device_put(a.astype("f")) for a in table.units[split]))
         y = table.y[table.splits[split][1]].astype("f")
         found.append([float(value) for value in errors(mixed, np.float32(stretch[split]), units, y)])
     return Score(*map(np.array, zip(*found, strict=True)))

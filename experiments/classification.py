@@ -13,14 +13,13 @@ stops and resumes a run on the same digits.
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
 
 import jaxmlp
 from experiments.images import draw, load
 from experiments.report import Report
-from jaxmlp import MLP, Recipe, losses, metrics
+from jaxmlp import MLP, Recipe, losses, metrics, population
 from jaxmlp.data import split, steps_per_epoch
 from jaxmlp.training import CosineAdamW
 
@@ -47,24 +46,19 @@ def recipe_for(model: MLP, n: int, epochs: int, batch_size: int) -> Recipe:
 def digits(report: Report) -> None:
     """Train ten seeds of the perceptron and of the linear map in one program each."""
     images, labels = load_digits(return_X_y=True)
-    train, test = split(jax.random.key(0), len(images), 0.25)
+    train, test = map(np.asarray, split(jax.random.key(0), len(images), 0.25))
     x, y = (images / 16 - 0.5).astype("f"), labels.astype("i4")
-    curves, outputs = {}, jnp.zeros(())
+    data, validation = (x[train], y[train]), (x[test], y[test])
+    keys = jax.random.split(jax.random.key(1), 10)
+    numbers = {"learning_rate": 3e-3, "weight_decay": 0.05}
+    curves, outputs = {}, np.zeros(())
     for sizes in ((64, 10), (64, 128, 10)):
         report.stage(f"{len(train):,} digits, ten seeds of {MLP(sizes)!r}")
         recipe = recipe_for(MLP(sizes), len(train), epochs=40, batch_size=32)
-        keys = jax.random.split(jax.random.key(1), 10)
-        states, history = jax.vmap(
-            lambda key, recipe=recipe: jaxmlp.fit(
-                key,
-                (x[train], y[train]),
-                recipe,
-                {"learning_rate": 3e-3, "weight_decay": 0.05},
-                validation=(x[test], y[test]),
-            )
-        )(keys)
+        show = report.progress(recipe.epochs)
+        states, history = population.fit(keys, data, recipe, numbers, validation=validation, callback=show)
         curves[sizes] = np.asarray(history["validation_accuracy"])
-        outputs = recipe.model.apply(jax.tree.map(lambda p: p[0], states.params), x[test])
+        outputs = np.asarray(population.predict(recipe.model, states.params, x[test]))[0]
     linear, mlp = (curve[:, -1] for curve in curves.values())
     report.claim(
         "test accuracy, ten seeds",
@@ -78,9 +72,7 @@ def digits(report: Report) -> None:
         measured=f"{mlp.mean():.2%}",
         holds=mlp.mean() > linear.mean(),
     )
-    draw(
-        report, {"64-10": curves[64, 10], "64-128-10": curves[64, 128, 10]}, np.asarray(outputs), images[test], y[test]
-    )
+    draw(report, {"64-10": curves[64, 10], "64-128-10": curves[64, 128, 10]}, outputs, images[test], y[test])
 
 
 def idx_files(report: Report, folder: Path, thorough: bool) -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from experiments.report import BLUE, GREY, ORANGE, Report, canvas
@@ -46,7 +45,8 @@ def draw(
         ylim=(min(low, 0.98 * top) - 0.01, top + 0.005),
     )
     left.legend(loc="lower right")
-    probabilities = np.asarray(jax.nn.softmax(outputs))
+    probabilities = np.exp(outputs - outputs.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
     guess = probabilities.argmax(1)
     wrong = np.flatnonzero(guess != labels)
     wrong = wrong[np.argsort(-probabilities[wrong, guess[wrong]])][:12]

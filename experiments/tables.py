@@ -65,6 +65,13 @@ def together(rows: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(r, (0, longest - len(r)), constant_values=-1) for r in rows])
 
 
+def fifth(rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return four fifths of the rows, and the other."""
+    rows = rng.permutation(rows)
+    cut = round(0.2 * len(rows))
+    return rows[cut:], rows[:cut]
+
+
 def _units(a: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = a[rows].mean(0), a[rows].std(0)
     return mean, np.where(std > 1e-9 * (1 + abs(mean)), std, 1.0)  # a constant column stays, as zeros

@@ -21,6 +21,7 @@ OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, and 
 def describe(value: object) -> Any:
     """Return a value of a recipe as JSON: functions by name, dataclasses by field, what is the caller's by its code.
 
+    >>> from jaxmlp import MLP
     >>> import optax
     >>> describe(optax.adamw), describe(MLP((2, 1)))["sizes"]
     ({'function': 'optax:adamw'}, [2, 1])
@@ -50,6 +51,7 @@ def rebuild(what: str, value: Any) -> Any:
     Raises:
       ValueError: for a part that only the caller's code has; `what` names it.
 
+    >>> from jaxmlp import MLP
     >>> rebuild("model", describe(MLP((2, 1)))) == MLP((2, 1))
     True
     """

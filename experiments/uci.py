@@ -37,7 +37,6 @@ from jaxmlp.types import Status
 MEMBERS, FLOOR = 5, 1e-5  # networks of an ensemble; the least variance, in variances of the target
 RATES, DECAYS, ACTIVATION = (3e-3, 1e-2), (0.02, 0.1), "gelu"
 PARTS_OF_LONGEST = (16, 4, 1)  # lengths of training, as parts of the longest
-SHORT = (16, 4)  # the same where no set is named: the longest takes most of the time, and no split of diabetes takes it
 PARTS, TRIED = 2, 2  # to choose a setting: random validation parts, and networks for each
 
 
@@ -64,11 +63,10 @@ def run(report: Report, data: Path | None = None, names: tuple[str, ...] = ()) -
         if not names:
             raise SystemExit(f"{data} must hold a folder a set, with data.txt and index_target.txt in it; it has none")
     sources = [read(data / name) if data is not None else openml(name) for name in names] or [diabetes()]
-    parts = PARTS_OF_LONGEST if names else SHORT
     for table in sources:
         plain = ensembles(report, table, beta=0.0)
         weighted = ensembles(report, table, beta=0.5)
-        best, chosen = tuned(report, table, parts)
+        best, chosen = tuned(report, table, PARTS_OF_LONGEST)
         report.console.print(page(table, plain, weighted, best))
         report.say(f"chosen most often: {max(chosen, key=chosen.count)}")
         judge(report, table, weighted, best)

@@ -214,10 +214,6 @@ class MLP:
         """
         return _description.from_dict(MLP, options)
 
-    def _options(self) -> dict[str, Any]:
-        """Return the options as the descriptions of saved runs name them."""
-        return {("init" if name == "initializer" else name): v for name, v in _description.options(self).items()}
-
     def __repr__(self) -> str:
         return _description.in_one_line(self)
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from jaxmlp.data import Rows
@@ -107,6 +108,11 @@ class Member(NamedTuple):
     weight: Numeric | None  # (N,)
     rows: Rows | None
     validation_rows: Rows | None
+
+    @property
+    def first_numbers(self) -> dict[str, Any]:
+        """The hyperparameters of the first of all members, on the host: a slice would be a program to compile."""
+        return {name: np.asarray(value)[0] for name, value in self.numbers.by_name.items()}
 
 
 class Tables(NamedTuple):

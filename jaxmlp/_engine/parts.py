@@ -14,6 +14,7 @@ from jaxmlp._engine.entry import check_keys, whose
 from jaxmlp._engine.executor import Executor, Job, outcome
 from jaxmlp._engine.inputs import Each, Inputs, Member, Request, Shared
 from jaxmlp._engine.plan import Plan, plan
+from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import Data, History, Hyperparams
@@ -24,6 +25,14 @@ class Group(NamedTuple):
 
     who: np.ndarray  # their numbers
     request: Request
+
+
+def check_lists(plan: Plan | None, stops: Stops) -> None:
+    """Raise unless plan and rules are such as members of several recipes can have."""
+    if plan is not None:
+        raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
+    if stops.halving is not None:
+        raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
 
 
 def groups(
@@ -101,8 +110,7 @@ def plan_for(members: Member, data: Data, recipe: Recipe, chosen: Plan | None, *
     """
     count = len(members.key)
     if chosen is None:
-        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
-        chosen = plan(count, data, recipe, first, keep_best=keep_best)
+        chosen = plan(count, data, recipe, members.first_numbers, keep_best=keep_best)
     if chosen.members != count:
         raise ValueError(f"plan must be made for as many members as there are keys, {count}; got {chosen.members}")
     return chosen

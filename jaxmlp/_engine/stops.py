@@ -116,8 +116,7 @@ class Stops(NamedTuple):
         Raises:
           ValueError: for what is no rule, for two of a kind, and for a rule that lacks what it watches.
         """
-        given: Any = [stop] if isinstance(stop, Stop) else [] if stop is None else stop
-        given = list(given) if isinstance(given, Iterable) else [given]
+        given = listed(stop)
         if not all(isinstance(rule, Stop) for rule in given):
             raise ValueError(f"stop must be Patience, Target, Budget or Halving, or a list of them; got {stop!r}")
         for kind in (Patience, Budget, Halving):
@@ -137,6 +136,13 @@ class Stops(NamedTuple):
             else:
                 targets[rule.metric] = _limit(rule)
         return Stops(targets=targets, **found)
+
+
+def listed(stop: Any) -> list[Any]:
+    """Return one rule, none or several as a list."""
+    if stop is None:
+        return []
+    return list(stop) if isinstance(stop, Iterable) and not isinstance(stop, Stop) else [stop]
 
 
 def _patience(rule: Patience, validation: bool) -> Patience:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxmlp import _check
 from jaxmlp._engine.driver import Epochs, Source
@@ -118,8 +117,7 @@ def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, 
     saved = waves if saving is None or waves is not None else saving.saved
     if chosen is None and saved is not None:
         wanted = saved.manifest.plan_options()
-        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
-        chosen = plan(len(members.key), data, request.recipe, first, **wanted) if wanted else None
+        chosen = plan(len(members.key), data, request.recipe, members.first_numbers, **wanted) if wanted else None
     chosen = plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
     if waves is None:
         return chosen
@@ -190,9 +188,7 @@ def _examples(job: Job) -> int:
 
 def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
     """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
-    first = request.hyperparams
-    if not request.single:
-        first = {name: np.asarray(value)[0] for name, value in members.numbers.by_name.items()}
+    first = request.hyperparams if request.single else members.first_numbers
     bound, key = request.recipe.bind(first), like_key(request.key)
 
     def check(batch: Batch) -> None:

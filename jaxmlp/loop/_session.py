@@ -113,7 +113,7 @@ class Session:
     def _non_finite(self) -> NonFinite:
         state, history = self._now()
         epoch = len(history["loss"])
-        numbers = {name: np.asarray(value)[0] for name, value in self._executor.job.members.numbers.by_name.items()}
+        numbers = self._executor.job.members.first_numbers
         told = ", ".join(f"{name}={float(value):g}" for name, value in numbers.items() if np.ndim(value) == 0)
         kept = f", and saved in {self._saving.directory.path}" if self._saving is not None else ""
         error = NonFinite(

@@ -7,7 +7,7 @@ from pathlib import Path
 from jax import Array
 
 from jaxmlp._engine.inputs import Inputs, Request
-from jaxmlp._engine.parts import groups, join_groups
+from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Halving, Stop, Stops
 from jaxmlp.loop._run import below, run, run_saved
@@ -101,10 +101,7 @@ def train(
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
     if single:
         raise ValueError("recipe must be one Recipe for one network; for a list of them pass keys (members,)")
-    if plan is not None:
-        raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
-    if stops.halving is not None:
-        raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
+    check_lists(plan, stops)
     if hasattr(data, "__next__"):
         raise ValueError(
             f"data must give its batches anew for each recipe; this {type(data).__name__} is used up after one; pass "

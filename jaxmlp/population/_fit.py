@@ -12,9 +12,9 @@ from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Inputs, Request, plain
-from jaxmlp._engine.parts import groups, in_waves, join_groups, plan_for
+from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
-from jaxmlp._engine.stops import Halving, Patience, Stop, Stops
+from jaxmlp._engine.stops import Halving, Patience, Stop, Stops, listed
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States
@@ -92,10 +92,7 @@ def fit(
     if isinstance(recipe, Recipe):
         return train(Request(keys, inputs, recipe, hyperparams), stops, options)
     recipes = list(recipe)
-    if plan is not None:
-        raise ValueError("plan must be None for a list of recipes: each recipe gets one of its own")
-    if stops.halving is not None:
-        raise ValueError("Halving must compare members of one recipe; train each recipe's members in a call of its own")
+    check_lists(plan, stops)
     parts = groups(keys, inputs, recipes, hyperparams)
     return join_groups(
         parts, [train(part.request, stops, options._replace(first=i == 0)) for i, part in enumerate(parts)]
@@ -184,14 +181,7 @@ def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> A
         if min_improvement:
             raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
         return stop
-    rules = (
-        ()
-        if stop is None
-        else tuple(stop)
-        if isinstance(stop, list | tuple) and not isinstance(stop, Stop)
-        else (stop,)
-    )
-    return *rules, Patience(patience, min_improvement)
+    return [*listed(stop), Patience(patience, min_improvement)]
 
 
 class _Counting:

@@ -1,5 +1,6 @@
-"""Outputs and targets on their way into a loss: one shape, one dtype, wide enough to be summed."""
+"""Outputs and targets on their way into a loss: one shape, one dtype, wide enough to be summed; and its numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -39,6 +40,41 @@ def check_probabilities(targets: Numeric) -> None:
             "targets of shape (batch, classes) must sum to one over the classes; for many labels an example "
             "use binary_cross_entropy"
         )
+
+
+def number(
+    what: str, value: object, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise unless `value`, a number or an array of them, is finite and lies in [low, high], where it is known.
+
+    Seen as the program gets it: a positive number that 32 bits take for zero is zero.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    known = np.asarray(value)
+    if not (jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)):
+        raise ValueError(f"{what} must be a number; got {_check.describe(value)}")
+    with np.errstate(over="ignore"):
+        seen = known.astype(jax.dtypes.canonicalize_dtype(np.float64))
+    seen = np.where(np.abs(seen) < np.finfo(seen.dtype).tiny, 0, seen)  # as the processors do
+    inside = np.isfinite(seen) & ((seen > low) if open_low else (seen >= low))
+    inside &= (seen < high) if open_high else (seen <= high)
+    if inside.all():
+        return
+    got = known[~inside].flat[0]
+    if high < np.inf:
+        raise ValueError(
+            f"{what} must lie in {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}; got {got}"
+        )
+    if got < low and not open_low:
+        raise ValueError(f"{what} must not be negative; got {got}")
+    raise ValueError(f"{what} must be finite and {'above' if open_low else 'at least'} {low}; got {got}")
+
+
+def times(factor: Array, values: Array) -> Array:
+    """Return factor * values where the factor is not zero, else zero, also where the values are infinite."""
+    counts = factor != 0
+    return factor * jnp.where(counts, values, jnp.zeros_like(values))
 
 
 def wide(values: ArrayLike) -> Array:

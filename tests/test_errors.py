@@ -181,7 +181,7 @@ BAD = {
         "outputs must have shape (batch, 2 d), means then raw scales",
     ),
     "odd gaussian outputs": (lambda: losses.gaussian(jnp.zeros((2, 3))), "give the last layer two outputs a target"),
-    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in [0, 1]; got 2.0"),
+    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in (0, 1); got 2.0"),
     "levels without outputs": (
         lambda: losses.quantile(Y, Y, level=jnp.array([0.1, 0.9])),
         "outputs must have shape (batch, 2 levels x d) for targets (batch, d)",

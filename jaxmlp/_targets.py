@@ -88,6 +88,11 @@ def wide(values: ArrayLike) -> Array:
     return values if keep else values.astype(jnp.float32)
 
 
+def widest(*values: Array) -> np.dtype:
+    """Return the one dtype, of at least 32 bits, that holds floats of all of these."""
+    return max((wide(a).dtype for a in values), key=lambda dtype: dtype.itemsize)
+
+
 def sum_outputs(values: Array) -> Array:
     """Return the sum over all axes but the first, that of the examples."""
     return jnp.sum(values, axis=tuple(range(1, values.ndim)))

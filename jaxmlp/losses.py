@@ -11,7 +11,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, sum_outputs, times
+from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, sum_outputs, times, yes_or_no
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
@@ -155,9 +155,7 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     check_same_shape(outputs, targets)
     _check.within("targets", targets, 0, 1)
     outputs = wide(outputs)
-    targets = jnp.asarray(targets, outputs.dtype)
-    yes, no = (times(y, jax.nn.log_sigmoid(o)) for y, o in ((targets, outputs), (1 - targets, -outputs)))
-    return sum_outputs(-yes - no)
+    return sum_outputs(yes_or_no(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxmlp import _check, _compile
+from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._preflight import check_data, check_outputs, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
@@ -81,7 +81,7 @@ def step(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
         )
         params = optax.apply_updates(state.params, updates)
-    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
+    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
@@ -105,8 +105,7 @@ def epoch(
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
-    x, y, weight = unpack(data)
-    batch_size = bound.recipe.batch_size
+    (x, y, weight), batch_size = unpack(data), bound.recipe.batch_size
     if batch_size is None:
         return step(state, data if rows is None else take(data, rows), bound)
     rows = Rows(None) if rows is None else rows
@@ -114,6 +113,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
     count = n if rows.count is None else rows.count
     order_key, _ = jax.random.split(state.key)
     number = state.step // steps_per_epoch(count, batch_size)
+    weight, unit = (None, 1) if weight is None else _weights.scaled(jnp.asarray(weight))  # so that no sum overflows
     order = epoch_order(order_key, number, n, batch_size, count=rows.count)
 
     def take_step(carry: tuple[State, Mean], order: Order) -> tuple[tuple[State, Mean], None]:
@@ -128,7 +128,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         return (after, mean.add(metrics)), None
 
     (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
-    return state, mean._asdict()
+    return state, {"loss": mean.loss, "weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
 _epoch_at_once = _compile.jit(_epoch)

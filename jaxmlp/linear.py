@@ -5,9 +5,14 @@ The closed form of its least squares, its gradients by hand, and the fold of a s
 
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
 
-from jaxmlp import _check
+from jaxmlp import _check, _weights
+from jaxmlp._targets import number, wide, widest
 from jaxmlp.layer import Layer, affine
 from jaxmlp.types import Number, Numeric
 
@@ -31,15 +36,16 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32))
     """
     _table(x, y)
-    _check.within("l2", l2, 0, float("inf"))
-    x = jnp.asarray(x)
-    y = jnp.asarray(y, x.dtype)
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    u, s, vt = jnp.linalg.svd(x - jnp.broadcast_to(x_mean, x.shape), full_matrices=False)
-    kept = s > jnp.finfo(x.dtype).eps * max(x.shape) * s[0]
-    gain = jnp.where(kept, s / jnp.where(kept, s * s + jnp.asarray(l2, x.dtype), 1), 0)
-    w = vt.T @ (gain[:, None] * (u.T @ (y - jnp.broadcast_to(y_mean, y.shape))))
-    return Layer(w, y_mean - x_mean @ w)
+    number("l2", l2, 0, float("inf"))
+    dtype = widest(x, y)
+    (x, x_scale, x_mean), (y, y_scale, y_mean) = _centred(x, dtype), _centred(y, dtype)
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    kept = s > jnp.finfo(dtype).eps * max(x.shape) * s[0]
+    # One division after the other: by their product, as a compiler would have it, is by zero.
+    penalty = jax.lax.optimization_barrier(jnp.asarray(l2, dtype) / x_scale) / x_scale
+    gain = jnp.where(kept, s / jnp.where(kept, s * s + penalty, 1), 0)
+    w = vt.T @ (gain[:, None] * (u.T @ y))
+    return Layer(jax.lax.optimization_barrier(w / x_scale) * y_scale, (y_mean - x_mean @ w) * y_scale)
 
 
 def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
@@ -99,10 +105,28 @@ def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
     _table(x, y)
     if layer.w.shape != (x.shape[1], y.shape[1]):
         raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
-    residual = affine(layer, jnp.asarray(x)) - y  # (N, out)
+    x, y = (jnp.asarray(a).astype(widest(x, y)) for a in (x, y))
+    residual = affine(jax.tree.map(wide, layer), x) - y  # (N, out); in half precision the sums below overflow
     two_over_n = 2 / len(x)
-    b = None if layer.b is None else two_over_n * residual.sum(0)
-    return Layer(two_over_n * jnp.asarray(x).T @ residual, b)
+    b = None if layer.b is None else (two_over_n * residual.sum(0)).astype(layer.b.dtype)
+    return Layer((two_over_n * x.T @ residual).astype(layer.w.dtype), b)
+
+
+def _centred(a: Numeric, dtype: DTypeLike) -> tuple[Array, Array, Array]:
+    """Return a table less its mean and the mean, both divided by a power of two at its largest number, and that.
+
+    A float64 table that JAX narrows is centred first.
+    """
+    if isinstance(a, np.ndarray) and a.dtype.itemsize > jnp.dtype(dtype).itemsize:
+        mean = a.mean(0, dtype=np.float64)
+        near, mean = (jnp.asarray(v.astype(dtype)) for v in (a - mean, mean))
+        scale = _weights.unit(near).reshape(())
+        return near / scale, scale, mean / scale
+    near = jnp.asarray(a).astype(dtype)
+    scale = _weights.unit(near).reshape(())
+    near = near / scale
+    mean = near.mean(0)
+    return near - jnp.broadcast_to(mean, near.shape), scale, mean
 
 
 def _table(x: Numeric, y: Numeric) -> None:

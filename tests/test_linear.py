@@ -76,3 +76,30 @@ def test_a_fold_of_layers_with_and_without_bias():
     stack = (Layer(jnp.eye(2), jnp.ones(2)), Layer(2 * jnp.eye(2)))
     np.testing.assert_array_equal(linear.compose(stack).b, [2.0, 2.0])
     np.testing.assert_array_equal(linear.compose(stack[::-1]).b, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-25, 1e15])
+def test_least_squares_at_any_scale(scale):
+    x, y = table(50, 4, 3)
+    right = LinearRegression().fit(x, y)
+    narrow, wide = (x * scale).astype("f"), (y * scale).astype("f")
+    for layer in (linear.least_squares(narrow, wide), jax.jit(linear.least_squares)(narrow, wide)):
+        np.testing.assert_allclose(layer.w, right.coef_.T, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.float64(layer.b) / scale, right.intercept_, rtol=1e-3)
+    ridge = linear.least_squares(narrow, y.astype("f"), np.float32(scale) ** 2 if scale == 1e15 else 0.0)
+    right = Ridge(1.0 if scale == 1e15 else 0.0, solver="svd").fit(x, y)
+    np.testing.assert_allclose(np.float64(ridge.w) * scale, right.coef_.T, rtol=1e-4, atol=1e-4)
+
+
+def test_a_float64_table_is_centred_before_it_is_narrowed():
+    seconds = 1.7e9 + 300 * np.arange(50.0)[:, None]
+    layer = linear.least_squares(seconds, 2 * (seconds - 1.7e9))
+    np.testing.assert_allclose(layer.w, [[2.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype):
+    x, y = jnp.full((3000, 1), 8, dtype), jnp.full((3000, 1), 16, dtype)
+    layer = linear.gradients(Layer(jnp.full((1, 1), 4, dtype), jnp.zeros(1, dtype)), x, y)
+    assert layer.w.dtype == dtype and layer.w[0, 0] == 256 and layer.b[0] == 32
+    assert linear.least_squares(x, y.astype(jnp.float32)).b[0] == 16

@@ -107,3 +107,24 @@ def test_the_temperature_is_scipys_minimum():
     loss = lambda t: float(losses.cross_entropy(jnp.asarray(logits / np.float32(t)), y).mean())  # noqa: E731
     best = optimize.minimize_scalar(loss, bounds=(0.1, 20), method="bounded").x
     np.testing.assert_allclose(population.temperature(logits, y), best, rtol=1e-2)
+
+
+def test_a_class_that_cannot_be_does_not_change_the_temperature():
+    logits = jnp.array([[2.0, 0.0]] * 4)
+    more = jnp.concatenate([logits, jnp.full((4, 1), -jnp.inf)], axis=1)
+    y = jnp.array([0, 0, 0, 1])
+    np.testing.assert_allclose(population.temperature(more, y), population.temperature(logits, y), rtol=1e-6)
+    with pytest.raises(ValueError, match="logits must be finite, or -inf for classes that are not"):
+        population.temperature(more, jnp.array([0, 0, 0, 2]))
+
+
+def test_own_units_that_32_bits_cannot_hold_are_refused():
+    m = population.mixture(OUTPUTS)
+    far = data.statistics(1.7e9 + 300 * np.arange(10.0)[:, None] * np.ones(2))
+    with pytest.raises(ValueError, match="float32 holds the variances, and means to a hundredth"):
+        m.unstandardise(far)
+    for scale in (1e25, 1e-25):
+        with pytest.raises(ValueError, match="units must be such that float32 holds"):
+            m.unstandardise(data.statistics(scale * np.arange(10.0)[:, None] * np.ones(2)))
+    near = data.statistics(1e4 + 300 * np.arange(10.0)[:, None] * np.ones(2))  # in float64
+    assert m.unstandardise(near).log_prob(Y).dtype == jnp.float32

@@ -96,9 +96,23 @@ class Mixture(NamedTuple):
         return self.means[who] + jnp.sqrt(self.variances[who]) * noise
 
     def unstandardise(self, by: Statistics) -> "Mixture":
-        """Return the mixture in the targets' own units, for members trained on standardised ones."""
-        scale = jnp.broadcast_to(by.std, self.means.shape)
-        return Mixture(unstandardise(self.means, by), self.variances * jnp.square(scale))
+        """Return the mixture in the targets' own units, for members trained on standardised ones.
+
+        Raises:
+          ValueError: for units so far from one, or from zero, that the mixture's dtype cannot hold it.
+        """
+        known = [_check.on_host(a) for a in (*by, self.variances)]
+        if all(a is not None for a in known):
+            mean, std, own = (np.asarray(a, np.float64) for a in known)
+            own, info = own * std**2, jnp.finfo(self.means.dtype)
+            if (own < info.tiny).any() or (own > info.max).any() or (np.abs(mean) * info.eps > 0.01 * std).any():
+                raise ValueError(
+                    f"units must be such that {info.dtype} holds the variances, and means to a hundredth of a unit; "
+                    f"got a mean of {mean} and units of {std}; shift or scale y, or use 64-bit JAX"
+                )
+        scale = jnp.broadcast_to(jnp.asarray(by.std, self.means.dtype), self.means.shape)
+        means = jnp.asarray(unstandardise(self.means, by)).astype(self.means.dtype)
+        return Mixture(means, self.variances * jnp.square(scale))
 
     def _targets(self, y: Numeric) -> Array:
         _check.floating("y", y)
@@ -107,7 +121,7 @@ class Mixture(NamedTuple):
         return jnp.asarray(y, self.means.dtype)
 
 
-def mixture(outputs: Numeric, *, status: Numeric | None = None, min_variance: Number = 1e-6) -> Mixture:
+def mixture(outputs: Numeric, *, status: Numeric | None = None, min_variance: Number = losses.FLOOR) -> Mixture:
     """Return the mixture of the members' Gaussians.
 
     Args:
@@ -176,13 +190,16 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
     Guo 2017 (arXiv 1706.04599). The loss is convex in 1 / T: bisection of its derivative between 1/1000 and 1000.
 
     Raises:
-      ValueError: for logits that are not (batch, classes), or labels outside the classes.
+      ValueError: for logits that are not (batch, classes) or not finite, or labels outside the classes.
 
     >>> temperature(jnp.array([[2.0, 0.0]] * 4), jnp.array([0, 0, 0, 1])).round(2)
     Array(1.82, dtype=float32)
     """
-    losses.cross_entropy(logits, y)  # for its door
-    logits = losses.wide(logits)
+    loss = losses.cross_entropy(logits, y)  # for its door
+    if not isinstance(loss, jax.core.Tracer) and not np.isfinite(loss).all():
+        raise ValueError("logits must be finite, or -inf for classes that are not an example's label; got others")
+    # A class that cannot be has no part in the slope, and zero times infinity would be none.
+    logits = jnp.maximum(losses.wide(logits), -1e30)
     limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
     low, high = _bisect_slope(logits, jnp.asarray(y), -limit, limit)
     return jnp.exp(-0.5 * (low + high))

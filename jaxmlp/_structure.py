@@ -77,9 +77,12 @@ def draw(
     key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: DTypeLike | None
 ) -> tuple[Layer, ...]:
     """Return the parameters of a net, as one program."""
-    keys = jax.random.split(key, len(structure.shapes))
+    # As integers, of which several loops may each take some: `jax_debug_key_reuse` counts an array of keys as one.
+    keys = jax.random.key_data(jax.random.split(key, len(structure.shapes)))
+    impl = jax.random.key_impl(key)
 
-    def weights(shape: tuple[int, int], key: Array) -> Array:
+    def weights(shape: tuple[int, int], words: Array) -> Array:
+        key = jax.random.wrap_key_data(words, impl=impl)
         w = initializer(key, shape, dtype)
         if getattr(w, "shape", None) != shape:
             raise ValueError(

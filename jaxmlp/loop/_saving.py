@@ -13,10 +13,13 @@ import numpy as np
 
 from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
-from jaxmlp._engine.program import Run
+from jaxmlp._engine.runs import Run
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, StrPath
+
+# Patience counted from the best epoch itself before the two were apart: what a checkpoint of that time calls them.
+ONCE = {"run.best.mark": "run.best.loss", "run.best.since": "run.best.epoch"}
 
 
 class Place(NamedTuple):
@@ -80,7 +83,7 @@ class SavedRun:
         leaves, problems = [], []
         for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
             name = path_name("run", path)
-            found = self.arrays.get(name)
+            found = self.arrays.get(name, self.arrays.get(ONCE.get(name, "")))
             if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
                 more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
                 found = np.concatenate([found, more], axis=1)

@@ -6,6 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
@@ -105,10 +106,8 @@ class Session:
 
     def _now(self) -> tuple[State, History]:
         """Return state and history as a result would be: with patience the parameters of the best epoch."""
-        executor = self._executor
-        if self._single:
-            return of_one(*outcome(jax.tree.map(lambda a: a[executor.slots], executor.runs)))
-        return outcome(jax.tree.map(lambda a: jax.numpy.asarray(a)[executor.slots], executor.runs))
+        state, history = outcome(self._executor.runs_so_far())
+        return of_one(state, history) if self._single else (state, history)
 
     def _non_finite(self) -> NonFinite:
         state, history = self._now()
@@ -138,7 +137,8 @@ class Session:
 def of_one(states: State, history: History) -> tuple[State, History]:
     """Return a population of one as one network: its state, and the history up to where its run ended."""
     done = int(history.epochs[0])
-    curves = {name: values[0][:done] for name, values in history.curves.items()}
+    # On the host: under `jax_debug_nans` the device refuses to read past the run's end, where its history is NaN.
+    curves = {name: jnp.asarray(np.asarray(values)[0, :done]) for name, values in history.curves.items()}
     return jax.tree.map(lambda a: a[0], states), History(curves)
 
 

@@ -9,6 +9,7 @@ What `loop.train` takes for data, arrays in memory apart:
   `stacks_of` makes them of single batches.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,8 +19,10 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp.loop.streams._folder import Table, folder
+from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
-from jaxmlp.loop.streams._npy import Files, Table, folder
+from jaxmlp.loop.streams._npy import Files
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
@@ -91,7 +94,7 @@ class Stream(Protocol):
 
 def is_stream(data: object) -> bool:
     """Tell whether data is a stream, a folder, mapped files or an iterable of batches, and not arrays in memory."""
-    if isinstance(data, str | Path):
+    if isinstance(data, str | os.PathLike | Table):
         return True
     if _check.is_array(data):
         return False
@@ -118,9 +121,9 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
         steps = _check.positive_int("steps", steps)
     if isinstance(data, Stream):
         return _own(data, batch_size, steps)
-    if isinstance(data, str | Path):
-        data = folder(Path(data))
-    elif _is_table(data):
+    if isinstance(data, str | os.PathLike):
+        data = Table(folder(Path(data)))
+    elif not isinstance(data, Table) and _is_table(data):
         if len(data) not in (2, 3):
             raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")
         data = Table([tuple(data)])

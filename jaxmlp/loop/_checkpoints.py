@@ -38,6 +38,13 @@ class Saved(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
+class NotSaved(ValueError):
+    """A checkpoint could not be written; of a run, `state` and `history` are those so far."""
+
+    state: Any
+    history: Any
+
+
 class Checkpoints:
     """The checkpoints in a directory: the newest `keep` and the best are kept."""
 
@@ -86,7 +93,7 @@ class Checkpoints:
           first: is done in the background before the checkpoint is begun, so that where the checkpoint is, it is done.
 
         Raises:
-          ValueError: where the one before could not be written.
+          NotSaved: where the one before could not be written.
         """
         self.wait()
         meta = {"format": FORMAT, **meta, "score": score}
@@ -97,14 +104,14 @@ class Checkpoints:
         """Wait until everything is on disk; warn where an older checkpoint could not be removed.
 
         Raises:
-          ValueError: where it could not be written; the older checkpoints are whole.
+          NotSaved: where it could not be written; the older checkpoints are whole.
         """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise ValueError(_cannot_write(self.directory, error)) from error
+            raise NotSaved(_cannot_write(self.directory, error)) from error
         if self._kept:
             kept, self._kept = self._kept, ""
             warnings.warn(
@@ -197,7 +204,7 @@ class Checkpoints:
                 first()
             _folder.write(saving, arrays, meta, verify=not self._verified)
             _folder.close(saving, _sums(saving))
-            self._put(saving, number)
+            _folder.put(saving, self._folder(number))
             self._verified = True
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
@@ -207,24 +214,6 @@ class Checkpoints:
             self._forget()
         except Exception as error:  # what was saved is saved
             self._kept = f"{type(error).__name__}: {error}"
-
-    def _put(self, saving: Path, number: int) -> None:
-        """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one."""
-        folder, old = self._folder(number), None
-        if os.path.lexists(folder):
-            if _folder.number_of(folder) is None:
-                raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
-            old = folder.with_name(_folder.saving_name(number))
-            os.replace(folder, old)
-        try:
-            os.replace(saving, folder)
-            _disk.sync_folder(self.directory)
-        except BaseException:
-            if old is not None and not os.path.lexists(folder):
-                os.replace(old, folder)
-            raise
-        if old is not None:
-            shutil.rmtree(old)
 
     def _forget(self) -> None:
         numbers = self.numbers()

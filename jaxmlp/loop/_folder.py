@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -121,6 +122,25 @@ def close(folder: Path, digests: str) -> None:
     """Write the digests of a checkpoint, and wait until all of it is on the disk."""
     (folder / SUMS).write_text(digests)
     _disk.sync_tree(folder)
+
+
+def put(saving: Path, folder: Path) -> None:
+    """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one."""
+    old = None
+    if os.path.lexists(folder):
+        if number_of(folder) is None:
+            raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
+        old = folder.with_name(saving_name(int(folder.name)))
+        os.replace(folder, old)
+    try:
+        os.replace(saving, folder)
+        _disk.sync_folder(folder.parent)
+    except BaseException:
+        if old is not None and not os.path.lexists(folder):
+            os.replace(old, folder)
+        raise
+    if old is not None:
+        shutil.rmtree(old)
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:

@@ -6,17 +6,16 @@ pandas reads both: `pandas.read_csv("history.csv").pivot(index="epoch", columns=
 """
 
 import csv
-import importlib
 import io
 import json
-import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from jaxmlp import _check, _disk
+from jaxmlp import _disk, _events
 from jaxmlp.types import Callback, Json, Numeric, StrPath
 
 Epochs: TypeAlias = Sequence[int] | Numeric  # (members,), how many epochs each member took part in
@@ -191,61 +190,28 @@ def tensorboard(directory: StrPath) -> Callback:
       ImportError: where tensorboardX is not installed.
       ValueError: for what is no path on this machine.
     """
-    module, path = _check.extra("tensorboardX", "tensorboard"), _disk.path_of("directory", directory)
-    shown, seen = _shown(path), 0
-    writer = module.SummaryWriter(str(path))
+    files, seen = _events.EventFiles(_disk.path_of("directory", directory)), 0
 
     def callback(state: object, history: Mapping[str, Numeric]) -> None:
         nonlocal seen
         count = np.shape(history["loss"])[-1]
         # Of another run, as each of several recipes is, the entries before are others too.
-        same = seen <= count and all(_equal(shown.get(key), v) for key, v in _scalars(history, max(seen - 1, 0), seen))
-        for (name, epoch), value in _scalars(history, seen if same else 0, count):
-            if not _equal(shown.get((name, epoch)), value):
-                writer.add_scalar(name, value, epoch)
-                shown[name, epoch] = value
+        same = seen <= count and all(files.shows(*entry) for entry in _scalars(history, max(seen - 1, 0), seen))
+        files.add(_scalars(history, seen if same else 0, count))
         seen = count
-        writer.flush()
 
+    weakref.finalize(callback, files.close)
     return callback
 
 
-def _scalars(history: Mapping[str, Numeric], first: int, last: int) -> Iterator[tuple[tuple[str, int], float]]:
-    """Yield what TensorBoard shows of some epochs, with the name and the epoch under which it does."""
+def _scalars(history: Mapping[str, Numeric], first: int, last: int) -> Iterator[_events.Entry]:
+    """Yield what TensorBoard shows of some epochs: the name, the epoch and the value of each point."""
     shape = np.shape(history["loss"])
-    columns = {_tag(name): np.asarray(values) for name, values in history.items() if np.shape(values) == shape}
+    columns = {name: np.asarray(values) for name, values in history.items() if np.shape(values) == shape}
     for epoch in range(first, last):
         for name, values in columns.items():
             if values.ndim == 1:
-                yield (name, epoch), float(values[epoch])
+                yield name, epoch, float(values[epoch])
             elif not np.isnan(values[:, epoch]).all():
-                yield (f"{name}/lowest", epoch), float(np.nanmin(values[:, epoch]))
-                yield (f"{name}/median", epoch), float(np.nanmedian(values[:, epoch]))
-
-
-def _tag(name: str) -> str:
-    return re.sub(r"[^-/\w.]", "_", name, flags=re.ASCII).lstrip("/")
-
-
-def _shown(directory: Path) -> dict[tuple[str, int], float]:
-    """Return what the event files in a directory show; one that was cut short is read as far as it goes."""
-    event = importlib.import_module("tensorboardX.proto.event_pb2").Event
-    found: dict[tuple[str, int], float] = {}
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if not path.name.startswith("events.out.tfevents.") or not path.is_file():
-            continue
-        data, at = _disk.read_file(path), 0
-        # A record is the length in 8 bytes, a checksum of 4, so many bytes, and another checksum of 4.
-        while at + 12 <= len(data) and (end := at + 12 + int.from_bytes(data[at : at + 8], "little")) <= len(data):
-            try:
-                values = (told := event.FromString(data[at + 12 : end])).summary.value
-            except Exception:  # what protobuf raises for a record that is none
-                break
-            found |= {(value.tag, told.step): value.simple_value for value in values if value.HasField("simple_value")}
-            at = end + 4
-    return found
-
-
-def _equal(one: float | None, other: float) -> bool:
-    """Tell whether two numbers are one in single precision, in which TensorBoard keeps them."""
-    return one is not None and bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True))
+                yield f"{name}/lowest", epoch, float(np.nanmin(values[:, epoch]))
+                yield f"{name}/median", epoch, float(np.nanmedian(values[:, epoch]))

@@ -9,7 +9,7 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 FLOORS = [
     ["types"],
     ["_check", "_compile", "_disk", "_header"],
-    ["_eager", "_idx", "_targets", "optimizers"],
+    ["_eager", "_events", "_idx", "_targets", "optimizers"],
     ["_matmul", "_order"],
     ["layer", "losses", "data"],
     ["metrics", "linear", "_stacking"],

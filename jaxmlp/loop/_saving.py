@@ -115,7 +115,7 @@ class RunDirectory:
         """
         self._store = Checkpoints(path, keep)
         self._history = records.HistoryFiles(self._store.directory)
-        self.path = Path(path)
+        self.path = self._store.directory
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -127,11 +127,20 @@ class RunDirectory:
         """Return the run as its newest whole checkpoint holds it, if there is one.
 
         Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+
+        Raises:
+          ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
         found = self._store.recover()
         if found is None:
             return None
-        manifest, meta = Manifest.from_json(found.meta["run"]), found.meta
+        meta, wrong = found.meta, []
+        for name, kinds in (("run", dict), ("where", dict), ("every", int | None), ("versions", dict)):
+            if name not in meta or not isinstance(meta[name], kinds) or isinstance(meta[name], bool):
+                wrong.append(f"{name} {meta.get(name)!r:.80}")
+        if wrong:
+            raise ValueError(f"{self.path} must say in run.json what is saved; checkpoint {found.number} has {wrong}")
+        manifest = Manifest.from_json(meta["run"])
         return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
     def begin(self, manifest: Manifest, start: Start) -> None:

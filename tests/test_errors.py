@@ -563,6 +563,29 @@ BAD = {
         lambda: MLP31.layers((STATES.params[0], PARAMS[1])),
         "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (2, 3, 4)",
     ),
+    "apply: an activation of the batch": (
+        lambda: MLP31.replace(activation=lambda h: h.sum(0, keepdims=True)).apply(PARAMS, X),
+        "activation must be elementwise, from floats (..., units) to floats of that shape; got float32 of shape (1, 4)",
+    ),
+    "apply: an activation without floats": (
+        lambda: MLP31.replace(activation=lambda h: h > 0).apply(PARAMS, X),
+        "to floats of that shape; got bool of shape (10, 4) of float32 of shape (10, 4)",
+    ),
+    "apply: a rate for each unit": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY, dropout_rate=np.full(4, 0.1)),
+        "dropout_rate must be one number; got float64 of shape (4,)",
+    ),
+    "apply: many keys": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEYS, dropout_rate=0.1),
+        "key must be a single key; got keys of shape (2,)",
+    ),
+    "init: a scale for each unit": (lambda: MLP31.init(KEY, init_scale=np.ones(4)), "init_scale must be one number"),
+    "init: a scale that is too large": (
+        lambda: MLP31.init(KEY, init_scale=1e39),
+        "init_scale must be finite in float32; got 1e+39",
+    ),
+    "init: NaN": (lambda: MLP31.init(KEY, init_scale=np.nan), "init_scale must be finite in float32; got nan"),
+    "sizes: too wide": (lambda: MLP((3, 2**31)).init(KEY), "every size must be at most 2147483647"),
     "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
     "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
     "in_numpy: a callable": (

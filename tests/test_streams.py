@@ -153,6 +153,32 @@ def test_an_iterator_serves_one_epoch_its_first_batch_included():
         stacks(iter(PAIRS), 2)
 
 
+class Kept:
+    """Gives one iterator each time: of Python's own, which goes on, or one that begins anew as those of PyTorch."""
+
+    def __init__(self, anew):
+        self.anew, self.kept = anew, self if anew else zip(*zip(*PAIRS, strict=True), strict=True)
+
+    def __iter__(self):
+        self.at = 0
+        return self.kept
+
+    def __next__(self):
+        self.at += 1
+        if self.at > 5:
+            raise StopIteration
+        return PAIRS[self.at - 1]
+
+
+def test_an_iterator_that_a_loader_keeps_serves_one_epoch_or_begins_anew():
+    assert rows_of(stacks(Kept(False), 1)) == [*range(10)]
+    with pytest.raises(ValueError, match="this Kept is used up after one"):
+        stacks(Kept(False), 2)
+    kept = Kept(True)
+    loader = type("Loader", (), {"__iter__": lambda self: iter(kept)})()
+    assert rows_of(stacks(loader, 2)) == [*range(10), *range(10)]
+
+
 def test_an_endless_stream_is_cut_into_epochs_by_steps():
     found = stacks((batch(2 * i, 2 * i + 1) for i in itertools.count()), 3, steps=4)
     assert rows_of(found) == [*range(24)]

@@ -46,8 +46,8 @@ class Passes:
             raise ValueError(
                 "data must give at least one batch; its first pass gave none; pass what makes a new iterator each time"
             )
-        # One that cannot begin again: itself the data, or one of Python's own, as a `zip` that the loader keeps. Another
-        # may begin anew, as PyTorch's with persistent workers, and what is kept here would keep its workers.
+        # One that cannot begin again: itself the data, or one of Python's own, as a `zip` that the loader keeps.
+        # Another may begin anew, as PyTorch's with persistent workers, and to hold it would be to hold its workers.
         if iterator is self.loader or type(iterator).__module__ in ("builtins", "itertools"):
             self._looked, self._seen = iterator, seen
         return first

@@ -109,9 +109,9 @@ def elsewhere(path):
 
 
 REFUSED = {
-    "a FIFO": (lambda p: (p.unlink(), os.mkfifo(p)), "it is no regular file"),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), "it is no regular file"),
-    "a device": (elsewhere, "it is no regular file"),
+    "a FIFO": (lambda p: (p.unlink(), os.mkfifo(p)), "must be a regular file; it is a"),
+    "a folder": (lambda p: (p.unlink(), p.mkdir()), "must be a regular file; it is a"),
+    "a device": (elsewhere, "must be a regular file; it is a"),
     "objects": (lambda p: np.save(p, np.array([[1, "a"]] * 12, object), allow_pickle=True), "Python objects in dtype"),
     "an archive": (lambda p: (np.savez(f"{p}.npz", X), os.rename(f"{p}.npz", p)), "it does not begin as one"),
     "records": (lambda p: np.save(p, np.zeros(12, [("a", "f4")])), "must hold numbers; got dtype"),

@@ -213,6 +213,14 @@ def changed(batch):
     return found
 
 
+class Turning(Shuffling):
+    """Goes on without an end, each turn in another order."""
+
+    def __iter__(self):
+        while True:
+            yield from pairs(ROWS[self.rng.permutation(18)])
+
+
 class Short:
     def __init__(self, count):
         self.count = count
@@ -281,6 +289,64 @@ def test_what_an_earlier_version_saved_goes_on(name):
         assert [t[4] for t in told(stacks(make(), after=stack))] == [t[4] for t in told(second[i + 1 :])]
     with pytest.raises(ValueError, match=r"batch 0 of epoch 1 must be what it was|must have 7 batches together"):
         stacks(Unseeded(), after=without_trails(stacks(Sampled("sampler"))[5]))
+
+
+def accepted(stack):
+    """Return a stack whose place is that of a run that the caller goes on with, with other data."""
+    return stack._replace(state={"other": "now"})
+
+
+def test_other_data_that_are_accepted_begin_at_the_place_of_the_run():
+    straight = [s for s in stacks(Same(), every=1) if s.after[:2] in ((1, 0), (2, 3))]
+    for stack in straight:
+        for make in (Shuffling, lambda: Sampled("sampler")):
+            rest = stacks(make(), every=1, after=accepted(stack))
+            passes = stacks(make(), every=1)
+            at = 7 * stack.after.epoch * isinstance(make(), Sampled) + stack.after.step
+            expected = passes[at : at + len(rest)]
+            assert [t[4] for t in told(rest)] == [t[4] for t in told(expected)]
+            for i, later in enumerate(rest[:-1]):
+                if isinstance(make(), Sampled):
+                    again = stacks(make(), every=1, after=later)
+                    assert [t[4] for t in told(again)] == [t[4] for t in told(rest[i + 1 :])]
+                else:
+                    with pytest.raises(ValueError, match="to be resumed a second time after other data were accepted"):
+                        stacks(make(), every=1, after=later)
+    (inside,) = (s for s in stacks(Turning(1), 3, 1, steps=4) if s.after.total == 6)
+    rest = stacks(Turning(), 3, 1, 4, after=accepted(inside))
+    assert [t[4] for t in told(rest)] == [t[4] for t in told(stacks(Turning(), 3, 1, 4)[:6])]
+    with pytest.raises(ValueError, match="to be resumed a second time"):
+        stacks(Turning(), 3, 1, 4, after=rest[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digests": 7},
+        {"digests": {}},
+        {"digests": {"run": {"count": 10**9}, "pass": None, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 1, "value": "", "stride": 0, "marks": []}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 9, "value": "", "stride": 1, "marks": []}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 1, "value": "", "stride": 1, "marks": [[]]}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": None, "alike": ["many", ""]}},
+        {"digests": {"run": Trail().to_json() | {"count": 0}, "pass": None, "alike": [0, ""]}},
+        {"length": "many"},
+        {"length": -1},
+        {"first": 7},
+        {"more": 7},
+    ],
+)
+def test_words_that_no_walk_has_saved_are_refused(change):
+    stack = stacks(Same())[4]
+    with pytest.raises(ValueError, match="of the checkpoint must|must be what it was"):
+        stacks(Same(), after=stack._replace(state={**stack.state, **change}))
+
+
+@pytest.mark.parametrize("place", [(0, 9, 3), (-1, 0, 3), (0, 2, 2**60), (1, 4, 8), (0, 4, 4)])
+def test_places_that_no_walk_has_stood_at_are_refused(place):
+    stack = stacks(Turning(), 3, 1, 4)[1]
+    with pytest.raises(ValueError, match="of the checkpoint must"):
+        stacks(Turning(), 3, 1, 4, after=stack._replace(after=Position(*place)))
 
 
 def test_a_long_pass_is_compared_all_the_way_by_few_marks():

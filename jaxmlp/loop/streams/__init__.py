@@ -11,7 +11,6 @@ What `loop.train` takes for data, arrays in memory apart:
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -123,7 +122,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
     if isinstance(data, Stream):
         return Own(data, batch_size, steps)
     if isinstance(data, str | os.PathLike):
-        data = Table(folder(Path(data)))
+        data = Table(folder(data))
     elif not isinstance(data, Table) and _is_table(data):
         if len(data) not in (2, 3):
             raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")

@@ -36,6 +36,20 @@ class Trail:
     def __init__(self, count: int = 0, value: str = "", stride: int = 1, marks: tuple[str, ...] = ()):
         self.count, self.value, self.stride, self.marks = count, value, stride, list(marks)
 
+    @classmethod
+    def read(cls, told: Json) -> "Trail":
+        """Return what `to_json` gave.
+
+        Raises:
+          ValueError: for what it never gave.
+        """
+        trail = cls(**told) if set(told) == {"count", "value", "stride", "marks"} else None
+        if trail is not None and type(trail.count) is type(trail.stride) is int and trail.stride > 0 <= trail.count:
+            texts = [trail.value, *trail.marks]
+            if len(trail.marks) == trail.count // trail.stride and all(isinstance(text, str) for text in texts):
+                return trail
+        raise ValueError("no trail")
+
     def add(self, told: str) -> None:
         """Go on by a batch, told by its digest."""
         self.count += 1
@@ -79,11 +93,19 @@ class Trails:
     """
 
     def __init__(self, saved: Json | None, start: Position):
-        saved = saved or {}
-        run, this = saved.get("run"), saved.get("pass")
-        self.run = Trail(**run) if run else Trail() if start.total == 0 else None
-        self.this = Trail(**this) if this else Trail() if start.total == 0 else None
-        self.alike = Alike(*saved.get("alike", ()))
+        new = Trail() if start.total == 0 else None
+        self.run, self.this, self.alike = new, new and Trail(), Alike()
+        if saved is None:
+            return
+        try:
+            run, this, (passes, value) = saved["run"], saved["pass"], saved["alike"]
+            self.run, self.this = run and Trail.read(run), this and Trail.read(this)
+            self.alike = Alike(passes, value)
+            right = type(passes) is int and isinstance(value, str | None)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            right = False
+        if not right or (self.run is not None and self.run.count != start.total):
+            raise ValueError("stream.digests of the checkpoint must tell what was read before its place; they do not")
 
     def add(self, batch: Batch, begins: bool) -> None:
         """Go on by a batch, which begins a pass or does not."""

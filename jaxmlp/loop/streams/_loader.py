@@ -79,7 +79,7 @@ class Batches:
                 f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_check.length(batch)}"
             )
         parts = [
-            jax.tree.map(partial(arrays, f"{part} of {name(position)}"), given)
+            jax.tree.map(partial(arrays, part, position), given)
             for part, given in zip(("x", "y", "weight"), batch, strict=False)
         ]
         leaves = jax.tree.leaves(parts)

@@ -204,6 +204,20 @@ def test_a_file_cut_short_while_it_is_mapped_is_an_error_and_not_the_end(tmp_pat
         open_stream(mapped, KEY, 4096, None)._read(0, 0, 9)
 
 
+@pytest.mark.parametrize("limit", [2**28, 0])
+def test_a_file_that_another_has_replaced_is_read_as_it_was_mapped(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(_npy, "MAPPED_BYTES", limit)
+    table(tmp_path, "x.npy", "y.npy")
+    mapped = tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    before = open_stream(mapped, KEY, 4, None)
+    np.save(tmp_path / "other.npy", X + 1)
+    os.replace(tmp_path / "other.npy", tmp_path / "x.npy")
+    (tmp_path / "y.npy").unlink()
+    after = open_stream(mapped, KEY, 4, None)
+    assert after.fingerprint == before.fingerprint
+    jax.tree.map(np.testing.assert_array_equal, after._read(0, 0, 3), before._read(0, 0, 3))
+
+
 # What the digest reads.
 
 

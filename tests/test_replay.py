@@ -379,6 +379,7 @@ def test_a_trail_knows_each_difference_of_up_to_127_batches():
 # Through `train`, where the order decides the result.
 
 RECIPE = Recipe(MLP((1, 3, 1)), losses.squared_error, optax.sgd, epochs=4)
+RECIPE2 = Recipe(MLP((1, 2, 1)), losses.squared_error, optax.sgd, epochs=4)
 
 
 @pytest.mark.parametrize("name", ["shuffling", "sampler", "equal"])
@@ -404,3 +405,14 @@ def test_a_run_ends_with_the_bits_of_one_that_was_not_stopped(tmp_path, name, af
     jax.tree.map(
         np.testing.assert_array_equal, (found[0].params, dict(found[1])), (straight[0].params, dict(straight[1]))
     )
+
+
+def test_several_recipes_are_trained_on_the_same_batches_or_not_at_all():
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def run(source):
+        return loop.train(keys, source, [RECIPE, RECIPE2], {"learning_rate": 0.003}, epochs=1, progress=False)
+
+    run(Sampled("sampler"))
+    with pytest.raises(ValueError, match="data must give the same batches to each recipe; this Shuffling goes on to"):
+        run(Shuffling())

@@ -9,7 +9,9 @@ What `loop.train` takes for data, arrays in memory apart:
   `stacks_of` makes them of single batches.
 """
 
+import contextlib
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +31,9 @@ from jaxmlp.loop.streams._stacks import Stack as Stack
 from jaxmlp.loop.streams._stacks import Taken as Taken
 from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
 from jaxmlp.types import Json
+
+# The first batch that each loader gave to the recipe that was trained last.
+_BEGUN: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @runtime_checkable
@@ -105,7 +110,7 @@ def is_stream(data: object) -> bool:
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
-def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None) -> Stream:
+def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None, *, later: bool = False) -> Stream:
     """Return the stream behind data.
 
     Args:
@@ -113,6 +118,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
       key: the key of the run, of which the order of mapped files comes.
       batch_size: the recipe's; None where the stream's own is taken.
       steps: how many batches of an iterable make an epoch.
+      later: whether an earlier recipe of the same call was trained on these data.
 
     Raises:
       ValueError: for data that cannot be read, and sizes that do not agree.
@@ -131,7 +137,15 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
         if steps is not None:
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
-    return Batches(data, batch_size, steps)
+    stream = Batches(data, batch_size, steps)
+    with contextlib.suppress(TypeError):  # of what cannot be referred to weakly, such as a list
+        if later and _BEGUN.get(data, stream.fingerprint) != stream.fingerprint:
+            raise ValueError(
+                f"data must give the same batches to each recipe; this {type(data).__name__} goes on to others; give "
+                f"it set_epoch(number), which is called before each pass, or train each recipe in a call of its own"
+            )
+        _BEGUN[data] = stream.fingerprint
+    return stream
 
 
 def _is_table(data: object) -> bool:

@@ -67,7 +67,8 @@ def arrays(part: str, position: Position, value: Any) -> np.ndarray:
         raise ValueError(f"{what} must not be masked or sparse; got {type(value).__name__}; fill it, or make it dense")
     try:
         # PyTorch's tensors may hold a gradient, and lie elsewhere.
-        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        detach = getattr(value, "detach", None)
+        found = np.asarray(value if detach is None else detach().cpu())
     except Exception as error:
         raise ValueError(
             f"{what} must be an array; {type(value).__name__} could not be read as one: {type(error).__name__}: {error}"

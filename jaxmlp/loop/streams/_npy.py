@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _compile
+from jaxmlp._order import MOST_ROWS
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._mapped import MappedFile
@@ -21,7 +22,6 @@ from jaxmlp.types import Json
 # Files that are small together are read into memory whole, which takes their rows fastest; of the others each row is
 # read into its place when it is wanted. No map is touched: whoever cuts a mapped file short kills who touches it.
 MAPPED_BYTES = 2**28
-MOST_ROWS = 2**31  # of which `data.shuffle` gives the numbers, in int32
 
 
 class Files:

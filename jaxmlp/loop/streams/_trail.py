@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,9 +20,10 @@ def digest(batch: Batch) -> str:
     """
     found = 0
     for leaf in jax.tree.leaves(batch):
-        leaf = np.ascontiguousarray(leaf)
+        array: Any = np.ascontiguousarray(leaf)
         # bfloat16 is none of the formats that Python knows for memory.
-        found = zlib.crc32(leaf.view(np.uint8) if leaf.dtype.kind == "V" else leaf, found ^ len(leaf))
+        array = array.view(np.uint8) if array.dtype.kind == "V" else array
+        found = zlib.crc32(array.data, found ^ len(array))
     return f"{found:08x}"
 
 

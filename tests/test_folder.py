@@ -8,7 +8,7 @@ import pytest
 
 from jaxmlp import loop
 from jaxmlp.loop._digest import of_array
-from jaxmlp.loop.streams import _npy, open_stream
+from jaxmlp.loop.streams import Position, _npy, of_other_data, open_stream
 
 KEY = jax.random.key(0)
 X = np.arange(24, dtype=np.float32).reshape(12, 2)
@@ -169,7 +169,9 @@ def test_any_numbers_are_read_as_they_are(tmp_path, monkeypatch, small):
     table(tmp_path, "x.npy", "y.npy")
     os.rename(tmp_path / "x.npy", tmp_path / "real")
     os.symlink(tmp_path / "real", tmp_path / "x.npy")
-    x, y, weight = opened(tmp_path)._read(0, 0, 3)
+    stream = opened(tmp_path)
+    assert of_other_data(stream) == {}
+    x, y, weight = stream._read(0, 0, 3)
     assert sorted(y.ravel().tolist()) == Y.ravel().tolist() and weight.all()
     for name, change in RIGHT.items():
         np.save(tmp_path / "x.npy", change(X))
@@ -186,6 +188,12 @@ def test_rows_above_the_order_are_refused(tmp_path):
             file.truncate(file.tell() + 2**31 + 1)
     with pytest.raises(ValueError, match=r"data must have at most 2\^31 rows; got 2147483649"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("place", [(0, 3, 3), (0, -1, 0), (-1, 0, 0), (0, 10**9, 10**9)])
+def test_a_place_that_no_epoch_has_is_refused(tmp_path, place):
+    with pytest.raises(ValueError, match="position of the checkpoint must be one in an epoch of 3 steps; got"):
+        next(opened(table(tmp_path, "x.npy", "y.npy")).stacks(Position(*place), 2, None, {}))
 
 
 @pytest.mark.parametrize("limit", [2**28, 0])

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmlp import MLP, Recipe, loop, losses
-from jaxmlp.loop.streams import Position
+from jaxmlp.loop.streams import Position, of_other_data
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._trail import MARKS, Trail
 
@@ -293,7 +293,7 @@ def test_what_an_earlier_version_saved_goes_on(name):
 
 def accepted(stack):
     """Return a stack whose place is that of a run that the caller goes on with, with other data."""
-    return stack._replace(state={"other": "now"})
+    return stack._replace(state=of_other_data(Batches(Same(), None, None)))
 
 
 def test_other_data_that_are_accepted_begin_at_the_place_of_the_run():

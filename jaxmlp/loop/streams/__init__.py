@@ -25,6 +25,7 @@ from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._npy import Files
 from jaxmlp.loop.streams._own import Own
+from jaxmlp.loop.streams._stacks import OTHER
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
@@ -146,6 +147,11 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
             )
         _BEGUN[data] = stream.fingerprint
     return stream
+
+
+def of_other_data(stream: Stream) -> Json:
+    """Return the state to go on with where a run stands, with other data than before, which the caller has accepted."""
+    return {OTHER: "now"} if isinstance(stream, Batches) else {}
 
 
 def _is_table(data: object) -> bool:

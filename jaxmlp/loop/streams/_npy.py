@@ -52,6 +52,10 @@ class Files:
 
     def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch; the position alone says where to go on."""
+        if min(start) < 0 or start.step >= self.steps:
+            raise ValueError(
+                f"the position of the checkpoint must be one in an epoch of {self.steps} steps; got {list(start)}"
+            )
         size = stack_size(self.example, self.steps, every)
         position = start
         while position.epoch < epochs:

@@ -109,7 +109,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     >>> sorted(shuffle(jax.random.key(0), jnp.arange(6, dtype=jnp.uint32), 6).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    if isinstance(n, int) and n > MOST_ROWS:
+    if isinstance(n, int) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)

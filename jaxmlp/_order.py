@@ -14,6 +14,7 @@ from jaxmlp import _check
 from jaxmlp._eager import compile_once
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
+MOST_ROWS = 2**31  # that the order has numbers for, in int32
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
 
 
@@ -67,7 +68,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     number that may be traced, only the first so many of n rows are there, in the order of a table of that length.
 
     Raises:
-      ValueError: for a batch larger than the data.
+      ValueError: for a batch larger than the data, and for more than 2^31 rows.
 
     >>> order = epoch_order(jax.random.key(0), 0, n=5, batch_size=3)
     >>> order.weight
@@ -78,6 +79,8 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     """
     _check.typed_key(key)
     batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n)
+    if n > MOST_ROWS:
+        raise ValueError(f"n must be at most 2^31; got {n}; rows are numbered in int32: train on a part of them")
     if batch_size > n:
         raise ValueError(
             f"batch_size must be at most the {n} rows; got {batch_size}; batch_size=None takes all at once"

@@ -310,6 +310,10 @@ BAD = {
         lambda: data.epoch_order(KEY, 0, 10, 11),
         "batch_size must be at most the 10 rows; got 11",
     ),
+    "epoch of too many rows": (
+        lambda: data.epoch_order(KEY, 0, 2**31 + 1, 1000, count=7),
+        "n must be at most 2^31; got 2147483649; rows are numbered in int32",
+    ),
     "constant split": (lambda: data.split(KEY, 1), "split needs n >= 2 rows and a test share in (0, 1); got n=1"),
     "test share": (lambda: data.split(KEY, 10, 1.5), "got n=10, test=1.5"),
     "more folds than rows": (lambda: data.k_folds(KEY, 3, 4), "k must be at least 2 and at most the 3 rows; got 4"),

@@ -62,8 +62,7 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     try:
         told = json.dumps(description, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
-        got = type(metadata).__name__ if isinstance(error, RecursionError) else f"{metadata!r:.400}"
-        raise ValueError(f"metadata must be what JSON can hold; got {got}: {error}") from error
+        raise ValueError(f"metadata must be what JSON can hold; got {_shown(metadata)}: {error}") from error
     data = safetensors.save(tensors, metadata={"jaxmlp": told, "sha256": _digest(told, tensors)})
     if int.from_bytes(data[:8], "little") > HEADER:
         raise ValueError(f"metadata must leave the header below {HEADER:,} bytes; got {len(told):,} of description")
@@ -213,6 +212,13 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
                 _check.floating(f"{i}/{name}", array)
                 tensors[f"{i}/{name}"] = np.ascontiguousarray(np.asarray(jax.device_get(array)))
     return tensors
+
+
+def _shown(metadata: object) -> str:
+    try:
+        return repr(metadata)[:400]
+    except (RecursionError, ValueError):  # of lists without end, and of ints with too many digits
+        return type(metadata).__name__
 
 
 def _short(model: MLP) -> str:

@@ -142,7 +142,7 @@ def damage(checkpoint, others, rng):
         path.write_bytes(two)
         second.write_bytes(one)
     elif kind == "no arrays":
-        shutil.rmtree(checkpoint / "arrays")
+        shutil.rmtree(checkpoint / "arrays", ignore_errors=True)
     elif kind == "junk":
         for name in (".DS_Store", "arrays/.nfs0000", "arrays/d/._x", "run.json~", "Thumbs.db", "arrays/lost+found/a"):
             (checkpoint / name).parent.mkdir(exist_ok=True, parents=True)

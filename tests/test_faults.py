@@ -34,7 +34,7 @@ def straight(tmp_path_factory):
     """A run with all its checkpoints, its digest, and its history files."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         folder = tmp_path_factory.mktemp("straight") / "run"
-        digest = crash.digest(crash.run("one", folder, epochs=12, keep=10))
+        digest = crash.digest(crash.run("one", folder, epochs=8, keep=10))
     return folder, digest, history(folder)
 
 
@@ -46,7 +46,7 @@ def again(folder):
     """Run to the end and return the digest, or the error of ours that it ended with."""
     with warnings.catch_warnings(action="ignore"):
         try:
-            return crash.digest(crash.run("one", folder, epochs=12, keep=10))
+            return crash.digest(crash.run("one", folder, epochs=8, keep=10))
         except ValueError as error:
             assert str(folder) in str(error)
             return error
@@ -112,7 +112,7 @@ def failed_calls(count, straight, place, seed):
         shutil.rmtree(place / "run", ignore_errors=True)
         if not begins:
             shutil.copytree(source, place / "run")
-            for number in (12, 10, 8):
+            for number in (8, 6):
                 shutil.rmtree(place / "run" / f"{number:08d}")
 
     for begins in (True, False):

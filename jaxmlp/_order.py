@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxmlp import _check
@@ -94,7 +95,7 @@ def _batches(key: Array, count: Number | None, *, n: int, batch_size: int) -> Or
     place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
     there = n if count is None else jnp.asarray(count).astype(jnp.uint32)
     row = shuffle(key, place, there)
-    present = place < there
+    present = place < (np.uint32(n) if count is None else there)
     rows = jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32)
     return Order(rows.reshape(steps, batch_size), present.astype(jnp.float32).reshape(steps, batch_size))
 
@@ -109,7 +110,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     >>> sorted(shuffle(jax.random.key(0), jnp.arange(6, dtype=jnp.uint32), 6).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    if isinstance(n, int) and n > 2**31:
+    if isinstance(n, int | np.integer) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)
@@ -118,7 +119,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
 
 @compile_once("known")
 def _swap_or_not(key: Array, place: Array, n: Any, *, known: int | None) -> Array:
-    n = n if known is None else known
+    n = n if known is None else np.uint32(known)
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
 
     def swap(r: Array, i: Array) -> Array:

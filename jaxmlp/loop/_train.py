@@ -162,13 +162,13 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
-    directory = _disk.path_of("directory", directory)
-    if not directory.is_dir():
+    path = _disk.path_of("directory", directory)
+    if not path.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    with RunDirectory(directory, keep) as run_directory:
+    with RunDirectory(path, keep) as run_directory:
         saved = run_directory.recover()
         if saved is None:
-            parts = sorted(path.name for path in directory.glob("*-[0-9][0-9][0-9]"))
+            parts = sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
@@ -185,7 +185,7 @@ def resume(
             stop = [*rules, *([] if stop is None else [stop])]
         every = saved.every if every is None else every
         stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
-        options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
+        options = RunOptions(every, tuple(callbacks), progress, path, keep, steps, deadline=stops.deadline)
         return run(request, stops, options, Saving(run_directory, saved))
 
 

@@ -64,7 +64,6 @@ OTHER_LOSS = dataclasses.replace(RECIPE, loss=losses.huber)
         ({"numbers": {}}, "hyperparams.learning_rate: saved {'shape': [4]"),
         ({"data": X + 1}, "data.0.sha256: saved "),
         ({"weights": np.ones((4, 4), "f")}, "weights: saved nothing, given "),
-        ({"stop": [*RULES[1:]]}, "stop.patience: saved {'epochs': 3, 'min_improvement': 0.0}, given nothing"),
         ({"steps": 5}, "steps: saved nothing, given 5"),
         ({"width": 8}, "layout.width: saved 16, given 8"),
         ({"devices": 1}, "layout.devices: saved 2, given 1"),
@@ -81,6 +80,7 @@ def test_each_difference_is_a_line(changes, line):
 
 def test_a_budget_is_a_calls_own():
     assert manifest(stop=[*RULES[:-1], Budget(1.0)]) == manifest() == manifest(stop=RULES[:-1])
+    assert manifest().diff(manifest(stop=RULES[1:])) == []  # and other rules are none of another run
 
 
 def test_another_layout_is_refused_with_the_plan_that_helps():

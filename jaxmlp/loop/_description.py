@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmlp.loop._code import comparable, of_behaviour, without_addresses
 from jaxmlp.loop._digest import of_array, of_code
 from jaxmlp.types import Json
 
@@ -42,7 +42,7 @@ def describe(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": _name(type(value)), **fields}
-    return {"object": _name(type(value)), "repr": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
+    return {"object": _name(type(value)), "repr": without_addresses(repr(value)), "does": of_behaviour(value)}
 
 
 def rebuild(what: str, value: Any) -> Any:
@@ -114,6 +114,12 @@ def differences(saved: object, given: object, path: str) -> list[str]:
             # A function that one of JAX's made, as jax.nn.initializers.he_normal() is, had no digest of its code once.
             if name == "code" and name not in saved and "<locals>" in saved.get("function", ""):
                 continue
+            # What a thing does was told by its outermost code once, or by how it prints: the digest of all that it
+            # names says more where both have it, and nothing where another Python compiled it.
+            if name == "does" and (name not in saved or not comparable(saved[name], given.get(name, ""))):
+                continue
+            if name in ("code", "repr") and "does" in saved and "does" in given:
+                continue
             lines += differences(saved.get(name), given.get(name), f"{path}.{name}")
         return lines
     return [] if saved == given else [f"{path}: saved {_short(saved)}, given {_short(given)}"]
@@ -142,7 +148,8 @@ def _code(function: Any) -> Json:
     if code is None:
         return {}
     cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())]
-    return {"code": of_code(code, [str(describe(cell)) if cell is not function else "itself" for cell in cells])}
+    held = [str(describe(cell)) if cell is not function else "itself" for cell in cells]
+    return {"code": of_code(code, held), "does": of_behaviour(function)}
 
 
 def _is_found(function: Any) -> bool:

@@ -12,13 +12,14 @@ from jax import Array
 from jaxmlp._engine.executor import without_keys
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
-from jaxmlp.loop._description import describe, differences, rebuild, upgrade
+from jaxmlp.loop._changes import changes, check
+from jaxmlp.loop._description import describe, rebuild, upgrade
 from jaxmlp.loop._digest import of_array, of_data
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Json, Number, PyTree, StrPath
 
 OPTIONS = ("validation", "weights", "rows", "validation_rows")
-MOST = 12  # lines of a comparison that are shown
+NEWER = ("options", "each", "program")
 
 
 class Start(NamedTuple):
@@ -74,6 +75,8 @@ class Manifest:
       steps: of a stream without an end, how many batches make an epoch.
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
       each: which of data and validation are each member's own; None in checkpoints of versions that did not tell.
+      program: the digests of what the recipe's parts compute, as `of_program` gives them; None where there
+        were none yet.
     """
 
     recipe: Json
@@ -85,9 +88,12 @@ class Manifest:
     steps: int | None
     layout: Json
     each: list[str] | None = None
+    program: Json | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout) -> "Manifest":
+    def of(
+        cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout, program: Json | None = None
+    ) -> "Manifest":
         """Write down what a run is made of."""
         return cls(
             recipe=describe(recipe),
@@ -103,6 +109,7 @@ class Manifest:
                 "devices": len(layout.devices),
                 "kind": layout.devices[0].device_kind,
             },
+            program=program,
         )
 
     def to_json(self) -> Json:
@@ -114,14 +121,17 @@ class Manifest:
     @classmethod
     def from_json(cls, values: Json) -> "Manifest":
         """Return what `to_json` wrote, in this version or an earlier one."""
-        fields = {
-            field.name: values[field.name] for field in dataclasses.fields(cls) if field.name not in ("options", "each")
-        }
+        fields = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name not in NEWER}
         rules = {name: _rule(name, told) for name, told in fields["stop"].items()}
         fields["recipe"] = upgrade(fields["recipe"])
         # A rule as this version has it: what an earlier one did not know has its default.
         fields["stop"] = {name: _as_json(rule) for name, rule in rules.items()}
-        return cls(**fields, options={name: values.get(name) for name in OPTIONS}, each=values.get("each"))
+        return cls(
+            **fields,
+            options={name: values.get(name) for name in OPTIONS},
+            each=values.get("each"),
+            program=values.get("program"),
+        )
 
     def with_epochs(self, epochs: int) -> "Manifest":
         """Return the manifest of the same run with more epochs.
@@ -135,32 +145,22 @@ class Manifest:
         return dataclasses.replace(self, recipe={**self.recipe, "epochs": epochs})
 
     def diff(self, given: "Manifest") -> list[str]:
-        """Return a line for each place where another manifest, of what is given now, differs from this one."""
-        saved, new = self.to_json(), given.to_json()
-        names = [name for name in new if not (name == "each" and self.each is None)]
-        return [line for name in names for line in differences(saved.get(name), new[name], name)]
+        """Return a line for each place where another manifest, of what is given now, is of another run than this one.
 
-    def check_same(self, given: "Manifest", directory: StrPath) -> None:
-        """Raise unless what is given now is what the run in the directory is made of.
+        Rules that stop a run may be others. Parts of the recipe are compared by what they compute, where both say it.
+        """
+        return [change.line for change in changes(self, given)]
+
+    def check_same(self, given: "Manifest", directory: StrPath, accept: frozenset[str] = frozenset()) -> list[str]:
+        """Raise unless what is given now is what the run in the directory is made of, but for what `accept` names.
+
+        Returns:
+          The differences after which the run goes on with other bits: of the devices.
 
         Raises:
-          ValueError: with a line for each difference, and a way out.
+          ValueError: with a line for each difference, and the ways out.
         """
-        lines = self.diff(given)
-        if not lines:
-            return
-        shown = lines[:MOST] + [f"and {len(lines) - MOST} more"] * (len(lines) > MOST)
-        way = "pass what was saved, or another directory"
-        if all(line.startswith("layout.") for line in lines):
-            way += "; the bits depend on the layout: go on with devices of that number and kind"
-            if not self.key.get("single"):
-                width, devices = self.layout["width"], self.layout["devices"]
-                way += f", and plan=population.plan(..., width={width}, devices={devices})"
-        raise ValueError(
-            f"a run must be resumed with what it began with; {directory} holds another:\n  "
-            + "\n  ".join(shown)
-            + f"\n{way}"
-        )
+        return check(changes(self, given), accept, None if self.key.get("single") else self.layout, directory)
 
     def rebuild_recipe(self) -> Recipe:
         """Return the recipe.

@@ -19,6 +19,7 @@ from jaxmlp._engine.stops import Stops
 from jaxmlp._preflight import check_data
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._program import of_job
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
@@ -150,10 +151,11 @@ def _session(
         own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
         numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
         start = Start(request.key, numbers)
-        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps, own), job.stops, plan.layout)
+        seen = Seen(told, given, options.steps, own)
+        manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, of_job(job))
         saving.directory.begin(manifest, start)
         if saving.saved is not None:
-            saving.saved.check(manifest)
+            saving.saved.check(manifest, options.accept)
             restore, place = saving.saved.restore, saving.saved.where
     executor = Executor(job, plan.layout, plan.slots, restore)
     job.stops.check_names(executor.runs.history)

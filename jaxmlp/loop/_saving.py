@@ -52,13 +52,17 @@ class SavedRun:
         """Return the key or keys and the numbers that the run began with."""
         return self.manifest.rebuild_start(self.arrays)
 
-    def check(self, given: Manifest) -> None:
-        """Compare with what is given now; warn where it was saved by other versions.
+    def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
+        """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
 
         Raises:
           ValueError: with a line for each difference.
         """
-        self.manifest.check_same(given, self.directory)
+        for line in self.manifest.check_same(given, self.directory, accept):
+            warnings.warn(
+                f"{line}: the run goes on, but only equal devices promise equal bits",
+                stacklevel=_check.level_of_caller(),
+            )
         now = _versions()
         for name in now:
             if self.versions.get(name) != now[name]:

@@ -47,6 +47,7 @@ class RunOptions(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
     more: bool = False  # whether parts of the call are to be trained after
     order_key: Any = None  # of the order of mapped files, where it is not the members' first
+    accept: frozenset[str] = frozenset()  # what may differ from the saved run
 
 
 class Saving(NamedTuple):

@@ -205,6 +205,7 @@ SAME = [
         False,
     ),
     ("a comment", "    d = outputs", "    # of all\n    d = outputs", True),
+    ("moved lines", "import functools\n", "import functools\n\n\n", True),
     ("a moved line", "def loss(", "\n\n\n\ndef loss(", True),
     (
         "a new local name",

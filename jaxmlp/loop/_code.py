@@ -25,6 +25,7 @@ from jaxmlp.loop._digest import of_array
 KNOWN = {"jaxmlp", "jax", "jaxlib", "optax", "numpy", *sys.stdlib_module_names} - {"__main__"}
 MOST = 20_000  # objects that are walked; a library of the caller's may name without end
 SILENT = {"RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL"}
+LINES = {"fun_sourceinfo", "debug_info", "_debug_info"}  # where jax.jit and its like found a function
 PYTHON = ".".join(map(str, sys.version_info[:2]))  # whose bytecode it is
 
 
@@ -93,7 +94,8 @@ class _Walk:
         if isinstance(value, np.generic | np.ndarray | jax.Array):
             yield self._all(np.ravel(value).tolist()) if value.dtype == np.dtype("O") else of_array(value)
         elif isinstance(value, tuple | list):
-            yield from (type(value).__name__, self._all(value))
+            names = getattr(value, "_fields", range(len(value)))
+            yield type(value).__name__, self._all(v for n, v in zip(names, value, strict=False) if n not in LINES)
         elif isinstance(value, set | frozenset):
             yield "set", sorted(self._all(value))
         elif isinstance(value, Mapping):
@@ -150,12 +152,13 @@ class _Walk:
     def _object(self, value: Any) -> Iterator[Any]:
         kind = type(value)
         yield self.tell(kind)
-        cached = {name for name in dir(kind) if isinstance(getattr(kind, name, None), functools.cached_property)}
-        state = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in cached}
+        aside = {name for name in dir(kind) if isinstance(getattr(kind, name, None), functools.cached_property)}
+        aside |= LINES
+        state = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in aside}
         for base in kind.__mro__:
             slots = base.__dict__.get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(value, name):
+                if hasattr(value, name) and name not in aside:
                     state[name] = getattr(value, name)
         told = [(name, self.tell(item)) for name, item in sorted(state.items()) if not name.startswith("__")]
         inside = getattr(value, "__wrapped__", None)

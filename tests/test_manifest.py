@@ -16,7 +16,7 @@ from jaxmlp import MLP, Recipe, losses, metrics
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import Run
 from jaxmlp._engine.stops import Budget, Halving, Patience, Stops, Target
-from jaxmlp.loop import _checkpoints, _description, _digest, _saving
+from jaxmlp.loop import _checkpoints, _description, _digest, _saving, _table
 from jaxmlp.loop._description import describe, rebuild
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._saving import Place, RunDirectory
@@ -180,7 +180,7 @@ def test_functions_of_the_house_are_found_by_name(module):
         for n, f in vars(module).items()
         if callable(f) and not n.startswith("_") and not isinstance(f, type) and hasattr(f, "__qualname__")
     }
-    told = {name: describe(f) for name, f in public.items() if (f.__module__ or "").split(".")[0] in _description.OWN}
+    told = {name: describe(f) for name, f in public.items() if (f.__module__ or "").split(".")[0] in _table.OWN}
     assert len(told) >= 5
     strange = {name: value for name, value in told.items() if set(value) != {"function"}}
     assert all(rebuild(name, value) is public[name] for name, value in told.items() if name not in strange)

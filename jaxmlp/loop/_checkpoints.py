@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp.loop._fields import read_json
 from jaxmlp.types import Json, StrPath
 
 SAVING, DAMAGED = ".saving", ".damaged"
@@ -141,7 +142,8 @@ class Checkpoints:
 
     def meta(self, number: int) -> Json:
         """Return what the caller said of a checkpoint, with its score and the format."""
-        return json.loads((self._folder(number) / "run.json").read_text())
+        path = self._folder(number) / "run.json"
+        return read_json(path.read_bytes(), path)
 
     def _folder(self, number: int) -> Path:
         return self.directory / f"{number:08d}"

@@ -15,6 +15,7 @@ from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.program import Run
 from jaxmlp.loop._checkpoints import Checkpoints
+from jaxmlp.loop._fields import META
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, StrPath
 
@@ -132,7 +133,8 @@ class RunDirectory:
         found = self._store.recover()
         if found is None:
             return None
-        manifest, meta = Manifest.from_json(found.meta["run"]), found.meta
+        meta = META("run.json", found.meta)
+        manifest = Manifest.from_json(meta["run"])
         return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
     def begin(self, manifest: Manifest, start: Start) -> None:

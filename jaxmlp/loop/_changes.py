@@ -60,18 +60,33 @@ def _of_recipes(saved: Any, given: Any) -> list[Change]:
     """Compare what the parts compute where that can be compared, and else what they are called and their code."""
     found: list[Change] = []
     programs = _programs(saved.program, given.program)
-    reshaped = "model" in programs and programs["model"][0] != programs["model"][1]
+    # On tables of other shapes and behind another model a part may only see other shapes: its words and code must do.
+    other_forms = bool(programs) and saved.program["forms"] != given.program["forms"]
+    other_model = bool(programs) and programs["model"][0] != programs["model"][1]
+    stretched = _length(saved) != _length(given)
     for name in dict.fromkeys([*saved.recipe, *given.recipe]):
         lines = differences(saved.recipe.get(name), given.recipe.get(name), f"recipe.{name}")
+        word = WORDS.get(f"recipe.{name}")
+        if name == "epochs" and given.recipe[name] < saved.recipe[name]:
+            word = None
         if name in programs:
             one, other = programs[name]
-            # Behind another model the other parts may only see other shapes: then their words and code must do.
-            if one == other or reshaped and name != "model" and not lines:
+            if one == other:
+                continue
+            if not lines and name == "optimizer" and stretched:
+                word = "schedule"
+                lines = ["recipe.optimizer: its schedule follows the length of the run, which is another now"]
+            if not lines and (other_forms or other_model and name != "model"):
                 continue
             same = f"recipe.{name}: by the same name and code it computes something else than it did: program saved"
             lines = lines or [f"{same} {one[:8]}, given {other[:8]}"]
-        found += [Change(WORDS.get(f"recipe.{name}"), line) for line in lines]
+        found += [Change(word, line) for line in lines]
     return found
+
+
+def _length(manifest: Any) -> list[Any]:
+    """Return on what the number of steps of a run depends."""
+    return [manifest.recipe.get("epochs"), manifest.recipe.get("batch_size"), manifest.data, manifest.steps]
 
 
 def _programs(saved: Any, given: Any) -> dict[str, tuple[str, str]]:

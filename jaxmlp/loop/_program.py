@@ -68,7 +68,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     def alone(takers: Sequence[str], **parts: Any) -> Bound:
         """Return the recipe with these parts, and with stand-ins for the others, which take no number."""
         numbers = {name: getattr(bound.numbers, name, {}) if name in takers else {} for name in bound.numbers._fields}
-        return Bound(dataclasses.replace(held, **parts), type(bound.numbers)(**numbers))
+        return bound._replace(recipe=dataclasses.replace(held, **parts), numbers=type(bound.numbers)(**numbers))
 
     model = alone(("init", "apply"))
     loss = alone(("loss",), model=_Held.of(outputs, whole=True), loss=recipe.loss)
@@ -82,6 +82,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     }
     return {
         "versions": {name: version(name) for name in ("jax", "optax", "jaxmlp")},
+        "forms": [str(leaf) for leaf in jax.tree.leaves((batch, evaluated))],
         "options": {name: getattr(jax.config, name, None) for name in OPTIONS},
         "parts": {name: _hash(*digests) for name, digests in parts.items()},
     }

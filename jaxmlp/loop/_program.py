@@ -77,7 +77,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     parts = {
         "model": [*_training(model, key, batch), _traced(training.evaluate, params, evaluated, model)[0]],
         "loss": _training(loss, key, batch),
-        "optimizer": _training(optimizer, key, batch),
+        "optimizer": _training(optimizer, key, jax.tree.map(lambda a: _form(a, (1, *a.shape[1:])), batch)),
         "metrics": [_traced(training.evaluate, seen, evaluated, metrics)[0]],
     }
     return {

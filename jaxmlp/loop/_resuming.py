@@ -17,7 +17,8 @@ from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
 from jaxmlp.loop._manifest import Manifest, flat, path_name
 from jaxmlp.loop._saving import SavedRun
-from jaxmlp.recipe import Bound
+from jaxmlp.mlp import MLP
+from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import Json, Params, PyTree, Status
 
 OPT, BEST, HISTORY = "run.state.opt_state", "run.best.", "run.history."
@@ -97,6 +98,24 @@ def checked_arrays(arrays: Mapping[str, np.ndarray], members: int, epochs: int) 
         if values is None or not whole or values.min() < 0 or values.max() > most:
             raise ValueError(f"{name} of the checkpoint must hold an integer in 0 ... {most} a member; it does not")
     return dict(arrays)
+
+
+def check_size(recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise unless a model whose sizes stand in a checkpoint has as many parameters as the checkpoint.
+
+    Before anything is traced: a list of sizes in a file is short, and what it asks for may have no end.
+
+    Raises:
+      ValueError: with both numbers.
+    """
+    if not isinstance(recipe.model, MLP):
+        return
+    saved = sum(array[:1].size for name, array in arrays.items() if name.startswith("run.state.params."))
+    wanted = recipe.model.parameter_count
+    if wanted != saved:
+        raise ValueError(
+            f"recipe.model.sizes of the checkpoint must be those of its {saved:,} parameters; got sizes of {wanted:,}"
+        )
 
 
 def _judged_anew(

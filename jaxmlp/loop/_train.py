@@ -11,6 +11,7 @@ from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Stop, Stops, listed
 from jaxmlp.loop._changes import accepted
+from jaxmlp.loop._resuming import check_size
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
@@ -194,7 +195,9 @@ def resume(
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
         allowed, rebuilt = accepted(accept), recipe is None
-        recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe
+        if recipe is None:
+            recipe = saved.manifest.rebuild_recipe()
+            check_size(recipe, saved.arrays)
         rules = saved.manifest.rebuild_stop()
         if epochs is not None:
             saved.manifest.with_epochs(epochs)  # raises for fewer than there are

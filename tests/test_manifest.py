@@ -88,6 +88,10 @@ def test_another_layout_is_refused_with_the_plan_that_helps():
     for changes in ({"width": 8}, {"devices": 1}):
         with pytest.raises(ValueError, match=r"plan=population.plan\(..., width=16, devices=2\)"):
             manifest().check_same(manifest(**changes), "here")
+        lines = manifest().diff(manifest(**changes))
+        assert manifest().check_same(manifest(**changes), "here", frozenset(["layout"])) == lines  # to be warned of
+    kind = dataclasses.replace(manifest(), layout={**manifest().layout, "kind": "TPU v4"})
+    assert kind.check_same(manifest(), "here") == ["layout.kind: saved TPU v4, given cpu"]
     assert manifest().plan_options() == {"width": 16, "devices": 2}
     more = dataclasses.replace(manifest(), layout={"width": 4, "devices": 1 + len(jax.local_devices()), "kind": "cpu"})
     assert more.plan_options() == {}  # such a run cannot be had here: the comparison names the layout

@@ -73,7 +73,8 @@ def checked_place(where: Any, *, streamed: bool) -> Json:
     """
     if not streamed:
         return fields.having({"epoch": fields.whole(0)})("where", where)
-    place = fields.having({"position": fields.listed(fields.whole(0)), "stream": fields.named()})("where", where)
+    stream = fields.having({"length": fields.maybe(fields.whole(1))}, ("length",), more=True)
+    place = fields.having({"position": fields.listed(fields.whole(0)), "stream": stream})("where", where)
     if len(place["position"]) > 3:
         raise fields.wrong("where.position", "at most three integers", place["position"])
     return place

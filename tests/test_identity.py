@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from jaxmlp import Recipe
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Stops
+from jaxmlp.loop._code import of_behaviour, without_addresses
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._program import of_program
 
@@ -291,3 +296,37 @@ def test_options_of_jax_that_change_numbers_are_compared(option, value):
 def test_other_versions_are_compared_by_words_and_code():
     program = {**saved().program, "versions": {"jax": "0.1"}}
     assert dataclasses.replace(saved(), program=program).diff(saved()) == []
+
+
+def test_a_schedule_that_follows_the_run_asks_what_becomes_of_it_in_a_longer_one():
+    longer = manifest(recipe_of(FILE.replace("1e-3, 100", "1e-3, 200")))
+    same_words = {**saved().recipe, "epochs": 2 * saved().recipe["epochs"]}
+    longer = dataclasses.replace(longer, recipe=same_words)
+    words = r"its schedule follows the length of the run, .*\n.* pass accept=\('epochs', 'schedule'\)"
+    with pytest.raises(ValueError, match=words):
+        saved().check_same(longer, "here", frozenset(["epochs"]))
+    assert saved().check_same(longer, "here", frozenset(["epochs", "schedule"])) == []
+
+
+def test_a_walk_through_objects_ends():
+    endless = []
+    for _ in range(5000):
+        endless = [endless]
+    circle = {}
+    circle["self"] = circle
+    assert of_behaviour(endless) == of_behaviour([endless]) and of_behaviour(circle) == of_behaviour(circle)
+    assert without_addresses("<X object at 0xABCDEF>") == "<X object>"
+
+
+def test_another_process_tells_the_same():
+    """Whatever the order of its sets and the places of its objects."""
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_identity as t; m = t.saved()"
+    told = subprocess.run(
+        [sys.executable, "-c", script + "; print(m.program['parts'], m.recipe)"],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{saved().program['parts']} {saved().recipe}\n"

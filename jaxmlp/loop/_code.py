@@ -23,7 +23,7 @@ from jaxmlp.loop._digest import of_array
 
 # What lies in these is told by its name: their versions are saved beside a run.
 KNOWN = {"jaxmlp", "jax", "jaxlib", "optax", "numpy", *sys.stdlib_module_names} - {"__main__"}
-MOST = 20_000  # objects that are walked; a library of the caller's may name without end
+MOST, DEEP = 20_000, 60  # objects that are walked, and one within another: a library may name without end
 SILENT = {"RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL"}
 LINES = {"fun_sourceinfo", "debug_info", "_debug_info"}  # where jax.jit and its like found a function
 PYTHON = ".".join(map(str, sys.version_info[:2]))  # whose bytecode it is
@@ -70,6 +70,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self._met: dict[int, tuple[object, str]] = {}
+        self._depth = 0
 
     def tell(self, value: Any) -> str:
         if value is None or value is Ellipsis or isinstance(value, bool | int | float | complex | str | bytes):
@@ -79,10 +80,12 @@ class _Walk:
             return f"tracer {value.aval.str_short()}"
         if id(value) in self._met:
             return self._met[id(value)][1]
-        if len(self._met) >= MOST:
+        if len(self._met) >= MOST or self._depth >= DEEP:
             return f"more, from {type(value).__qualname__} on"
         self._met[id(value)] = value, f"met {len(self._met)}"  # kept alive: an id is free for another otherwise
+        self._depth += 1
         parts = repr(list(self._parts(value)))
+        self._depth -= 1
         told = hashlib.blake2b(parts.encode(errors="surrogatepass"), digest_size=12).hexdigest()
         self._met[id(value)] = value, told
         return told

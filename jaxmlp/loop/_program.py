@@ -32,7 +32,8 @@ from jaxmlp.types import Data, Json, Params, PyTree
 OPTIONS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_offset")
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 # Derivatives of one's own show where a program derives; the rest is no mathematics.
-ASIDE = {"name", "debug_info", "ctx_mesh", "jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
+RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
+ASIDE = {"name", "debug_info", "name_and_src_info", "ctx_mesh"} | RULES
 SHOWN = {"debug_callback", "debug_print"}  # `jax.debug.print` changes no number
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmlp.loop._digest import of_array
 
@@ -76,8 +77,8 @@ class _Walk:
         if value is None or value is Ellipsis or isinstance(value, bool | int | float | complex | str | bytes):
             if not isinstance(value, enum.Enum):
                 return f"{type(value).__name__} {value!r}"
-        if isinstance(value, jax.core.Tracer):
-            return f"tracer {value.aval.str_short()}"
+        if isinstance(value, Tracer):
+            return f"tracer {jax.typeof(value)}"
         if id(value) in self._met:
             return self._met[id(value)][1]
         if len(self._met) >= MOST or self._depth >= DEEP:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 from jax.extend import core
 
 from jaxmlp import training
@@ -230,7 +231,7 @@ class _Trace:
         return of_behaviour(value) if callable(value) else without_addresses(str(value))
 
     def _constant(self, value: Any, aval: Any = None) -> str:
-        if isinstance(value, jax.core.Tracer) or not hasattr(value, "dtype") and not np.isscalar(value):
+        if isinstance(value, Tracer) or not hasattr(value, "dtype") and not np.isscalar(value):
             return without_addresses(str(value))
         if not isinstance(value, np.ndarray | np.generic | jax.Array):  # a number, Python's or one with a dtype
             value = np.asarray(value, getattr(aval, "dtype", getattr(value, "dtype", None)))

@@ -124,7 +124,7 @@ def _judged_anew(
 ) -> tuple[dict[str, np.ndarray], Json]:
     """Let those go on that the rules of before stopped and those of now would not have, where they stood."""
     status, epochs = arrays["run.status"].copy(), arrays["run.epochs"]
-    stopped = [i for i in np.flatnonzero(status == Status.STOPPED) if 0 < epochs[i] < job.recipe.epochs]
+    stopped = [int(i) for i in np.flatnonzero(status == Status.STOPPED) if 0 < epochs[i] < job.recipe.epochs]
     free = [i for i in stopped if not _stops(arrays, i, job.stops) and not _left_out(arrays, i, before, job.stops)]
     if not free:
         return arrays, place
@@ -137,7 +137,7 @@ def _judged_anew(
         epoch, step = [*place["position"], 0, 0][:2]
         at = epoch if step == 0 else -1
     status[[i for i in free if epochs[i] == at]] = Status.RUNNING
-    if late := [int(i) for i in free if epochs[i] != at]:
+    if late := [i for i in free if epochs[i] != at]:
         warnings.warn(
             f"the rules of now would not have stopped {len(late)} members, {str(late[:8]).strip('[]')}, which stopped "
             f"before the epoch at which the run goes on, and stay as they are",

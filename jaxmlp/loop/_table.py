@@ -6,6 +6,7 @@ called but what is listed here: types that only hold their fields, and functions
 
 import functools
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ CURVES = (
     "sin sinc sinh sqrt square tan tanh"
 ).split()
 # Of a module of losses, metrics or the like all that it makes public and defines; of a wider one these alone.
-MODULES: list[tuple[ModuleType, list[str] | None]] = [
+MODULES: list[tuple[ModuleType, Sequence[str] | None]] = [
     (losses, None),
     (metrics, None),
     (optax, None),

@@ -259,7 +259,6 @@ def run(tmp_path_factory):
         ({"data": (X[:99], Y[:99])}, "data.0.shape: saved [100, 3], given [99, 3]"),
         ({"validation": None}, "validation"),
         ({"key": jax.random.key(1)}, "key.sha256: saved "),
-        ({"stop": loop.Patience(3)}, "stop.patience: saved nothing, given {'epochs': 3"),
         ({"epochs": 10}, "recipe.epochs: saved 9, given 10"),
     ],
 )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import _check, _disk
+from jaxmlp.loop._fields import read_json
 from jaxmlp.types import Json
 
 NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
@@ -161,13 +162,7 @@ def read_meta(folder: Path) -> Json:
       ValueError: for what is no object of JSON.
       OSError: where it cannot be read.
     """
-    try:
-        meta = json.loads(_disk.read_file(folder / TOLD))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / TOLD} must hold JSON; it cannot be read: {error}") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{folder / TOLD} must hold an object of JSON; got {type(meta).__name__}")
-    return meta
+    return read_json(_disk.read_file(folder / TOLD), folder / TOLD)
 
 
 def _orbax() -> Any:

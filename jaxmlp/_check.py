@@ -99,6 +99,15 @@ def on_host(value: object) -> np.ndarray | None:
     return None if isinstance(value, Tracer) else np.asarray(value)
 
 
+def counts(weights: Numeric) -> np.ndarray:
+    """Tell which known weights count: those that are not zero in JAX's own float, nor so small that it may be flushed.
+
+    >>> counts(np.array([1.0, 0.0, 1e-60, 1e-40])).tolist()
+    [True, False, False, False]
+    """
+    return np.asarray(weights) >= float(jnp.finfo(jax.dtypes.canonicalize_dtype(weights.dtype)).tiny)
+
+
 def finite(what: str, value: Numeric) -> None:
     """Raise if `value` is known and holds a NaN or an infinity."""
     if not jnp.issubdtype(value.dtype, jnp.floating) or isinstance(value, Tracer):
@@ -179,8 +188,7 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
             raise ValueError(f"weight of {what} must have shape ({count},), one an example; got {describe(weight)}")
         floating("weight", weight)
         within("weight", weight, 0, float("inf"))
-        known = on_host(weight)
-        if known is not None and not known.any():
+        if not isinstance(weight, Tracer) and not counts(weight).any():
             raise ValueError(f"weight of {what} must not be zero for every example")
     return count
 

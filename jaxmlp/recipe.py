@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
 
 
@@ -157,19 +157,17 @@ def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hy
         f"loss {_check.name_of(loss)}": of_loss,
         f"optimizer {_check.name_of(optimizer)}": needs,
     }
+    numbers = {}
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
-        _check_number(name, value, vector=name in of_loss)
+        numbers[name] = _number(name, value, vector=name in of_loss)
     missing = [name for name, required in needs.items() if required and name not in hyperparams]
     if missing:
         raise ValueError(
             f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
         )
     return Numbers(
-        *(
-            {name: value for name, value in hyperparams.items() if name in names}
-            for names in (init, apply, of_loss, needs)
-        )
+        *({name: value for name, value in numbers.items() if name in names} for names in (init, apply, of_loss, needs))
     )
 
 
@@ -189,15 +187,15 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     )
 
 
-def _check_number(name: str, value: object, vector: bool) -> None:
-    """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
-    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
+def _number(name: str, value: object, vector: bool) -> Number:
+    """Return a number as JAX takes it; a loss may take a vector (quantile levels), the others take one number each."""
+    value = _arrays.number(f"hyperparams[{name!r}]", value)
     if not vector and np.ndim(value) != 0:
         raise ValueError(
             f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
             f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
         )
+    return value
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
-from jaxmlp._preflight import check_data, check_outputs, unpack
+from jaxmlp._preflight import check_data, check_outputs, entered, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -101,7 +101,7 @@ def epoch(
     bound = recipe.bind(hyperparams)
     # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
     loops = bound.recipe.batch_size is not None and _compile.outermost()
-    return (_epoch_at_once if loops else _epoch)(state, data, bound, rows)
+    return (_epoch_at_once if loops else _epoch)(state, entered(data), bound, rows)
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
@@ -151,7 +151,7 @@ def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hy
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    bound = recipe.bind(hyperparams)
+    bound, data = recipe.bind(hyperparams), entered(data)
     if not _compile.outermost():
         return _evaluate(params, data, bound)
     try:
@@ -205,9 +205,9 @@ def fit(
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
-    check_data("data", key, data, bound)
+    data = check_data("data", key, data, bound)
     if validation is not None:
-        check_data("validation", key, validation, bound)
+        validation = check_data("validation", key, validation, bound)
     # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
     return _run(_start(key, bound), data, bound, validation)
 

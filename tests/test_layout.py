@@ -9,6 +9,8 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 FLOORS = [
     ["types"],
     ["_check", "_compile"],
+    ["_libraries"],
+    ["_arrays"],
     ["_eager", "_idx", "_targets", "optimizers"],
     ["_matmul", "_order"],
     ["layer", "losses", "data"],

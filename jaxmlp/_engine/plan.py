@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import cores
+from jaxmlp._engine.inputs import plain
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Hyperparams
 
@@ -105,6 +106,7 @@ def plan(
     >>> plan(4, data, recipe, {"learning_rate": 0.1}, width=2, devices=1).slots
     4
     """
+    data = _arrays.tree("data", plain(data))
     members = _check.positive_int("members", len(keys) if hasattr(keys, "__len__") else keys)
     chosen, why_devices = _devices(devices, members)
     cost = estimate(data, recipe, hyperparams, devices=chosen, keep_best=keep_best)

@@ -155,6 +155,7 @@ def train(
 ) -> tuple[State, History]:
     """Train the members of one recipe."""
     check_keys(request.key)
+    request = request.entered()
     members, tables = enter(request)
     recipe = request.recipe
     chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)

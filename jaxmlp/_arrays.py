@@ -15,7 +15,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxmlp import _check, _libraries
-from jaxmlp._libraries import is_number, is_plain, in_code, of_numpy
+from jaxmlp._libraries import in_code, is_number, is_plain, of_numpy
 from jaxmlp.types import Numeric, PyTree
 
 

@@ -8,6 +8,8 @@ from typing import IO
 
 import numpy as np
 
+from jaxmlp import _arguments, _check
+
 # The third byte of the magic number names the type (LeCun, Cortes and Burges 1998).
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -31,6 +33,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndar
     ...     read_idx(file.name)
     array([7, 8, 9], dtype=uint8)
     """
+    path, max_bytes = _arguments.path("path", path), _check.positive_int("max_bytes", max_bytes, most=2**63 - 1)
     with open(path, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)

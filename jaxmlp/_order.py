@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
@@ -36,10 +37,30 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     >>> x, weight
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32))
     """
-    x, y, weight = jax.tree.map(lambda a: pick(a, rows.index), (*data, None)[:3])
+    if not isinstance(rows, Rows):
+        raise ValueError(f"rows must be Rows(index) or Rows(index, count); got {_check.describe(rows)}")
+    data = _entered(data)
+    if rows.index is None and rows.count is None:
+        return data
+    index = _arrays.array("rows.index", rows.index)
+    if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(index)}")
+    if rows.count is not None and not _is_whole(rows.count):
+        raise ValueError(f"rows.count must be a whole number; got {_check.describe(rows.count)}")
+    x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
         present = jnp.arange(len(rows.index)) < rows.count
         weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
+    return x, y, weight
+
+
+def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
+    x, y, weight = (_arrays.tree("data", part) for part in (*data, None)[:3])
+    for leaf in jax.tree.leaves((x, y, weight)):
+        if not _check.is_array(leaf) or not leaf.shape:
+            raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
     return x, y, weight
 
 
@@ -49,6 +70,9 @@ def steps_per_epoch(n: Any, batch_size: int | None) -> Any:
     >>> steps_per_epoch(100, 32), steps_per_epoch(100, None)
     (4, 1)
     """
+    for name, value in (("n", n), ("batch_size", batch_size)):
+        if not isinstance(value, jax.core.Tracer | None) and not _is_whole(value):
+            raise ValueError(f"{name} must be a whole number; got {_check.describe(value)}")
     return 1 if batch_size is None else -(-n // batch_size)
 
 
@@ -106,11 +130,26 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     >>> sorted(shuffle(jax.random.key(0), jnp.arange(6, dtype=jnp.uint32), 6).tolist())
     [0, 1, 2, 3, 4, 5]
     """
+    _check.typed_key(key)
+    if not _is_whole(n):
+        raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
     if isinstance(n, int) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
+    place = _arrays.array("place", place)
+    if not jnp.issubdtype(place.dtype, jnp.integer):
+        raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)
     return _swap_or_not(key, place, n, known=None)
+
+
+def _is_whole(value: Any) -> bool:
+    """Tell whether it is one integer of at least 1, as far as that is known."""
+    if isinstance(value, jax.core.Tracer):
+        return value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole |= isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    return whole and int(value) >= 1
 
 
 @compile_once("known")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _check, _stacking
+from jaxmlp import _arguments, _check, _stacking
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Model, StrPath
@@ -47,6 +47,7 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     (MLP(sizes=(2, 3, 1)), (2, 3))
     """
     safetensors = _check.extra("safetensors.numpy", "files")
+    path = _arguments.path("path", path)
     if not isinstance(model, MLP):
         raise ValueError(f"model must be an MLP, whose description is data; got {model!r}")
     tensors = _tensors(model, params)
@@ -55,12 +56,11 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     description = {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}
     try:
         told = json.dumps(description, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be what JSON can hold; got {metadata!r}: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata must be what JSON can hold; got {_check.shown(metadata)}: {error}") from error
     data = safetensors.save(tensors, metadata={"jaxmlp": told})
     if int.from_bytes(data[:8], "little") > HEADER:
         raise ValueError(f"metadata must leave the header below {HEADER:,} bytes; got {len(told):,} of description")
-    path = Path(path)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.write_bytes(data)
@@ -77,7 +77,7 @@ def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
         other shapes, or not finite.
     """
     safetensors = _check.extra("safetensors", "files")
-    path = Path(path)
+    path = _arguments.path("path", path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -99,6 +99,7 @@ def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
 def read_metadata(path: StrPath) -> Any:
     """Return the metadata that `save` was given."""
     safetensors = _check.extra("safetensors", "files")
+    path = _arguments.path("path", path)
     load(path)  # everything that must hold for the file
     with safetensors.safe_open(path, framework="numpy") as file:
         return json.loads(file.metadata()["jaxmlp"])["metadata"]

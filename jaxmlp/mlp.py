@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxmlp import _check, _description, _stacking
+from jaxmlp import _arrays, _check, _description, _stacking
 from jaxmlp._structure import Structure, draw
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
 from jaxmlp.types import Number, Numeric, Params
@@ -78,7 +78,7 @@ class MLP:
             initializer = default_init(activation)
         if not callable(initializer):
             _check.one_of("initializer", initializer, INITIALIZERS)
-        if self.norm not in NORMS:
+        if not isinstance(self.norm, str | None) or self.norm not in NORMS:
             _check.one_of("norm", self.norm, [str(name) for name in NORMS])
         for name in ("bias", "dropout", "residual", "scan"):
             if not isinstance(getattr(self, name), bool):
@@ -103,7 +103,9 @@ class MLP:
         _check.typed_key(key)
         dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = _named(self.initializer, INITIALIZERS)
-        scale = jnp.asarray(init_scale, dtype)
+        scale = jnp.asarray(_arrays.number("init_scale", init_scale), dtype)
+        if scale.ndim:
+            raise ValueError(f"init_scale must be one number; got {_check.describe(scale)}")
         return draw(key, scale, structure=self.structure, initializer=initializer, dtype=dtype)
 
     def apply(
@@ -117,6 +119,7 @@ class MLP:
         Raises:
           ValueError: for x or parameters that do not fit the sizes, and for a rate that is missing or not wanted.
         """
+        x = _arrays.array("x", x) if _arrays.is_like_array(x) else x
         parts = self._check(params, x, key, dropout_rate)
         dtype = _check.usable_dtype("dtype", self.dtype)
         hidden = _Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)

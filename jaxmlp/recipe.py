@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _arrays, _check
+from jaxmlp import _arguments, _arrays, _check
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
 
 
@@ -65,10 +65,15 @@ class Recipe:
                 "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
                 "got a finished optax.GradientTransformation"
             )
-        metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
+        metrics = (self.metrics,) if callable(self.metrics) else self.metrics
+        if not isinstance(metrics, tuple | list):
+            raise ValueError(f"metrics must be a function or a tuple of them; got {_check.describe(metrics)}")
+        metrics = tuple(metrics)
         for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
             if not callable(part):
-                raise ValueError(f"{name} must be callable; got {part!r}")
+                raise ValueError(f"{name} must be callable; got {_check.shown(part)}")
+            if name != "optimizer":
+                _arguments.takes(name, part, 2, "(outputs, targets)")
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
         if self.batch_size is not None:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, _compile
+from jaxmlp import _arrays, _check, _compile
+from jaxmlp._verbs import verb
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Model, Number, Numeric, Params
@@ -17,6 +18,7 @@ from jaxmlp.types import Model, Number, Numeric, Params
 CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than enough to fill it with work
 
 
+@verb
 def predict(model: Model, params: Params, x: Numeric, *, chunk: int = CHUNK, **numbers: Number) -> Array:
     """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
 
@@ -31,8 +33,11 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int = CHUNK, **n
     >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
     (5, 2)
     """
+    if _arrays.is_like_array(x):
+        x = _arrays.array("x", x)
     if not _check.is_array(x) or x.ndim < 2:
         raise ValueError(f"x must have a row an example, (N, in); got {_check.describe(x)}; one row is x[None]")
+    numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
     return _predict(model, params, x, numbers, chunk=_check.positive_int("chunk", chunk))
 
 
@@ -47,6 +52,7 @@ def _predict(model: Model, params: Params, x: Numeric, numbers: Mapping[str, Num
     return outputs if whole == len(x) else jnp.concatenate([outputs, model.apply(params, x[whole:], **numbers)])
 
 
+@verb
 def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
@@ -64,10 +70,13 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     >>> bool(np.allclose(in_numpy(mlp, params)(row), mlp.apply(params, row), atol=1e-6))
     True
     """
+    if not isinstance(model, MLP):
+        raise ValueError(f"model must be an MLP; got {_check.describe(model)}")
     if callable(model.activation):
         raise ValueError(f"in_numpy knows activations by name: {', '.join(_ACTIVATIONS)}; got {model.activation!r}")
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
         raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
+    model.structure.check(params, model)
     jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
     layers: Any = [jax.tree.map(np.array, layer) for layer in model.layers(params)]
     return partial(_forward, layers, model.activation, model.norm, model.residual)
@@ -76,6 +85,7 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
 def _forward(layers: list[Layer], activation: str, norm: str | None, residual: bool, x: np.ndarray) -> np.ndarray:
     phi, normalise = _ACTIVATIONS[activation], _NORMS[norm]
     *hidden, last = layers
+    x = np.asarray(_arrays.listed("x", x))
     h = np.asarray(x, layers[0].w.dtype)  # as `apply` does: NumPy would widen all that follows for a row of float64
     width = layers[0].w.shape[0]
     if h.ndim < 1 or h.shape[-1] != width:

@@ -4,8 +4,6 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -16,6 +14,7 @@ from jax import Array
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._preflight import check_data, check_outputs, entered, unpack
+from jaxmlp._verbs import loose, verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -34,6 +33,7 @@ class State(NamedTuple):
     key: Array  # the run's key; each use folds its step or epoch into a part of it
 
 
+@verb
 def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> State:
     """Return the state before the first step.
 
@@ -44,11 +44,12 @@ def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -
     bound = recipe.bind(hyperparams)
     init_key, loop_key = jax.random.split(key)
     params = bound.init(init_key)
-    with _loose():
+    with loose():
         opt_state = bound.optimizer().init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
+@verb
 def step(
     state: State, batch: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None
 ) -> tuple[State, dict[str, Array]]:
@@ -75,7 +76,7 @@ def step(
         return average(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
-    with _loose():
+    with loose():
         # Line searches ask for more than the gradient; the others ignore it.
         updates, opt_state = bound.optimizer().update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
@@ -85,6 +86,7 @@ def step(
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
+@verb
 def epoch(
     state: State, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
@@ -145,6 +147,7 @@ def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     return Mean(zero, zero)
 
 
+@verb
 def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> dict[str, Array]:
     """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
 
@@ -173,6 +176,7 @@ def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
 _evaluate_at_once = _compile.jit(_evaluate)
 
 
+@verb
 def fit(
     key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
 ) -> tuple[State, History]:
@@ -251,10 +255,3 @@ def where(condition: Array, state: State, other: State) -> State:
     """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
     one, two = state._replace(key=None), other._replace(key=None)
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
-
-
-@contextmanager
-def _loose() -> Iterator[None]:
-    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

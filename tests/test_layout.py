@@ -9,7 +9,7 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 FLOORS = [
     ["types"],
     ["_check", "_compile"],
-    ["_libraries"],
+    ["_arguments", "_libraries"],
     ["_arrays"],
     ["_eager", "_idx", "_targets", "optimizers"],
     ["_matmul", "_order"],
@@ -19,7 +19,7 @@ FLOORS = [
     ["_description"],
     ["mlp"],
     ["recipe"],
-    ["_preflight"],
+    ["_preflight", "_verbs"],
     ["training"],
     ["serving", "files", "interop", "records"],
     ["_engine"],

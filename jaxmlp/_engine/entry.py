@@ -56,8 +56,8 @@ def enter(request: Request) -> tuple[Member, Tables]:
 
     n = examples("data")
     weights = None if inputs.weights is None else _weights(inputs.weights, count, n)
-    used = n if inputs.rows is None else np.shape(inputs.rows)[-1]
     rows = _rows("rows", inputs.rows, count, n)
+    used = n if rows is None else rows.index.shape[1]
     held_out = None
     if inputs.validation_rows is not None:
         held_out = _rows("validation_rows", inputs.validation_rows, count, examples("validation"))
@@ -151,12 +151,19 @@ def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     Raises:
       ValueError: for no rows, or rows that do not name the same numbers.
     """
+    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable) or (_check.is_array(rows) and rows.ndim == 0):
+        raise ValueError(f"settings must be a list of dicts of numbers; got {_check.describe(rows)}")
     rows = list(rows)
     if not rows:
         raise ValueError("settings must hold at least one dict of numbers; got none")
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != set(rows[0]):
-            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+            raise ValueError(
+                f"settings must be dicts of the same names; got {_check.shown(rows[0])} and, at {i}, "
+                f"{_check.shown(row)}"
+            )
+        if not all(isinstance(name, str) for name in row):
+            raise ValueError(f"settings must name their numbers by texts; got {_check.shown(row)}")
     # Stacked by NumPy: on the device each count and shape would be a program of its own.
     columns = {}
     for name in rows[0]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from jax import Array
 
+from jaxmlp import _arguments, _check
 from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Halving, Stop, Stops
@@ -90,13 +92,15 @@ def train(
     >>> state.params[0].w.round(2), len(history["loss"]) < 200
     (Array([[2.]], dtype=float32), True)
     """
-    recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
+    recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
-    options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, plan, stops.deadline)
+    directory = None if directory is None else _arguments.path("directory", directory)
+    callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
+    options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)
     if isinstance(recipe, Recipe):
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
     if single:
@@ -161,6 +165,9 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
+    directory, callbacks = _arguments.path("directory", directory), checked_callbacks(callbacks)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
     if not Path(directory).is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     with RunDirectory(directory, keep) as run_directory:
@@ -183,7 +190,7 @@ def resume(
             stop = [*rules, *([] if stop is None else [stop])]
         every = saved.every if every is None else every
         stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
-        options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
+        options = RunOptions(every, callbacks, progress, directory, keep, steps, deadline=stops.deadline)
         return run(request, stops, options, Saving(run_directory, saved))
 
 

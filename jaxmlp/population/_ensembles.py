@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, _compile, losses
+from jaxmlp import _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
+from jaxmlp._verbs import verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
 
 
+@verb
 def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Array:
     """Return the outputs of every member on the same x (batch, in): (members, batch, out).
 
@@ -27,7 +29,8 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
     """
     if hasattr(params, "opt_state"):
         raise ValueError("params must be the members' parameters; got states; pass states.params")
-    return _predict(model, params, jnp.asarray(x), numbers)
+    numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
+    return _predict(model, params, jnp.asarray(_arrays.array("x", x)), numbers)
 
 
 @_compile.jit(static_argnums=0)

@@ -106,6 +106,9 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
         raise ValueError(
             f"batch_size must be at most the {n} rows; got {batch_size}; batch_size=None takes all at once"
         )
+    for name, value, least in (("epoch", epoch, 0), ("count", count, 1)):
+        if not _is_whole(value, least) and not (name == "count" and value is None):
+            raise ValueError(f"{name} must be a whole number of at least {least}; got {_check.describe(value)}")
     return _batches(jax.random.fold_in(key, epoch), count, n=n, batch_size=batch_size)
 
 
@@ -131,10 +134,10 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     [0, 1, 2, 3, 4, 5]
     """
     _check.typed_key(key)
-    if not _is_whole(n):
-        raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
     if isinstance(n, int) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
+    if not _is_whole(n):
+        raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
     place = _arrays.array("place", place)
     if not jnp.issubdtype(place.dtype, jnp.integer):
         raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
@@ -143,13 +146,13 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     return _swap_or_not(key, place, n, known=None)
 
 
-def _is_whole(value: Any) -> bool:
-    """Tell whether it is one integer of at least 1, as far as that is known."""
+def _is_whole(value: Any, least: int = 1) -> bool:
+    """Tell whether it is one integer of at least so much, as far as that is known."""
     if isinstance(value, jax.core.Tracer):
         return value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     whole |= isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
-    return whole and int(value) >= 1
+    return whole and least <= int(value) < 2**32
 
 
 @compile_once("known")

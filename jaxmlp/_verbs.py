@@ -73,7 +73,11 @@ def _check_state(state: Any) -> None:
     if isinstance(state, type) or not all(hasattr(state, name) for name in ("params", "opt_state", "step", "key")):
         raise ValueError(f"state must be a State, as start makes it; got {_check.describe(state)}")
     _check.typed_key(state.key)
-    if not _check.is_number(state.step) or jnp.shape(state.step) or not jnp.issubdtype(state.step, jnp.integer):
+    if (
+        not _check.is_number(state.step)
+        or jnp.shape(state.step)
+        or not jnp.issubdtype(jax.dtypes.result_type(state.step), jnp.integer)
+    ):
         raise ValueError(f"state.step must be one integer, the steps done; got {_check.describe(state.step)}")
 
 

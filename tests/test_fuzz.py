@@ -627,7 +627,7 @@ def main():
     parser = argparse.ArgumentParser(description="Random wrong calls of every public function.")
     parser.add_argument("count", type=int, help="how many calls")
     parser.add_argument("--first", type=int, default=0, help="the number of the first")
-    parser.add_argument("--only", help="the name of one function")
+    parser.add_argument("--only", nargs="*", help="the names of functions")
     parser.add_argument("--passed", action="store_true", help="show what succeeded")
     arguments = parser.parse_args()
     faulthandler.enable()
@@ -641,7 +641,7 @@ def main():
         os.chdir(directory)
         for number in range(arguments.first, arguments.first + arguments.count):
             call = call_of(number, known)
-            if arguments.only not in (None, call.name):
+            if arguments.only is not None and call.name not in arguments.only:
                 continue
             kind, found = outcome(call)
             counts[call.name][kind] += 1

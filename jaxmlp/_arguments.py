@@ -33,16 +33,26 @@ def path(what: str, value: object) -> Path:
     return Path(told)
 
 
-def takes(what: str, function: Any, count: int, names: str) -> None:
-    """Raise unless `function` can be called with so many arguments, where its signature says so."""
+def takes(what: str, function: Any, count: int, names: str, *, numbers: bool = False) -> None:
+    """Raise unless `function` can be called with so many arguments, where its signature says so.
+
+    Args:
+      what: how the message calls it.
+      function: no class, which would make an object of the arguments.
+      count: how many arguments it is given by position.
+      names: what they are.
+      numbers: whether it may ask for more by name, as a loss does for its hyperparameters.
+    """
+    if isinstance(function, type):
+        raise ValueError(f"{what} must take {names}; got the class {function.__name__}; pass an object or a function")
     if not callable(function):
-        raise ValueError(f"{what} must be callable, {names}; got {_check.shown(function)}")
+        raise ValueError(f"{what} must be callable, with {names}; got {_check.shown(function)}")
     try:
-        signature = inspect.signature(function)
+        given = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # of a function in C that does not tell
         return
-    try:
-        signature.bind(*[None] * count)
-    except TypeError as error:
-        if "positional" in str(error) or count == 0:  # a keyword that is missing is a number, which is routed
-            raise ValueError(f"{what} must take {names}; got {_check.shown(function)} with {signature}") from None
+    positional = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    few = len(positional) < count and not any(p.kind == p.VAR_POSITIONAL for p in given)
+    more = [*positional[count:], *(p for p in given if p.kind == p.KEYWORD_ONLY)]
+    if few or not numbers and any(p.default is p.empty for p in more):
+        raise ValueError(f"{what} must take {names}; got {_check.name_of(function)}{inspect.signature(function)}")

@@ -30,7 +30,9 @@ def one_of(what: str, name: object, known: Iterable[str]) -> None:
     """Raise unless `name` is one of the `known` names."""
     known = list(known)
     if not (name is None or isinstance(name, str)) or name not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)}; got {name!r}{did_you_mean(name, known)}")
+        raise ValueError(
+            f"{what} must be one of {', '.join(map(str, known))}; got {shown(name)}{did_you_mean(name, known)}"
+        )
 
 
 def positive_int(what: str, value: Any, most: int = 2**31 - 1) -> int:
@@ -203,13 +205,18 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
     if count is None:
         raise ValueError(f"{what} must hold arrays; got none")
     if weight is not None:
-        if weight.shape != (count,):
-            raise ValueError(f"weight of {what} must have shape ({count},), one an example; got {describe(weight)}")
-        floating("weight", weight)
-        within("weight", weight, 0, float("inf"))
+        weights(f"weight of {what}", weight, count)
         if not isinstance(weight, Tracer) and not counts(weight).any():
             raise ValueError(f"weight of {what} must not be zero for every example")
     return count
+
+
+def weights(what: str, weight: Any, count: int) -> None:
+    """Raise unless there is a float for each of `count` examples, none of them negative where they are known."""
+    if weight.shape != (count,):
+        raise ValueError(f"{what} must have shape ({count},), one an example; got {describe(weight)}")
+    floating("weight", weight)
+    within("weight", weight, 0, float("inf"))
 
 
 def float_name(what: str, dtype: Any) -> str | None:
@@ -217,9 +224,9 @@ def float_name(what: str, dtype: Any) -> str | None:
     if dtype is None:
         return None
     known = ("bfloat16", "float16", "float32", "float64")
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError:
+    try:  # an array has a dtype and is none
+        name = dtype if is_array(dtype) else jnp.dtype(dtype).name
+    except (TypeError, ValueError):
         name = dtype
     one_of(what, name, known)
     return name

@@ -37,21 +37,39 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     >>> x, weight
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32))
     """
-    if not isinstance(rows, Rows):
-        raise ValueError(f"rows must be Rows(index) or Rows(index, count); got {_check.describe(rows)}")
     data = _entered(data)
+    check_rows(rows, data)
     if rows.index is None and rows.count is None:
         return data
-    index = _arrays.array("rows.index", rows.index)
-    if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
-        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(index)}")
-    if rows.count is not None and not _is_whole(rows.count):
-        raise ValueError(f"rows.count must be a whole number; got {_check.describe(rows.count)}")
+    index = rows.index
     x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
         present = jnp.arange(len(rows.index)) < rows.count
         weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
     return x, y, weight
+
+
+def check_rows(rows: Any, data: Data) -> None:
+    """Raise unless `rows` are rows of the data, whose arrays must be of one length.
+
+    JAX clamps or drops an index that is out of range without a word.
+    """
+    lengths = {a.shape[0] for a in jax.tree.leaves(data) if _check.is_array(a) and a.shape}
+    if len(lengths) != 1:
+        raise ValueError(f"x, y and weight of data must have as many examples; got {sorted(lengths)}")
+    if not isinstance(rows, Rows):
+        raise ValueError(f"rows must be Rows(index) or Rows(index, count); got {_check.describe(rows)}")
+    if rows.count is not None and not _is_whole(rows.count):
+        raise ValueError(f"rows.count must be a whole number; got {_check.describe(rows.count)}")
+    if rows.index is None:
+        return
+    if not isinstance(rows.index, np.ndarray | jax.Array) or rows.index.ndim != 1:
+        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(rows.index)}")
+    if not jnp.issubdtype(rows.index.dtype, jnp.integer):
+        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(rows.index)}")
+    known, n = _check.on_host(rows.index), lengths.pop()
+    if known is not None and known.size and (known.min() < 0 or known.max() >= n):
+        raise ValueError(f"rows.index must be in 0 ... {n - 1}; got {known.min()} ... {known.max()}")
 
 
 def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
@@ -138,6 +156,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
         raise ValueError(f"n must be at most 2^31; got {n}")
     if not _is_whole(n):
         raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
+    n = int(n) if isinstance(n, np.integer) else n
     place = _arrays.array("place", place)
     if not jnp.issubdtype(place.dtype, jnp.integer):
         raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")

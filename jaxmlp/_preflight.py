@@ -22,6 +22,16 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Array | None
         raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
     of = "" if what == "data" else f"{what} "
     x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
+    for name, part in zip(PARTS, (x, y), strict=False):
+        for leaf in jax.tree.leaves(part):
+            if not _check.is_array(leaf):
+                raise ValueError(
+                    f"{name} of {what} must be an array with the examples on its first axis; got {_check.describe(leaf)}"
+                )
+    if not any(leaf.ndim for leaf in jax.tree.leaves(x)):
+        raise ValueError(
+            f"x of {what} must hold an array with the examples on its first axis; got {_check.describe(x)}"
+        )
     if weight is not None and not _check.is_array(weight):
         raise ValueError(f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}")
     return x, y, weight
@@ -63,6 +73,8 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
       ValueError: for shapes that do not fit, and for labels and probabilities that loss or metrics refuse.
     """
     x, y, weight = (*data, None)[:3]
+    if weight is not None:
+        _check.weights("weight of data", weight, len(jax.tree.leaves(x)[0]))
     outputs = jax.eval_shape(bound.apply, params, x)
     options = {} if weight is None else {"weight": weight}
     jax.eval_shape(lambda o: [bound.per_example(o, y), *(m(o, y, **options) for m in bound.recipe.metrics)], outputs)

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmlp import _arrays, _check
+from jaxmlp._order import check_rows
 from jaxmlp.recipe import Bound, Recipe
-from jaxmlp.types import PyTree
+from jaxmlp.types import History, PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PACKAGE = str(Path(__file__).parent)
@@ -40,6 +42,8 @@ def verb(function: Function) -> Function:
             check_model(given["model"])
         if "state" in given:
             _check_state(given["state"])
+        if given.get("rows") is not None:
+            check_rows(given["rows"], given["data"])
         try:
             return function(*args, **options)
         except Exception as error:
@@ -65,7 +69,7 @@ def check_recipe(recipe: object) -> None:
 
 def check_model(model: Any) -> None:
     """Raise unless it is an object with `apply`."""
-    if isinstance(model, type) or not callable(getattr(model, "apply", None)):
+    if isinstance(model, type | Bound) or not callable(getattr(model, "apply", None)):
         raise ValueError(f"model must have apply(params, x), as an MLP; got {_check.describe(model)}")
 
 
@@ -116,6 +120,29 @@ def _compare(what: str, given: PyTree, like: PyTree, error: Exception) -> None:
                 f"{what}{jax.tree_util.keystr(path)} must be {_check.describe(want)}, as the recipe's own; got "
                 f"{_check.describe(leaf)}"
             ) from error
+
+
+def members(what: str, tree: Any) -> int:
+    """Return how many members there are, of states, parameters or whatever has them on its first axis.
+
+    Raises:
+      ValueError: for leaves that are no arrays, or without one leading axis.
+    """
+    if isinstance(tree, History):
+        raise ValueError(f"{what} must be the members' states or parameters; got a history; the states come first")
+    leaves = jax.tree.leaves(tree)
+    fit = all(
+        isinstance(a, np.ndarray | jax.Array) and a.ndim and getattr(a.dtype, "kind", "") not in tuple("OUSTMm")
+        for a in leaves
+    )
+    lengths = {len(a) for a in leaves} if fit else set()
+    if len(lengths) != 1:
+        told = ", ".join(dict.fromkeys(map(_check.describe, leaves))) or "nothing"
+        raise ValueError(
+            f"{what} must be arrays with a leading axis of members in every leaf, as population.fit gives them; got "
+            f"{told[:300]}"
+        )
+    return lengths.pop()
 
 
 def _check_leaves(what: str, given: PyTree, error: Exception) -> None:

@@ -168,7 +168,7 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
     for i, (layer, leaves) in enumerate(zip(layers, model.structure.leaves, strict=True)):
         for name, array in layer._asdict().items():
             wanted = (*lead, *leaves[name]) if name in leaves else None
-            got = None if array is None else array.shape
+            got = None if array is None else np.shape(array)
             if got != wanted:
                 raise ValueError(f"{i}/{name} must have shape {wanted} for {_short(model)}; got {got}")
             if array is not None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxmlp import _arrays, _check, _description, _stacking
+from jaxmlp import _arguments, _arrays, _check, _description, _stacking
 from jaxmlp._structure import Structure, draw
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
 from jaxmlp.types import Number, Numeric, Params
@@ -74,9 +74,13 @@ class MLP:
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
             _check.one_of("activation", activation, ACTIVATIONS)
+        if callable(activation):
+            _arguments.takes("activation", activation, 1, "an array")
         if initializer is None:
             initializer = default_init(activation)
-        if not callable(initializer):
+        if callable(initializer):
+            _arguments.takes("initializer", initializer, 3, "(key, shape, dtype)")
+        else:
             _check.one_of("initializer", initializer, INITIALIZERS)
         if not isinstance(self.norm, str | None) or self.norm not in NORMS:
             _check.one_of("norm", self.norm, [str(name) for name in NORMS])
@@ -153,6 +157,8 @@ class MLP:
                 f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_check.describe(x)}{hint}"
             )
         parts = self.structure.check(params, self)
+        if key is not None:
+            _check.typed_key(key)
         if dropout_rate is not None:
             if not self.dropout:
                 raise ValueError(f"dropout_rate was given to {self!r}; it takes one with MLP(..., dropout=True)")
@@ -243,7 +249,11 @@ def _named(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(sizes, Iterable) or isinstance(sizes, str):
+    if (
+        not isinstance(sizes, Iterable)
+        or isinstance(sizes, str | bytes | set | Mapping)
+        or getattr(sizes, "ndim", 1) != 1
+    ):
         raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
     sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:

@@ -73,7 +73,7 @@ class Recipe:
             if not callable(part):
                 raise ValueError(f"{name} must be callable; got {_check.shown(part)}")
             if name != "optimizer":
-                _arguments.takes(name, part, 2, "(outputs, targets)")
+                _arguments.takes(name, part, 2, "(outputs, targets)", numbers=True)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
         if self.batch_size is not None:

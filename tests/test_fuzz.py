@@ -570,6 +570,8 @@ def is_ours(error):
     """Tell whether an exception is a refusal in our words: a ValueError that a `raise` of this package raised."""
     if isinstance(error, ImportError):
         return "pip install 'jaxmlp[" in str(error)
+    if isinstance(error, OSError) and not isinstance(error, ValueError):
+        return error.filename is not None  # of a reader, whose docstring says so
     if not isinstance(error, ValueError):
         return False
     trace = error.__traceback__

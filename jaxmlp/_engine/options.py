@@ -15,7 +15,7 @@ def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     Raises:
       ValueError: for what is no collection of functions of (state, history).
     """
-    if callable(callbacks) or not isinstance(callbacks, Iterable) or isinstance(callbacks, str | bytes | dict):
+    if callable(callbacks) or not isinstance(callbacks, Iterable) or getattr(callbacks, "ndim", 1) != 1:
         raise ValueError(f"callbacks must be a list of functions (state, history); got {_check.describe(callbacks)}")
     found = tuple(callbacks)
     for callback in found:

@@ -98,6 +98,9 @@ def train(
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
+    _check.positive_int("keep", keep)
+    if not isinstance(progress, bool | None):
+        raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
     directory = None if directory is None else _arguments.path("directory", directory)
     callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
     options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)

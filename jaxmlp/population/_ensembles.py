@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
-from jaxmlp._verbs import verb
+from jaxmlp._verbs import members, verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
 
@@ -29,6 +29,7 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
     """
     if hasattr(params, "opt_state"):
         raise ValueError("params must be the members' parameters; got states; pass states.params")
+    members("params", params)
     numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
     return _predict(model, params, jnp.asarray(_arrays.array("x", x)), numbers)
 

@@ -14,6 +14,7 @@ from jax import Array
 from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp._engine.parts import at
+from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
 
@@ -178,21 +179,12 @@ def members_history(history: Any) -> Mapping[str, Numeric]:
 
 
 def _count(states: Any) -> int:
-    """Return how many members there are.
-
-    Raises:
-      ValueError: for leaves without one leading axis.
-    """
+    """Return how many members there are: of recipes of several shapes the states are a list."""
     if isinstance(states, list):
+        if not all(hasattr(state, "params") for state in states):
+            raise ValueError(f"states must be the members' states, as population.fit gives; got {_check.shown(states)}")
         return len(states)
-    leaves = jax.tree.leaves(states)
-    lengths = {a.shape[0] if _check.is_array(a) and a.ndim else None for a in leaves}
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(
-            f"states must have a leading axis of members in every leaf, as population.fit gives them; got "
-            f"{', '.join(map(_check.describe, leaves[:3])) or 'nothing'}"
-        )
-    return lengths.pop() or 0
+    return members_of("states", states)
 
 
 def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:

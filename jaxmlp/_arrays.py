@@ -83,8 +83,10 @@ def fitting(what: str, value: Numeric) -> Numeric:
     return value
 
 
-def number(what: str, value: Any, must: str = "must be a number") -> Any:
+def number(what: str, value: Any, must: str = "must be a number", ndim: int | None = None) -> Any:
     """Return a number, or an array of them, that JAX takes; Python's, NumPy's and JAX's own as they are.
+
+    With `ndim` it must have so many axes.
 
     Raises:
       ValueError: for what is no number, and for one that becomes infinite or another in the 32 bits of JAX.
@@ -107,6 +109,8 @@ def number(what: str, value: Any, must: str = "must be a number") -> Any:
     found = array(what, value)
     if found.dtype == bool:
         raise ValueError(f"{what} {must}; got {_check.describe(value)}; a flag chooses the program")
+    if ndim not in (None, found.ndim):
+        raise ValueError(f"{what} must be one number; got {_check.describe(value)}")
     return value if isinstance(value, np.generic) and found.dtype == value.dtype else found
 
 

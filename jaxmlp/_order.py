@@ -77,7 +77,7 @@ def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
         raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
     x, y, weight = (_arrays.tree("data", part) for part in (*data, None)[:3])
     for leaf in jax.tree.leaves((x, y, weight)):
-        if not _check.is_array(leaf) or not leaf.shape:
+        if not isinstance(leaf, np.ndarray | jax.Array) or not leaf.shape:
             raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
     return x, y, weight
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays, _check
@@ -10,6 +11,7 @@ from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Model, Number, Params, PyTree
 
 PARTS = ("x", "y", "weight")
+FIRST = "with the examples on its first axis"
 
 
 def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Array | None]:
@@ -24,16 +26,14 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Array | None
     x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
     for name, part in zip(PARTS, (x, y), strict=False):
         for leaf in jax.tree.leaves(part):
-            if not _check.is_array(leaf):
-                raise ValueError(
-                    f"{name} of {what} must be an array with the examples on its first axis; got {_check.describe(leaf)}"
-                )
+            if not isinstance(leaf, np.ndarray | jax.Array):
+                raise ValueError(f"{name} of {what} must be an array {FIRST}; got {_check.describe(leaf)}")
     if not any(leaf.ndim for leaf in jax.tree.leaves(x)):
-        raise ValueError(
-            f"x of {what} must hold an array with the examples on its first axis; got {_check.describe(x)}"
-        )
+        raise ValueError(f"x of {what} must hold an array {FIRST}; got {_check.describe(x)}")
     if weight is not None and not _check.is_array(weight):
         raise ValueError(f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}")
+    if isinstance(weight, np.ndarray):  # of JAX's arrays a look at the values would wait for the device
+        _check.weights(f"weight of {what}", weight, weight.size)
     return x, y, weight
 
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from jaxmlp._order import check_rows
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import History, PyTree
 
+ARGUMENTS = ("key", "data", "batch", "recipe", "state", "model", "params", "x")  # what no verb does without
+_inside = ContextVar("inside", default=False)  # whether a verb is being called, by this thread or task
 Function = TypeVar("Function", bound=Callable[..., Any])
 PACKAGE = str(Path(__file__).parent)
 
@@ -31,27 +34,49 @@ def verb(function: Function) -> Function:
       ValueError: for arguments of another kind before the call; for a state or parameters of another model after it,
         where something else than a refusal of ours came of them.
     """
-    names = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    names = [name for name, p in parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | options
-        if "recipe" in given:
-            check_recipe(given["recipe"])
-        if "model" in given:
-            check_model(given["model"])
-        if "state" in given:
-            _check_state(given["state"])
-        if given.get("rows") is not None:
-            check_rows(given["rows"], given["data"])
-        try:
+        whole = len(given) == len(args) + len(options) and given.keys() >= {n for n in names if n in ARGUMENTS}
+        if _inside.get() or not whole:  # of another verb, which has asked all this; or Python's to refuse
             return function(*args, **options)
+        _check_kinds(given)
+        token = _inside.set(True)
+        try:
+            if "recipe" in given:  # bound here, so that the numbers are routed once
+                given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
+            if "state" in given:
+                _check_optimizer(given["state"], given["recipe"])
+            return function(**given)
         except Exception as error:
             if not _is_ours(error):
                 _explain(given, error)
             raise
+        finally:
+            _inside.reset(token)
 
     return call  # type: ignore[return-value]
+
+
+def _check_kinds(given: dict[str, Any]) -> None:
+    if "recipe" in given:
+        check_recipe(given["recipe"])
+    if "model" in given:
+        check_model(given["model"])
+    if "state" in given:
+        _check_state(given["state"])
+    if given.get("rows") is not None:
+        check_rows(given["rows"], given["data"])
+
+
+def _check_optimizer(state: Any, bound: Bound) -> None:
+    """Raise for the optimizer's state of another recipe: one that has none would drop it without a word."""
+    with loose():
+        like = jax.eval_shape(lambda params: bound.optimizer().init(params), state.params)
+    _compare("state.opt_state", state.opt_state, like, None)
 
 
 @contextlib.contextmanager
@@ -69,7 +94,8 @@ def check_recipe(recipe: object) -> None:
 
 def check_model(model: Any) -> None:
     """Raise unless it is an object with `apply`."""
-    if isinstance(model, type | Bound) or not callable(getattr(model, "apply", None)):
+    other = isinstance(model, type | Bound) or _arrays.is_like_array(model)  # a DataFrame has an `apply` too
+    if other or not callable(getattr(model, "apply", None)):
         raise ValueError(f"model must have apply(params, x), as an MLP; got {_check.describe(model)}")
 
 
@@ -87,10 +113,9 @@ def _check_state(state: Any) -> None:
 
 def _explain(given: dict[str, Any], error: Exception) -> None:
     """Raise where the state or the parameters are not those of the model; return where the fault is another's."""
-    recipe, state = given.get("recipe"), given.get("state")
-    if recipe is not None:
+    bound, state = given.get("recipe"), given.get("state")
+    if isinstance(bound, Bound):
         try:
-            bound = recipe.bind(given.get("hyperparams"))
             like = jax.eval_shape(bound.init, jax.random.key(0))
             optimizer = jax.eval_shape(bound.optimizer().init, like)
         except Exception:  # the fault is the recipe's
@@ -104,21 +129,23 @@ def _explain(given: dict[str, Any], error: Exception) -> None:
         _check_leaves("params", given["params"], error)
 
 
-def _compare(what: str, given: PyTree, like: PyTree, error: Exception) -> None:
-    """Raise for another structure, or another shape of a leaf."""
+def _compare(what: str, given: PyTree, like: PyTree, error: Exception | None) -> None:
+    """Raise for other leaves, or another shape of a leaf."""
     _check_leaves(what, given, error)
-    found, wanted = jax.tree.structure(given), jax.tree.structure(like)
-    if found != wanted:
-        raise ValueError(
-            f"{what} must be of the recipe's own, {str(wanted)[:300]}; got {str(found)[:300]}; start makes a state"
-        ) from error
-    for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(like), strict=True):
-        if jnp.shape(leaf) != want.shape or jnp.issubdtype(leaf.dtype, jnp.inexact) != jnp.issubdtype(
-            want.dtype, jnp.inexact
-        ):
+    found, wanted = (
+        {jax.tree_util.keystr(path): a for path, a in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (given, like)
+    )
+    for name in [*wanted, *found]:
+        if name not in found or name not in wanted:
+            fault = f"lacks {name}" if name in wanted else f"has {name}"
             raise ValueError(
-                f"{what}{jax.tree_util.keystr(path)} must be {_check.describe(want)}, as the recipe's own; got "
-                f"{_check.describe(leaf)}"
+                f"{what} must be as start makes it for this recipe; it {fault}, of another recipe"
+            ) from error
+        if jnp.shape(found[name]) != wanted[name].shape:
+            raise ValueError(
+                f"{what}{name} must be {_check.describe(wanted[name])}, as start makes it for this recipe; got "
+                f"{_check.describe(found[name])}"
             ) from error
 
 
@@ -130,11 +157,11 @@ def members(what: str, tree: Any) -> int:
     """
     if isinstance(tree, History):
         raise ValueError(f"{what} must be the members' states or parameters; got a history; the states come first")
-    leaves = jax.tree.leaves(tree)
-    fit = all(
-        isinstance(a, np.ndarray | jax.Array) and a.ndim and getattr(a.dtype, "kind", "") not in tuple("OUSTMm")
-        for a in leaves
-    )
+    try:
+        leaves = jax.tree.leaves(tree)
+    except ValueError as error:  # the keys of a dict that cannot be sorted
+        raise ValueError(f"{what} must be a pytree of arrays; got {_check.shown(tree)}") from error
+    fit = all(isinstance(a, np.ndarray | jax.Array) and a.ndim and _is_numeric(a.dtype) for a in leaves)
     lengths = {len(a) for a in leaves} if fit else set()
     if len(lengths) != 1:
         told = ", ".join(dict.fromkeys(map(_check.describe, leaves))) or "nothing"
@@ -145,9 +172,21 @@ def members(what: str, tree: Any) -> int:
     return lengths.pop()
 
 
-def _check_leaves(what: str, given: PyTree, error: Exception) -> None:
+def _is_numeric(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key) or _check.is_number(np.empty(0, dtype))
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _check_leaves(what: str, given: PyTree, error: Exception | None) -> None:
     """Raise for a leaf that is no array of numbers."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(given):
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(given)
+    except ValueError:  # the keys of a dict that cannot be sorted
+        raise ValueError(f"{what} must be a pytree of arrays; got {_check.shown(given)}") from error
+    for path, leaf in leaves:
         place = what + jax.tree_util.keystr(path)
         try:
             key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -107,9 +107,7 @@ class MLP:
         _check.typed_key(key)
         dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = _named(self.initializer, INITIALIZERS)
-        scale = jnp.asarray(_arrays.number("init_scale", init_scale), dtype)
-        if scale.ndim:
-            raise ValueError(f"init_scale must be one number; got {_check.describe(scale)}")
+        scale = jnp.asarray(_arrays.number("init_scale", init_scale, ndim=0), dtype)
         return draw(key, scale, structure=self.structure, initializer=initializer, dtype=dtype)
 
     def apply(
@@ -249,11 +247,8 @@ def _named(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
-    if (
-        not isinstance(sizes, Iterable)
-        or isinstance(sizes, str | bytes | set | Mapping)
-        or getattr(sizes, "ndim", 1) != 1
-    ):
+    other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
+    if not isinstance(sizes, Iterable) or other:
         raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
     sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:

@@ -234,7 +234,7 @@ def spoiled(rng, right):
 
 
 def _short(value):
-    text = f"{value.dtype}{value.shape}" if hasattr(value, "shape") else repr(value)
+    text = f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray | jax.Array) else repr(value)
     return " ".join(text.split())[:60]
 
 

@@ -109,6 +109,8 @@ def plan(
     4
     """
     data = checked_table(plain(data))
+    if not isinstance(keep_best, bool):
+        raise ValueError(f"keep_best must be True or False; got {_check.describe(keep_best)}")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be one Recipe; got {_check.describe(recipe)}")
     if not isinstance(hyperparams, Mapping | None):

@@ -82,6 +82,13 @@ def best(states: States, history: Mapping[str, Numeric], *, by: str | None = Non
     Raises:
       ValueError: for an entry that is not there, or where every member diverged.
     """
+    if not isinstance(states, list) and not hasattr(states, "params"):
+        raise ValueError(f"states must be those of population.fit or loop.train; got {type(states).__name__}")
+    if _count(states) != len(members_history(history)["status"]):
+        raise ValueError(
+            f"states and history must be of one population; got {_count(states)} states and a history of "
+            f"{len(history['status'])} members"
+        )
     i = int(_ranked(history, by)[0])
     return member(states, i), i
 
@@ -122,7 +129,7 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     total, chosen, best = jnp.zeros_like(predictions[0]), [], []
     for i in range(_check.positive_int("rounds", rounds)):
         size = jnp.asarray(i + 1, predictions.dtype)
-        found = np.asarray(scores(predictions, total, size))
+        found = np.asarray(_scored(scores, predictions, total, size))
         if found.shape != predictions.shape[:1]:
             raise ValueError(f"score must return one number; got an array of shape {found.shape[1:]}")
         if not np.isfinite(found).any():
@@ -185,6 +192,15 @@ def _count(states: Any) -> int:
             raise ValueError(f"states must be the members' states, as population.fit gives; got {_check.shown(states)}")
         return len(states)
     return members_of("states", states)
+
+
+def _scored(scores: Callable[..., Array], *args: Array) -> Array:
+    try:
+        return scores(*args)
+    except TypeError as error:
+        if "traced for scan returned a value" in str(error):
+            raise ValueError("score must return one number, an array () of JAX; it returned something else") from error
+        raise
 
 
 def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:

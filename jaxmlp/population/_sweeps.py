@@ -139,10 +139,8 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
     for i, (name, span) in enumerate(ranges.items()):
         draw = jax.random.fold_in(design_key, i)
         if isinstance(span, Uniform | LogUniform):
-            low, high = (
-                _arguments.scalar(f"{word} of {name}", end) for word, end in zip(span._fields, span, strict=True)
-            )
-            if not low < high or (isinstance(span, LogUniform) and low <= 0):
+            low, high = _arguments.scalar(f"low of {name}", span.low), _arguments.scalar(f"high of {name}", span.high)
+            if not -np.inf < low < high < np.inf or (isinstance(span, LogUniform) and low <= 0):
                 raise ValueError(
                     f"{name} must have a range low < high{', low > 0' * isinstance(span, LogUniform)}; got {span}"
                 )

@@ -1,8 +1,6 @@
 """Checks of plain arguments: one number, a text, a path, a function that takes what it will be given."""
 
 import inspect
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +21,6 @@ def text(what: str, value: object) -> None:
     """Raise unless `value` is a text."""
     if not isinstance(value, str):
         raise ValueError(f"{what} must be a text; got {_check.describe(value)}")
-
-
-def path(what: str, value: object) -> Path:
-    """Return `value` as a path."""
-    told = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(told, str) or not told or "\0" in told:
-        raise ValueError(f"{what} must be a path; got {_check.describe(value)}")
-    return Path(told)
 
 
 def takes(what: str, function: Any, count: int, names: str, *, numbers: bool = False) -> None:

@@ -157,7 +157,7 @@ def _session(
             saving.saved.check(manifest)
             restore, place = saving.saved.restore, saving.saved.where
     executor = Executor(job, plan.layout, plan.slots, restore)
-    job.stops.check_names(executor.runs.history)
+    job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     epochs = job.recipe.epochs
     if feed.stream is None:
         source: Source = Epochs(
@@ -196,6 +196,6 @@ def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
             _check.examples("data", *batch)
         else:
-            check_data("data", key, batch, bound)
+            check_data("data", key, batch, bound, measured=False)
 
     return check

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from jax import Array
 
-from jaxmlp import _arguments, _check
+from jaxmlp import _check, _disk
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
@@ -92,6 +91,7 @@ def train(
     >>> state.params[0].w.round(2), len(history["loss"]) < 200
     (Array([[2.]], dtype=float32), True)
     """
+    directory = None if directory is None else _disk.path_of("directory", directory)
     recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
@@ -101,7 +101,6 @@ def train(
     _check.positive_int("keep", keep)
     if not isinstance(progress, bool | None):
         raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
-    directory = None if directory is None else _arguments.path("directory", directory)
     callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
     options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)
     if isinstance(recipe, Recipe):
@@ -168,15 +167,15 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
-    directory, callbacks = _arguments.path("directory", directory), checked_callbacks(callbacks)
+    directory, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
     if recipe is not None and not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
-    if not Path(directory).is_dir():
+    if not directory.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     with RunDirectory(directory, keep) as run_directory:
         saved = run_directory.recover()
         if saved is None:
-            parts = sorted(path.name for path in Path(directory).glob("*-[0-9][0-9][0-9]"))
+            parts = sorted(path.name for path in directory.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"

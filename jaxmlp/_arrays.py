@@ -6,7 +6,10 @@ any byte order, long double, subclasses, PyTorch's tensors, columns of pandas an
 missing values.
 """
 
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,8 @@ from jax.core import Tracer
 from jaxmlp import _check, _libraries
 from jaxmlp._libraries import in_code, is_number, is_plain, of_numpy
 from jaxmlp.types import Numeric, PyTree
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def array(what: str, value: Any) -> Numeric:
@@ -50,6 +55,36 @@ def _converted(what: str, value: Any) -> Numeric:
     if not is_like_array(value):
         raise ValueError(f"{what} must be an array; got {_check.describe(value)}; pass jnp.asarray({in_code(what)})")
     return _of_protocol(what, value)
+
+
+def taking(*names: str) -> Callable[[Function], Function]:
+    """Decorate a function of arrays, so that the arguments of these names are arrays as `array` gives them; None stays.
+
+    >>> @taking("x")
+    ... def total(x):
+    ...     return x.sum()
+    >>> total(np.matrix([[1.0, 2.0]])), total([1.0])
+    Traceback (most recent call last):
+    ValueError: x must be an array; got list [1.0]; pass jnp.asarray(x)
+    """
+
+    def decorate(function: Function) -> Function:
+        order = list(inspect.signature(function).parameters)
+        places = [(order.index(name), name) for name in names]
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            given = list(args)
+            for place, name in places:
+                if place < len(given) and given[place] is not None:
+                    given[place] = array(name, given[place])
+                elif options.get(name) is not None:
+                    options[name] = array(name, options[name])
+            return function(*given, **options)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def fitting(what: str, value: Numeric) -> Numeric:

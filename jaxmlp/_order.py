@@ -41,7 +41,7 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     check_rows(rows, data)
     if rows.index is None and rows.count is None:
         return data
-    index = rows.index
+    index = _arrays.array("rows.index", rows.index)
     x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
         present = jnp.arange(len(rows.index)) < rows.count
@@ -63,11 +63,10 @@ def check_rows(rows: Any, data: Data) -> None:
         raise ValueError(f"rows.count must be a whole number; got {_check.describe(rows.count)}")
     if rows.index is None:
         return
-    if not isinstance(rows.index, np.ndarray | jax.Array) or rows.index.ndim != 1:
-        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(rows.index)}")
-    if not jnp.issubdtype(rows.index.dtype, jnp.integer):
-        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(rows.index)}")
-    known, n = _check.on_host(rows.index), lengths.pop()
+    index = _arrays.array("rows.index", rows.index)
+    if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(index)}")
+    known, n = _check.on_host(index), lengths.pop()
     if known is not None and known.size and (known.min() < 0 or known.max() >= n):
         raise ValueError(f"rows.index must be in 0 ... {n - 1}; got {known.min()} ... {known.max()}")
 

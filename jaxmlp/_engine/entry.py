@@ -167,11 +167,18 @@ def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     # Stacked by NumPy: on the device each count and shape would be a program of its own.
     columns = {}
     for name in rows[0]:
-        cells = [np.asarray(_arrays.number(f"{name!r} of settings", row[name])) for row in rows]
+        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
         if len(shapes := {cell.shape for cell in cells}) > 1:
             raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
         columns[name] = as_number(f"{name!r} of settings", np.stack(cells))
     return columns
+
+
+def _listed(what: str, value: Any, must: str) -> Any:
+    """Return a number, or several of an array or a list."""
+    if isinstance(value, list | tuple):
+        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
+    return _arrays.number(what, value, must)
 
 
 def as_number(what: str, value: Any) -> Array:
@@ -180,10 +187,7 @@ def as_number(what: str, value: Any) -> Array:
     Raises:
       ValueError: for what is no number.
     """
-    must = "must hold numbers"
-    if isinstance(value, list | tuple):
-        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
-    value = _arrays.number(what, value, must)
+    value = _listed(what, value, "must hold numbers")
     if isinstance(value, jax.Array):
         return value
     value = np.asarray(value)

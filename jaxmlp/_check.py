@@ -8,7 +8,7 @@ import difflib
 import importlib
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any, TypeGuard
 
 import jax
@@ -181,7 +181,7 @@ def labels(what: str, value: Numeric, classes: int) -> None:
 
 def length(value: Any) -> str:
     """Return 'of length 3' where `value` has one."""
-    return f"of length {len(value)}" if hasattr(value, "__len__") and getattr(value, "ndim", 1) else ""
+    return f"of length {len(value)}" if isinstance(value, Sized) and getattr(value, "ndim", 1) == 1 else ""
 
 
 def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:

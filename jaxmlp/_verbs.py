@@ -74,9 +74,31 @@ def _check_kinds(given: dict[str, Any]) -> None:
 
 def _check_optimizer(state: Any, bound: Bound) -> None:
     """Raise for the optimizer's state of another recipe: one that has none would drop it without a word."""
+    try:
+        wanted = _optimizer_state(*_form(bound), *_form(state.params))
+        same = _form(state.opt_state) == _form(wanted)
+    except (TypeError, ValueError):  # of leaves that are no arrays
+        _check_leaves("state.params", state.params, None)
+        _check_leaves("state.opt_state", state.opt_state, None)
+        raise
+    if not same:
+        _compare("state.opt_state", state.opt_state, wanted, None)
+
+
+def _form(tree: PyTree) -> tuple[Any, tuple[Any, ...]]:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(jax.typeof(leaf) for leaf in leaves)
+
+
+@functools.lru_cache(maxsize=256)
+def _optimizer_state(bound: Any, numbers: Any, params: Any, shapes: Any) -> PyTree:
+    """Return the forms of the optimizer's state before the first step, of a recipe and parameters of these forms."""
     with loose():
-        like = jax.eval_shape(lambda params: bound.optimizer().init(params), state.params)
-    _compare("state.opt_state", state.opt_state, like, None)
+        return jax.eval_shape(
+            lambda bound, params: bound.optimizer().init(params),
+            jax.tree.unflatten(bound, numbers),
+            jax.tree.unflatten(params, shapes),
+        )
 
 
 @contextlib.contextmanager
@@ -190,11 +212,12 @@ def _check_leaves(what: str, given: PyTree, error: Exception | None) -> None:
         place = what + jax.tree_util.keystr(path)
         try:
             key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            known = key or _arrays.array(place, leaf) is not None
+            known = key or _arrays.array(place, leaf) is leaf
         except ValueError as found:
             raise found from error
-        if not known or not isinstance(leaf, jax.Array) and not _check.is_number(leaf):
-            raise ValueError(f"{place} must be an array of NumPy or JAX; got {_check.describe(leaf)}") from error
+        if not known:
+            fix = "pass jax.tree.map(jnp.asarray, ...)"
+            raise ValueError(f"{place} must be an array of NumPy or JAX; got {_check.describe(leaf)}; {fix}") from error
 
 
 def _is_ours(error: Exception) -> bool:

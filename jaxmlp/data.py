@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxmlp import _check, _weights
+from jaxmlp import _arguments, _arrays, _check, _weights
 from jaxmlp._idx import read_idx as read_idx
 from jaxmlp._order import Order as Order
 from jaxmlp._order import Rows as Rows
@@ -116,7 +116,7 @@ def split(key: Array, n: int, test: float = 0.2) -> Split:
     ((7,), (3,))
     """
     _check.typed_key(key)
-    if _check.positive_int("n", n) < 2 or not 0 < test < 1:
+    if _check.positive_int("n", n) < 2 or not 0 < _arguments.scalar("test", test) < 1:
         raise ValueError(f"split needs n >= 2 rows and a test share in (0, 1); got n={n}, test={test}")
     order = jax.random.permutation(key, n)
     cut = min(max(round(test * n), 1), n - 1)
@@ -139,6 +139,7 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
         raise ValueError(f"k must be at least 2 and at most the {n} rows; got {k}")
     order = jax.random.permutation(key, n)
     if stratify is not None:
+        stratify = _arrays.array("stratify", stratify)
         if stratify.shape != (n,):
             raise ValueError(f"stratify must hold a label for each of {n} rows; got {_check.describe(stratify)}")
         order = order[jnp.argsort(jnp.asarray(stratify)[order], stable=True)]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, _description, _stacking
+from jaxmlp import _arguments, _arrays, _check, _description, _stacking
 from jaxmlp._structure import Structure, draw
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Hidden, Layer, affine, default_init
 from jaxmlp.types import Number, Numeric, Params
@@ -76,11 +76,15 @@ class MLP:
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
             _check.one_of("activation", activation, ACTIVATIONS)
+        if callable(activation):
+            _arguments.takes("activation", activation, 1, "an array")
         if initializer is None:
             initializer = default_init(activation)
-        if not callable(initializer):
+        if callable(initializer):
+            _arguments.takes("initializer", initializer, 3, "(key, shape, dtype)")
+        else:
             _check.one_of("initializer", initializer, INITIALIZERS)
-        if self.norm not in NORMS:
+        if not isinstance(self.norm, str | None) or self.norm not in NORMS:
             _check.one_of("norm", self.norm, [str(name) for name in NORMS])
         for name in ("bias", "dropout", "residual", "scan"):
             if not isinstance(getattr(self, name), bool):
@@ -110,11 +114,11 @@ class MLP:
             )
         dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = _named(self.initializer, INITIALIZERS)
-        _check_number("init_scale", init_scale)
-        known = _check.on_host(init_scale)
+        scale = _arrays.number("init_scale", init_scale, ndim=0)
+        known = _check.on_host(scale)
         if known is not None and not abs(float(known)) <= float(jnp.finfo(dtype).max):
             raise ValueError(f"init_scale must be finite in {jnp.dtype(dtype).name}; got {init_scale}")
-        scale = jnp.asarray(init_scale, dtype)
+        scale = jnp.asarray(scale, dtype)
         return draw(key, scale, structure=self.structure, initializer=initializer, dtype=dtype)
 
     def apply(
@@ -129,6 +133,7 @@ class MLP:
           ValueError: for x or parameters that do not fit the net, for a rate that is missing or not wanted, and for an
             activation that gives another shape.
         """
+        x = _arrays.array("x", x) if _arrays.is_like_array(x) else x
         parts = self._check(params, x, key, dropout_rate)
         dtype = _check.usable_dtype("dtype", self.dtype)
         hidden = Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
@@ -249,7 +254,8 @@ def _named(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(sizes, Iterable) or isinstance(sizes, str):
+    other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
+    if not isinstance(sizes, Iterable) or other:
         raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
     sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:

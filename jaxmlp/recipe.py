@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._naming import metric_names
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
 
@@ -71,10 +71,15 @@ class Recipe:
                 "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
                 "got a finished optax.GradientTransformation"
             )
-        metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
+        metrics = (self.metrics,) if callable(self.metrics) else self.metrics
+        if not isinstance(metrics, tuple | list):
+            raise ValueError(f"metrics must be a function or a tuple of them; got {_check.describe(metrics)}")
+        metrics = tuple(metrics)
         for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
             if not callable(part):
-                raise ValueError(f"{name} must be callable; got {part!r}")
+                raise ValueError(f"{name} must be callable; got {_check.shown(part)}")
+            if name != "optimizer":
+                _arguments.takes(name, part, 2, "(outputs, targets)", numbers=True)
         metric_names(metrics)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
@@ -186,16 +191,17 @@ def route(recipe: Recipe, hyperparams: Hyperparams) -> Numbers:
         f"optimizer {_check.name_of(optimizer)}": needs,
     } | {f"metric {_check.name_of(metric)}": names for metric, names in of_metrics}
     seen = {name for _, names in of_metrics for name in names}
+    numbers = {}
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
-        _check_number(name, value, vector=name in of_loss or name in seen)
+        numbers[name] = _number(name, value, vector=name in of_loss or name in seen)
     for taker, names in takers.items():
         for name, required in names.items():
             if required and name not in hyperparams:
                 raise ValueError(f"{taker} needs {name}: pass hyperparams={{{name!r}: ...}}")
     return Numbers(
         *(
-            {name: value for name, value in hyperparams.items() if name in names}
+            {name: value for name, value in numbers.items() if name in names}
             for names in (init, apply, of_loss, needs, seen)
         )
     )
@@ -218,15 +224,15 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     )
 
 
-def _check_number(name: str, value: object, vector: bool) -> None:
-    """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
-    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
+def _number(name: str, value: object, vector: bool) -> Number:
+    """Return a number as JAX takes it; a loss may take a vector (quantile levels), the others take one number each."""
+    value = _arrays.number(f"hyperparams[{name!r}]", value)
     if not vector and np.ndim(value) != 0:
         raise ValueError(
             f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
             f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
         )
+    return value
 
 
 @lru_cache(maxsize=1024)

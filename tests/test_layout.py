@@ -9,6 +9,8 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 FLOORS = [
     ["types"],
     ["_check", "_compile", "_disk", "_header"],
+    ["_arguments", "_libraries"],
+    ["_arrays"],
     ["_eager", "_events", "_idx", "_naming", "_targets", "optimizers"],
     ["_matmul", "_order", "_weights"],
     ["layer", "losses", "data", "_labels"],
@@ -18,7 +20,7 @@ FLOORS = [
     ["_description"],
     ["mlp"],
     ["recipe"],
-    ["_preflight"],
+    ["_preflight", "_verbs"],
     ["training"],
     ["serving", "files", "interop", "records"],
     ["_engine"],

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
@@ -28,11 +27,10 @@ def enter(request: Request) -> tuple[Member, Tables]:
     single = request.single
     if single:
         _check.typed_key(key)
-        recipe.bind(hyperparams)  # before its numbers are stacked, so that an error speaks of one network
     keys = key[None] if single else key
     count = check_keys(keys)
     if single:
-        columns = {name: jnp.asarray(value)[None] for name, value in (hyperparams or {}).items()}
+        columns = {name: jnp.asarray(value)[None] for name, value in recipe.bind(hyperparams).numbers.by_name.items()}
     else:
         columns = _numbers(hyperparams, count)
     # Of the first member, on the host: slices on the device would each be a small program to compile.
@@ -58,8 +56,8 @@ def enter(request: Request) -> tuple[Member, Tables]:
 
     n = examples("data")
     weights = None if inputs.weights is None else _weights(inputs.weights, count, n)
-    used = n if inputs.rows is None else np.shape(inputs.rows)[-1]
     rows = _rows("rows", inputs.rows, count, n)
+    used = n if rows is None else rows.index.shape[1]
     held_out = None
     if inputs.validation_rows is not None:
         held_out = _rows("validation_rows", inputs.validation_rows, count, examples("validation"))
@@ -137,10 +135,7 @@ def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
         raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
     numbers = {}
     for name, value in hyperparams.items():
-        try:
-            value = value if isinstance(value, jax.Array) else as_number(value)
-        except TypeError:
-            raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_check.describe(value)}") from None
+        value = as_number(f"hyperparams[{name!r}]", value)
         if value.ndim and len(value) != count:
             raise ValueError(
                 f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
@@ -156,20 +151,47 @@ def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     Raises:
       ValueError: for no rows, or rows that do not name the same numbers.
     """
+    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable) or (_check.is_array(rows) and rows.ndim == 0):
+        raise ValueError(f"settings must be a list of dicts of numbers; got {_check.describe(rows)}")
     rows = list(rows)
     if not rows:
         raise ValueError("settings must hold at least one dict of numbers; got none")
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != set(rows[0]):
-            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+            raise ValueError(
+                f"settings must be dicts of the same names; got {_check.shown(rows[0])} and, at {i}, "
+                f"{_check.shown(row)}"
+            )
+        if not all(isinstance(name, str) for name in row):
+            raise ValueError(f"settings must name their numbers by texts; got {_check.shown(row)}")
     # Stacked by NumPy: on the device each count and shape would be a program of its own.
-    return {name: as_number(np.stack([np.asarray(row[name]) for row in rows])) for name in rows[0]}
+    columns = {}
+    for name in rows[0]:
+        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
+        if len(shapes := {cell.shape for cell in cells}) > 1:
+            raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
+        columns[name] = as_number(f"{name!r} of settings", np.stack(cells))
+    return columns
 
 
-def as_number(value: ArrayLike) -> Array:
-    """Return a number or an array of them, Python floats in JAX's default float."""
+def _listed(what: str, value: Any, must: str) -> Any:
+    """Return a number, or several of an array or a list."""
+    if isinstance(value, list | tuple):
+        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
+    return _arrays.number(what, value, must)
+
+
+def as_number(what: str, value: Any) -> Array:
+    """Return a number or an array of them, in lists too, as an array: Python floats in JAX's default float.
+
+    Raises:
+      ValueError: for what is no number.
+    """
+    value = _listed(what, value, "must hold numbers")
+    if isinstance(value, jax.Array):
+        return value
     value = np.asarray(value)
-    return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
 
 
 def _weights(weights: Numeric, count: int, n: int) -> Numeric:
@@ -180,7 +202,7 @@ def _weights(weights: Numeric, count: int, n: int) -> Numeric:
         )
     _check.finite("weights", weights)
     _check.within("weights", weights, 0, math.inf)
-    empty = np.flatnonzero(~np.asarray(weights).any(1))
+    empty = np.flatnonzero(~_check.counts(weights).any(1))
     if len(empty):
         raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}")
     return weights
@@ -189,7 +211,7 @@ def _weights(weights: Numeric, count: int, n: int) -> Numeric:
 def _rows(what: str, rows: Numeric | None, count: int, n: int) -> Rows | None:
     if rows is None:
         return None
-    rows = np.asarray(rows)
+    rows = np.asarray(_arrays.listed(what, rows))
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
             f"{what} must be integers of shape ({count}, n), a member's rows each; got {_check.describe(rows)}"

@@ -99,7 +99,10 @@ def _wide(array: Any) -> np.ndarray:
 
 def _labels(classes: Sequence[object] | np.ndarray, outputs: int, out_activation: str | None) -> Any:
     """Return the LabelBinarizer of the classes."""
-    classes = np.asarray(classes)
+    try:
+        classes = np.asarray(classes)
+    except (TypeError, ValueError):  # lists of unequal length, keys
+        raise ValueError(f"classes must list the labels; got {_check.shown(classes)}") from None
     binarizer = _check.extra("sklearn.preprocessing", "experiments").LabelBinarizer()
     if out_activation == "logistic" and outputs > 1:
         if not np.array_equal(classes, np.arange(outputs)):

@@ -72,6 +72,8 @@ def from_torch(source: Any, activation: Activation | None = None) -> tuple[MLP, 
       ValueError: for modules that an `MLP` does not have, hooks, methods that were replaced and subclasses, and for
         weights that do not chain.
     """
+    if not (activation is None or callable(activation)):
+        _check.one_of("activation", activation, ACTIVATIONS)
     if isinstance(source, Mapping):
         pairs = _of_state(source, activation)
         return model_of(*pairs, "relu" if activation is None else activation)

@@ -54,6 +54,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
+    request = request.entered(streamed=is_stream(request.inputs.data))
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     stream, entered = _opened(request, options)

@@ -12,6 +12,9 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._kinds import check_kind, missing_number
+from jaxmlp._per_layer import adapted
+from jaxmlp.optimizers import RunLength, finished, needs_run_steps, takes_run_steps
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
 
 
@@ -60,11 +63,12 @@ class Recipe:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            raise ValueError(
-                "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
-                "got a finished optax.GradientTransformation"
-            )
+        for kind in (optax.GradientTransformation, optax.MultiSteps):
+            if isinstance(self.optimizer, kind):
+                raise ValueError(
+                    f"optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={{'learning_rate': "
+                    f"...}}; got a finished optax.{kind.__name__}"
+                )
         metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
         for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
             if not callable(part):
@@ -78,10 +82,14 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
 
-    def bind(self, hyperparams: Hyperparams) -> "Bound":
+    def bind(self, hyperparams: Hyperparams, *, steps: int | None = None) -> "Bound":
         """Return this recipe with its hyperparameters, each routed to the one that takes it.
 
         Every verb of training takes the result in the place of the recipe, and then routes nothing again.
+
+        Args:
+          hyperparams: numbers by name.
+          steps: of the whole run, for an optimizer whose schedule follows it; `fit` and `loop.train` know them.
 
         Raises:
           ValueError: for a name that no part takes or that two take, and for a number that the optimizer lacks.
@@ -91,7 +99,8 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        return Bound(self, route(self.model, self.loss, self.optimizer, hyperparams))
+        bound = Bound(self, route(self.model, self.loss, self.optimizer, hyperparams))
+        return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
 
 class Bound(NamedTuple):
@@ -99,6 +108,24 @@ class Bound(NamedTuple):
 
     recipe: Recipe
     numbers: Numbers
+    steps: RunLength | Array | None = None  # of the run, where the optimizer asks for them; an array is a member's own
+
+    def for_run(self, steps: int) -> "Bound":
+        """Return it with the steps of the run, where its optimizer asks for them.
+
+        Raises:
+          ValueError: where it was bound to fewer.
+        """
+        if not takes_run_steps(self.recipe.optimizer):
+            return self
+        if isinstance(self.steps, RunLength):
+            if self.steps.steps < steps:
+                raise ValueError(
+                    f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
+                    f"bind it without steps"
+                )
+            return self
+        return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
     def bind(self, hyperparams: None) -> "Bound":
         """Return itself: it has its hyperparameters."""
@@ -134,10 +161,15 @@ class Bound(NamedTuple):
 
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
-        optimizer = self.recipe.optimizer(**self.numbers.optimizer)
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
-        return optax.with_extra_args_support(optimizer)
+        factory, known = self.recipe.optimizer, {}
+        if self.steps is not None:
+            known["run_steps"] = self.steps.steps if isinstance(self.steps, RunLength) else self.steps
+        elif needs_run_steps(factory):
+            raise ValueError(
+                f"optimizer {_check.name_of(factory)} must know the steps of the run, as fit, population.fit and "
+                f"loop.train do; got none; pass recipe.bind(hyperparams, steps=...) for the recipe"
+            )
+        return adapted(finished(factory(**self.numbers.optimizer, **known)))
 
 
 def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hyperparams) -> Numbers:
@@ -159,12 +191,12 @@ def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hy
     }
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
+        taker = loss if name in of_loss else optimizer if name in needs else type(model)
+        check_kind(name, value, taker)
         _check_number(name, value, vector=name in of_loss)
     missing = [name for name, required in needs.items() if required and name not in hyperparams]
     if missing:
-        raise ValueError(
-            f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
-        )
+        raise ValueError(missing_number(optimizer, missing[0]))
     return Numbers(
         *(
             {name: value for name, value in hyperparams.items() if name in names}
@@ -215,7 +247,9 @@ def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
     return {
         p.name: p.default is p.empty
         for p in parameters
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "key"
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and p.name != "key"
+        and (p.name != "run_steps" or data)  # which an optimizer is given by the run
     }
 
 

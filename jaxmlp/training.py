@@ -4,8 +4,6 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -15,6 +13,7 @@ from jax import Array
 
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
+from jaxmlp._dry_run import check_optimizer, loose, run_steps, update
 from jaxmlp._preflight import check_data, check_outputs, unpack
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
@@ -44,7 +43,7 @@ def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -
     bound = recipe.bind(hyperparams)
     init_key, loop_key = jax.random.split(key)
     params = bound.init(init_key)
-    with _loose():
+    with loose():
         opt_state = bound.optimizer().init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
@@ -75,12 +74,7 @@ def step(
         return average(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
-    with _loose():
-        # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = bound.optimizer().update(
-            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
-        )
-        params = optax.apply_updates(state.params, updates)
+    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
     total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
@@ -208,6 +202,8 @@ def fit(
     check_data("data", key, data, bound)
     if validation is not None:
         check_data("validation", key, validation, bound)
+    bound = bound.for_run(run_steps(bound.recipe, len(jax.tree.leaves(data[0])[0])))
+    check_optimizer(key, bound)
     # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
     return _run(_start(key, bound), data, bound, validation)
 
@@ -251,10 +247,3 @@ def where(condition: Array, state: State, other: State) -> State:
     """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
     one, two = state._replace(key=None), other._replace(key=None)
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
-
-
-@contextmanager
-def _loose() -> Iterator[None]:
-    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp.data import Rows
+from jaxmlp.optimizers import RunLength
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
 
@@ -108,6 +109,7 @@ class Member(NamedTuple):
     weight: Numeric | None  # (N,)
     rows: Rows | None
     validation_rows: Rows | None
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array where members differ
 
     @property
     def first_numbers(self) -> dict[str, Any]:

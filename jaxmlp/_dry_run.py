@@ -70,7 +70,7 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     numbers, factory = bound.numbers.optimizer, bound.recipe.optimizer
     given = numbers if columns is None else {name: columns[name] for name in numbers}
     if _is_known(factory):
-        check_ranges({**_defaults(factory), **given})
+        check_ranges({**getattr(factory, "keywords", {}), **given})
     avals = tuple(tuple((name, _aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))
     steps = bound.steps if isinstance(bound.steps, RunLength | None) else _aval(bound.steps)
     settings = (jax.ShapeDtypeStruct((), key.dtype), jax.config.read("jax_enable_x64"))
@@ -162,6 +162,12 @@ def _explained(failure: _Failed, bound: Bound, steps: Any) -> Exception:
             f"{_check.describe(numbers[which])}; {fix(which, values[which], factory)}"
         )
     error = failure.error
+    if isinstance(steps, jax.ShapeDtypeStruct):  # as a number of the program it went
+        return ValueError(
+            f"run_steps of {name} must not choose the program where members own unequal numbers of rows, and so train "
+            f"for unequal numbers of steps: it is traced; compute with jax.numpy, as CosineAdamW() does; "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        )
     if failure.building and isinstance(error, ValueError) and not name.startswith("optax."):
         return error  # a factory's own words
     told = (str(error).strip().splitlines() or ["no reason"])[0]

@@ -44,7 +44,7 @@ def check_kind(name: str, value: object, taker: object = optax.adam) -> None:
 
 def fix(name: str, value: Any, taker: object) -> str:
     """Say what to do with a value that chooses the program."""
-    shown = value.item() if _check.is_array(value) and value.ndim == 0 else value
+    shown = np.ravel(np.asarray(value))[0].item() if _check.is_array(value) else value
     shown = shown.__name__ if isinstance(shown, type) else repr(shown)
     return f"this chooses the program: set it beforehand, by functools.partial({spoken(taker)}, {name}={shown})"
 
@@ -116,7 +116,8 @@ def check_ranges(numbers: Mapping[str, Any]) -> None:
     >>> check_ranges({"learning_rate": 0.1, "b1": 0.9})
     """
     for name, value in numbers.items():
-        if name not in RANGES or isinstance(value, jax.core.Tracer):
+        number = isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
+        if name not in RANGES or not number or isinstance(value, jax.core.Tracer):
             continue
         values = np.asarray(value)
         if values.dtype.kind not in "iuf":

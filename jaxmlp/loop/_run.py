@@ -24,7 +24,6 @@ from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
 from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
 from jaxmlp.optimizers import takes_run_steps
-from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import History
 
@@ -56,7 +55,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     stream, entered = _opened(request, options)
-    members, tables = enter(entered, None if stream is None else _stream_steps(request.recipe, stream))
+    members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
     plan = _plan(entered, members, stops, options, saving)
     job = Job(members, tables, request.recipe, stops)
     if stream is not None:
@@ -110,20 +109,22 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     return stream, request._replace(inputs=inputs, recipe=dataclasses.replace(recipe, batch_size=None))
 
 
-def _stream_steps(recipe: Recipe, stream: Stream) -> int | None:
+def _stream_steps(request: Request, stream: Stream) -> int | None:
     """Return the steps of a run on a stream, where the optimizer asks for them.
 
     Raises:
       ValueError: for a stream that does not tell its length.
     """
+    recipe, data = request.recipe, request.inputs.data
     if not takes_run_steps(recipe.optimizer):
         return None
-    if stream.steps is None:
+    length = len(data) if stream.steps is None and hasattr(data, "__len__") else stream.steps
+    if not length:
         raise ValueError(
             f"steps must be given for a stream that does not tell its length: {_check.name_of(recipe.optimizer)} takes "
             f"the steps of the run; pass steps= to loop.train"
         )
-    return recipe.epochs * stream.steps
+    return recipe.epochs * length
 
 
 def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jax import Array
 
+from jaxmlp._check import name_of
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
@@ -14,6 +15,7 @@ from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
 from jaxmlp.loop.streams import is_stream
+from jaxmlp.optimizers import schedule_length
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States, StrPath
 
@@ -175,6 +177,7 @@ def resume(
         rules, begun = saved.manifest.rebuild_stop(), saved.manifest.recipe["epochs"]
         if epochs is not None:
             _check_longer(rules, begun, epochs)
+            _check_schedule(recipe, begun, epochs)
             saved, recipe = saved.with_epochs(epochs), dataclasses.replace(recipe, epochs=epochs)
         start, steps = saved.start(), saved.manifest.steps
         inputs = Inputs(data, validation, weights, rows, validation_rows)
@@ -195,3 +198,13 @@ def _check_longer(rules: Iterable[Stop], begun: int, epochs: int) -> None:
                 f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
                 f"would have left members out; begin the longer run in another directory"
             )
+
+
+def _check_schedule(recipe: Recipe, begun: int, epochs: int) -> None:
+    """Raise where a longer run would have had other rates in the epochs that are done."""
+    if begun != epochs and schedule_length(recipe.optimizer) == "run":
+        raise ValueError(
+            f"epochs must stay at {begun} where the rate follows the length of the run, as {name_of(recipe.optimizer)} "
+            f"says: over {epochs} it would have been another from the first step on; begin the longer run in another "
+            f"directory, or begin with steps of its own, as CosineAdamW(steps=...), which may be more than the run's"
+        )

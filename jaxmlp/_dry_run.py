@@ -177,8 +177,8 @@ def _explained(failure: _Failed, bound: Bound, steps: Any) -> Exception:
 
 def _check_eps(factory: Any, numbers: Mapping[str, Any]) -> None:
     """Raise where float16 takes away what keeps an optimizer from dividing zero by zero."""
-    eps, root = (_known_number(numbers.get(name)) for name in ("eps", "eps_root"))
-    if eps is None or (root is not None and np.float16(root).all()):
+    eps, root = (_known_number(numbers.get(name, 0.0)) for name in ("eps", "eps_root"))
+    if eps is None or root is None or np.float16(root).all():  # not known, or the square root is kept from zero
         return
     with np.errstate(under="ignore"):
         lost = (eps > 0) & (eps.astype(np.float16) == 0)

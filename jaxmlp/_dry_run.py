@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
@@ -191,7 +192,7 @@ def _check_eps(factory: Any, numbers: Mapping[str, Any]) -> None:
 
 
 def _known_number(value: Any) -> np.ndarray | None:
-    if isinstance(value, jax.core.Tracer) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+    if isinstance(value, Tracer) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
         return None
     return np.asarray(value, np.float64)
 
@@ -223,7 +224,7 @@ def _aval(value: Number) -> Any:
 
 def _value(value: Any) -> Any:
     """Return a number as Python's, and of one that the caller traces some number of its kind."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return 2 if jnp.issubdtype(value.dtype, jnp.integer) else 0.5
     return np.asarray(value).item() if np.ndim(value) == 0 else value
 

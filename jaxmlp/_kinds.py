@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import optax.contrib
+from jax.core import Tracer
 
 from jaxmlp import _check
 
@@ -73,7 +74,8 @@ def spoken(function: object) -> str:
     name, inner = _check.name_of(function), getattr(function, "func", function)
     if root(inner) != "optax":
         return name
-    return f"optax.{name}" if getattr(optax, name, None) is inner else f"optax.contrib.{name}"
+    # Not by getattr: a name that Optax has moved would warn.
+    return f"optax.{name}" if vars(optax).get(name) is inner else f"optax.contrib.{name}"
 
 
 def root(function: object) -> str:
@@ -117,7 +119,7 @@ def check_ranges(numbers: Mapping[str, Any]) -> None:
     """
     for name, value in numbers.items():
         number = isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
-        if name not in RANGES or not number or isinstance(value, jax.core.Tracer):
+        if name not in RANGES or not number or isinstance(value, Tracer):
             continue
         values = np.asarray(value)
         if values.dtype.kind not in "iuf":

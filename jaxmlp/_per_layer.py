@@ -39,12 +39,12 @@ def adapted(inner: Transformation) -> Transformation:
             return _again(error, params, lambda: plain.init(params))
 
     def update(
-        grads: PyTree, state: optax.OptState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: optax.OptState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, optax.OptState]:
         try:
-            return chosen(grads).update(grads, state, params, **extra)
+            return chosen(updates).update(updates, state, params, **extra)
         except STUMBLES as error:
-            return _again(error, grads, lambda: plain.update(grads, state, params, **extra))
+            return _again(error, updates, lambda: plain.update(updates, state, params, **extra))
 
     update.__wrapped__ = inner.update  # pyright: ignore[reportFunctionMemberAccess]  (whose signature counts)
     return Transformation(init, update)
@@ -69,7 +69,7 @@ def _seen_through(
         return inner.init(forth(params))
 
     def update(
-        grads: PyTree, state: optax.OptState, params: Params | None = None, **extra: Any
+        updates: PyTree, state: optax.OptState, params: Params | None = None, **extra: Any
     ) -> tuple[PyTree, optax.OptState]:
         def given(name: str, value: Any) -> Any:
             if name == "grad":
@@ -79,14 +79,14 @@ def _seen_through(
 
             @functools.wraps(value)
             def function(params: Params, *args: Any, **named: Any) -> Any:
-                found = value(back(params, grads), *args, **named)
+                found = value(back(params, updates), *args, **named)
                 return forth(found) if name == "grad_fn" else found
 
             return function
 
         there = {name: given(name, value) for name, value in extra.items()}
-        updates, state = inner.update(forth(grads), state, None if params is None else forth(params), **there)
-        return back(updates, grads), state
+        seen, state = inner.update(forth(updates), state, None if params is None else forth(params), **there)
+        return back(seen, updates), state
 
     update.__wrapped__ = inner.update  # pyright: ignore[reportFunctionMemberAccess]
     return Transformation(init, update)

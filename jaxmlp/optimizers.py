@@ -63,7 +63,7 @@ class CosineAdamW:
     def __call__(
         self,
         learning_rate: Number,
-        weight_decay: Number = 0.0,
+        weight_decay: float | Array = 0.0,
         *,
         eps: Number = 1e-8,
         run_steps: int | Array | None = None,
@@ -122,7 +122,7 @@ class ClippedCosineAdamW(CosineAdamW):
     def __call__(
         self,
         learning_rate: Number,
-        weight_decay: Number = 0.0,
+        weight_decay: float | Array = 0.0,
         clip_norm: Number = 1.0,
         *,
         eps: Number = 1e-8,

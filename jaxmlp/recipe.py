@@ -15,7 +15,7 @@ from jaxmlp import _check
 from jaxmlp._kinds import check_kind, missing_number
 from jaxmlp._per_layer import adapted
 from jaxmlp.optimizers import RunLength, finished, needs_run_steps, takes_run_steps
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
 
 
 class Numbers(NamedTuple):
@@ -108,7 +108,7 @@ class Bound(NamedTuple):
 
     recipe: Recipe
     numbers: Numbers
-    steps: RunLength | Array | None = None  # of the run, where the optimizer asks for them; an array is a member's own
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array is a member's own
 
     def for_run(self, steps: int) -> "Bound":
         """Return it with the steps of the run, where its optimizer asks for them.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +42,13 @@ NUMBERS = {
     **{"learning_rate": 0.01, "clipping": 0.5, "eta": 0.01, "gamma": 0.5, "max_delta": 1.0, "threshold": 1.0},
     **{"max_norm": 1.0, "decay": 0.9, "step_size": 0.01, "l2_norm_clip": 1.0, "noise_multiplier": 0.1},
 }
-SEEDED = ("add_noise", "noisy_sgd", "dpsgd", "differentially_private_aggregate")
+LISTS = {"chain": (INNER, INNER), "named_chain": (("one", INNER),)}
+KEYED = ("add_noise", "noisy_sgd", "differentially_private_aggregate")
 REFUSED = {
     "lookahead": "optimizer optax.lookahead cannot update these parameters: AttributeError: 'tuple' object has no",
     "dpsgd": "it needs the gradient of each example, and a step has that of their mean",
     "differentially_private_aggregate": "it needs the gradient of each example",
+    "measure_with_ema": "ValueError: updates must have the shapes of the parameters, or JAX would stretch them",
     "scale_by_muon": "optimizer optax.contrib.scale_by_muon cannot update these parameters: ValueError: pytree",
 }
 
@@ -62,17 +65,19 @@ def factories():
             seen.add(function)
             parameters = inspect.signature(function).parameters
             needed = [p.name for p in parameters.values() if p.default is p.empty]
-            fixed = {n: GIVEN[n] for n in needed if n in GIVEN} | ({"seed": 0} if name in SEEDED else {})
+            fixed = {n: GIVEN[n] for n in needed if n in GIVEN} | ({"key": 0} if name in KEYED else {})
             numbers = {n: NUMBERS[n] for n in parameters if n in NUMBERS and (n in needed or n == "learning_rate")}
             try:
-                made = function(**fixed, **numbers)
+                with warnings.catch_warnings(action="ignore"):  # dpsgd has no way to its noise that is not deprecated
+                    made = function(*LISTS.get(name, ()), **fixed, **numbers)
             except Exception:  # a function of another kind
                 assert "Transformation" not in str(inspect.signature(function).return_annotation), name
                 continue
             if name.startswith("inject"):  # it makes a factory
                 yield name, made, RATE
             elif isinstance(made, optax.GradientTransformation | optax.MultiSteps):
-                yield name, functools.partial(function, **fixed) if fixed else function, numbers
+                held = functools.partial(function, *LISTS.get(name, ()), **fixed)
+                yield name, held if held.args or fixed else function, numbers
 
 
 @functools.cache
@@ -82,7 +87,8 @@ def sorted_out():
     for name, factory, numbers in factories():
         recipe = dataclasses.replace(RECIPE, optimizer=factory)
         try:
-            jax.eval_shape(jaxmlp.fit, KEY, (X, Y), recipe, numbers)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of a few of Optax's names
+                jax.eval_shape(jaxmlp.fit, KEY, (X, Y), recipe, numbers)
             train[name] = recipe, numbers
         except ValueError as error:
             refused[name] = str(error)
@@ -96,7 +102,8 @@ def losses_of(names):
     def together(key, data):
         return {name: jaxmlp.fit(key, data, *train[name])[1]["loss"] for name in names}
 
-    return together(KEY, (X, Y))
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return together(KEY, (X, Y))
 
 
 def test_every_optimizer_of_optax_trains_or_is_refused_by_name():

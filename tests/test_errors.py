@@ -417,7 +417,10 @@ BAD = {
         "hyperparams['learning_rate'] must have one entry for each of 2 keys, or be one number for all; got float32 of "
         "shape (3,)",
     ),
-    "text for rates": (lambda: fits({"learning_rate": "fast"}), "hyperparams['learning_rate'] must hold numbers"),
+    "text for rates": (
+        lambda: fits({"learning_rate": "fast"}),
+        "hyperparams['learning_rate'] must be a number; got str 'fast'",
+    ),
     "numbers no dict": (lambda: fits(0.1), "hyperparams must be a dict of (members,) numbers; got float 0.1"),
     "misspelt number of members": (lambda: fits({"learning_rat": 0.1}), "did you mean 'learning_rate'?"),
     "a member's dropout rate": (

@@ -3,8 +3,10 @@
 What `loop.train` takes for data, arrays in memory apart:
 
 - a folder of .npy files, or arrays that `numpy.load(..., mmap_mode="r")` has mapped: `_npy.Files`, which gives the
-  batches that `fit` would take of the same arrays, bit for bit;
-- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`;
+  batches that `fit` would take of the same arrays, bit for bit; `npy` opens either with a digest of all bytes;
+- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`. To resume a
+  run it must give the same batches again when it is made anew: it is told the number of each pass by `set_epoch`, its
+  iterator has `get_state` and `set_state`, or its order comes of a seed. What is read again is compared;
 - an object of your own that is a `Stream`: for a database, a simulation, or an order of your own. It yields `Stack`s;
   `stacks_of` makes them of single batches.
 """

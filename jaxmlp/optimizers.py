@@ -7,11 +7,16 @@ no hyperparameter: it is given the steps of the run, so that a schedule need not
         return optax.adam(optax.cosine_decay_schedule(learning_rate, run_steps))
 
 It is an int, but for members that own unequal numbers of rows: then it is traced, as `CosineAdamW` can take it.
+
+An optimizer of Optax that asks for more than gradients gets it: value, grad, value_fn, obj_fn and grad_fn. Where it
+has better parameters than those it trains, as `optax.contrib.schedule_free` has, these stay its own affair: metrics are
+of state.params, and `optax.contrib.schedule_free_eval_params(state.opt_state, state.params)` gives the others.
 """
 
 import dataclasses
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -186,6 +191,41 @@ def finished(made: Any) -> optax.GradientTransformationExtraArgs:
     if not isinstance(made, optax.GradientTransformation):
         raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(made).__name__}")
     return optax.with_extra_args_support(made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A factory with what of its arguments is no number of the program; compared by value."""
+
+    factory: OptimizerFactory
+    fixed: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, **numbers: Any) -> optax.GradientTransformationExtraArgs:
+        """Return the transformation of these numbers."""
+        return finished(self.factory(**numbers, **dict(self.fixed)))
+
+
+def of_run(factory: OptimizerFactory, numbers: Mapping[str, Number], steps: Any) -> tuple[Finished, dict[str, Number]]:
+    """Return a factory and its numbers, with the steps of the run where it asks for them.
+
+    Args:
+      factory: of numbers.
+      numbers: these.
+      steps: a `RunLength`, a number that is traced, or None where they are not known.
+
+    Raises:
+      ValueError: for a factory that cannot be called without the steps.
+    """
+    if isinstance(steps, RunLength):
+        return Finished(factory, (("run_steps", steps.steps),)), dict(numbers)
+    if steps is not None:
+        return Finished(factory), {**numbers, "run_steps": steps}
+    if needs_run_steps(factory):
+        raise ValueError(
+            f"optimizer {_check.name_of(factory)} must know the steps of the run, as fit, population.fit and loop.train "
+            f"do; got none; pass recipe.bind(hyperparams, steps=...) for the recipe"
+        )
+    return Finished(factory), dict(numbers)
 
 
 def schedule_length(factory: Any) -> int | str | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -13,8 +13,8 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._kinds import check_kind, missing_number
-from jaxmlp._per_layer import adapted
-from jaxmlp.optimizers import RunLength, finished, needs_run_steps, takes_run_steps
+from jaxmlp._per_layer import adapted, sees_stacks
+from jaxmlp.optimizers import RunLength, of_run, takes_run_steps
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
 
 
@@ -161,15 +161,8 @@ class Bound(NamedTuple):
 
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
-        factory, known = self.recipe.optimizer, {}
-        if self.steps is not None:
-            known["run_steps"] = self.steps.steps if isinstance(self.steps, RunLength) else self.steps
-        elif needs_run_steps(factory):
-            raise ValueError(
-                f"optimizer {_check.name_of(factory)} must know the steps of the run, as fit, population.fit and "
-                f"loop.train do; got none; pass recipe.bind(hyperparams, steps=...) for the recipe"
-            )
-        return adapted(finished(factory(**self.numbers.optimizer, **known)))
+        build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
+        return adapted(build(**numbers), partial(sees_stacks, build, numbers))
 
 
 def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hyperparams) -> Numbers:

@@ -50,10 +50,10 @@ def made(build: Callable[..., Optimizer], numbers: Mapping[str, Any], params: Pa
       params: the parameters, or their shapes.
 
     >>> def seen(factory):
-    ...     build = lambda learning_rate: optax.with_extra_args_support(factory(learning_rate))
-    ...     return made(build, {"learning_rate": 0.1}, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
-    >>> adam, lamb = seen(optax.adam), seen(optax.lamb)
-    >>> adam["w"] == adam["b"], lamb
+    ...     build = lambda: optax.with_extra_args_support(factory())
+    ...     return made(build, {}, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
+    >>> each, mean = seen(optax.zero_nans), seen(optax.centralize)
+    >>> each["w"] == each["b"], mean
     (True, None)
     """
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)

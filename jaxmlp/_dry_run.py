@@ -15,9 +15,10 @@ from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
+from jaxmlp._factories import RunLength
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
 from jaxmlp.data import steps_per_epoch
-from jaxmlp.optimizers import CosineAdamW, PerLayer, RunLength
+from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Params, PyTree
 

@@ -12,9 +12,9 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._factories import RunLength, of_run, takes_run_steps
 from jaxmlp._kinds import check_kind, missing_number
 from jaxmlp._per_layer import adapted, sees_stacks
-from jaxmlp.optimizers import RunLength, of_run, takes_run_steps
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
 
 

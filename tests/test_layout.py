@@ -9,7 +9,7 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 FLOORS = [
     ["types"],
     ["_check", "_compile"],
-    ["_eager", "_idx", "_targets", "_kinds"],
+    ["_eager", "_idx", "_targets", "_kinds", "_factories"],
     ["_matmul", "_order"],
     ["layer", "losses", "data"],
     ["metrics", "linear", "_stacking", "_roles", "_coupling"],

@@ -12,9 +12,10 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Layer, Recipe, loop, losses, population
+from jaxmlp._factories import Finished
 from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._stacking import stack
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, Finished, PerLayer, decays, schedule_length
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer, decays, schedule_length
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 3)

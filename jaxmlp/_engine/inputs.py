@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxmlp._factories import RunLength
 from jaxmlp.data import Rows
-from jaxmlp.optimizers import RunLength
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
 

@@ -52,7 +52,7 @@ def made(build: Callable[..., Optimizer], numbers: Mapping[str, Any], params: Pa
     >>> def seen(factory):
     ...     build = lambda: optax.with_extra_args_support(factory())
     ...     return made(build, {}, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
-    >>> each, mean = seen(optax.zero_nans), seen(optax.centralize)
+    >>> each, mean = seen(optax.scale_by_sign), seen(optax.centralize)
     >>> each["w"] == each["b"], mean
     (True, None)
     """

@@ -1,12 +1,13 @@
 """Whether an optimizer sees a leaf as one thing: a norm of a layer's own, a product of matrices, a mean over an axis.
 
 Such an optimizer takes a stack of layers for one layer. One that works element by element, or with a norm of all
-parameters at once, does not. Which it is stands in its program, so any transformation is known, also the caller's own.
+parameters at once, does not, unless it chooses what to do with a leaf by its rank. Which it is stands in its program,
+so any transformation is known, also the caller's own.
 """
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax.extend.core import Literal
 from jaxmlp.types import Params, PyTree
 
 Leaves = frozenset[int]
+Optimizer = optax.GradientTransformationExtraArgs
 NONE: Leaves = frozenset()
 # Operations whose result at one place depends on other places of an operand.
 MIXING = (
@@ -26,39 +28,55 @@ MIXING = (
 
 
 class Of(NamedTuple):
-    """On what a value depends: on leaves place by place, and on leaves as wholes."""
+    """On what a value depends, on leaves place by place and on leaves as wholes, and which operations make it."""
 
     places: Leaves = NONE
     wholes: Leaves = NONE
+    made: int = 0  # a hash of the operations and of the numbers in them
 
 
 class _Coupled(Exception):
     """A leaf meets a number that was made of a part of the leaves as wholes."""
 
 
-def couples(optimizer: optax.GradientTransformationExtraArgs, params: Params) -> bool:
-    """Tell whether the update of a leaf depends on that leaf, but not on all leaves alike, as a whole.
+def made(build: Callable[..., Optimizer], numbers: Mapping[str, Any], params: Params) -> PyTree | None:
+    """Return for each leaf a hash of the operations that make its update, the same for one of another shape.
 
-    >>> adam, lamb = (optax.with_extra_args_support(f(0.1)) for f in (optax.adam, optax.lamb))
-    >>> couples(adam, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}), couples(lamb, {"w": jnp.ones((2, 2))})
-    (False, True)
+    None where an update depends on its leaf as a whole, but not on all leaves alike.
+
+    Args:
+      build: numbers by name -> the transformation.
+      numbers: these, or their shapes; they are traced, so that the answer does not hang on their values.
+      params: the parameters, or their shapes.
+
+    >>> def seen(factory):
+    ...     build = lambda: optax.with_extra_args_support(factory())
+    ...     return made(build, {}, {"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
+    >>> each, mean = seen(optax.scale_by_sign), seen(optax.centralize)
+    >>> each["w"] == each["b"], mean
+    (True, None)
     """
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
-    state = jax.eval_shape(optimizer.init, like)
-    count = len(jax.tree.leaves(like))
+    state = jax.eval_shape(lambda numbers, params: build(**numbers).init(params), dict(numbers), like)
+    leaves, structure = jax.tree.flatten(like)
+    count = len(leaves)
 
-    def update(grads: PyTree, params: Params, state: PyTree) -> PyTree:
+    def update(grads: PyTree, params: Params, numbers: dict[str, Any], state: PyTree) -> PyTree:
+        optimizer = build(**numbers)
         return optimizer.update(grads, state, params, **stand_ins(optimizer.update, grads))
 
-    program = jax.make_jaxpr(update)(like, like, state)
-    leaves = [Of(frozenset({i})) for i in range(count)]
-    given = [*leaves, *leaves, *[Of()] * (len(program.jaxpr.invars) - 2 * count)]
+    program = jax.make_jaxpr(update)(like, like, dict(numbers), state)
+    given = [Of(frozenset({i}), made=hash(which)) for which in ("gradient", "parameter") for i in range(count)]
+    given += [Of(made=hash(("number", i))) for i in range(len(numbers))]
+    given += [Of()] * (len(program.jaxpr.invars) - len(given))
     all_ = frozenset(range(max(2, count)))  # of a single leaf, its own norm and that of all cannot be told apart
     try:
         results = _through(program.jaxpr, given, all_)  # updates, and the state by which the next are made
     except _Coupled:
-        return True
-    return any(of.wholes and of.wholes != all_ for of in results)
+        return None
+    if any(of.wholes and of.wholes != all_ for of in results):
+        return None
+    return jax.tree.unflatten(structure, [of.made for of in results[:count]])
 
 
 def stand_ins(update: Callable[..., Any], grads: PyTree) -> dict[str, Any]:
@@ -101,7 +119,7 @@ def _through(jaxpr: Any, given: Sequence[Of], all_: Leaves) -> list[Of]:
     known: dict[Any, Of] = dict(zip(jaxpr.invars, given, strict=True))
 
     def of(var: Any) -> Of:
-        return Of() if isinstance(var, Literal) else known.get(var, Of())
+        return Of(made=hash(repr(var.val))) if isinstance(var, Literal) else known.get(var, Of())
 
     for eqn in jaxpr.eqns:
         operands, name = [of(var) for var in eqn.invars], eqn.primitive.name
@@ -126,14 +144,17 @@ def _inner(eqn: Any) -> list[Any]:
 def _result(name: str, operands: Sequence[Of], all_: Leaves) -> Of:
     joined = functools.reduce(_joined, operands, Of())
     if name.startswith(MIXING):
-        return Of(NONE, joined.places or joined.wholes)
+        return Of(NONE, joined.places or joined.wholes, hash("whole"))
+    if len(joined.places) > 1:  # leaves laid side by side
+        return Of(joined.places, made=hash("leaves"))
+    how = hash((name, *[one.made for one in operands]))
     if joined.places:
         for one in operands:
             if one.wholes and not one.places and one.wholes != all_:
                 raise _Coupled
-        return Of(joined.places)
-    return joined
+        return Of(joined.places, made=how)
+    return Of(NONE, joined.wholes, hash("whole") if joined.wholes else how)
 
 
 def _joined(a: Of, b: Of) -> Of:
-    return Of(a.places | b.places, a.wholes | b.wholes)
+    return Of(a.places | b.places, a.wholes | b.wholes, a.made if a.made == b.made else hash((a.made, b.made)))

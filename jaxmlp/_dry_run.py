@@ -15,11 +15,12 @@ from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
-from jaxmlp._kinds import NEVER, check_ranges, fix, root, spoken
+from jaxmlp._factories import RunLength
+from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
 from jaxmlp.data import steps_per_epoch
-from jaxmlp.optimizers import CosineAdamW, PerLayer, RunLength
+from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
-from jaxmlp.types import Number, Params, PyTree
+from jaxmlp.types import Params, PyTree
 
 Known = tuple[tuple[str, Any], ...]  # names and avals, as a key of a cache
 OTHERWISE = (
@@ -72,8 +73,8 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     given = numbers if columns is None else {name: columns[name] for name in numbers}
     if _is_known(factory):
         check_ranges({**getattr(factory, "keywords", {}), **given})
-    avals = tuple(tuple((name, _aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))
-    steps = bound.steps if isinstance(bound.steps, RunLength | None) else _aval(bound.steps)
+    avals = tuple(tuple((name, aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))
+    steps = bound.steps if isinstance(bound.steps, RunLength | None) else aval(bound.steps)
     settings = (jax.ShapeDtypeStruct((), key.dtype), jax.config.read("jax_enable_x64"))
     try:
         half = _tried(bound.recipe.model, bound.recipe.optimizer, steps, avals, *settings)
@@ -149,7 +150,7 @@ def _explained(failure: _Failed, bound: Bound, steps: Any) -> Exception:
     def fails(traced: list[str]) -> Exception | None:
         known = {name: value for name, value in values.items() if name not in traced}
         try:
-            _attempt(factory, steps, {name: _aval(numbers[name]) for name in traced}, known, failure.params)
+            _attempt(factory, steps, {name: aval(numbers[name]) for name in traced}, known, failure.params)
         except _Failed as again:
             return again.error
         return None
@@ -213,13 +214,6 @@ def _is_known(factory: Any) -> bool:
     while isinstance(factory, PerLayer | functools.partial):
         factory = factory.factory if isinstance(factory, PerLayer) else factory.func
     return isinstance(factory, CosineAdamW) or root(factory) == "optax"
-
-
-def _aval(value: Number) -> Any:
-    array = value if _check.is_array(value) else jnp.result_type(value)
-    weak = type(value) in (int, float)
-    dtype = jax.dtypes.canonicalize_dtype(getattr(array, "dtype", array))
-    return jax.ShapeDtypeStruct(np.shape(value), dtype, weak_type=weak or getattr(value, "weak_type", False))
 
 
 def _value(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
@@ -129,3 +130,10 @@ def check_ranges(numbers: Mapping[str, Any]) -> None:
             got = values[~inside].flat[0]
             hint = "; to climb, negate the loss" if name == "learning_rate" and got < 0 else ""
             raise ValueError(f"{name} must be {RANGES[name]}; got {got}{hint}")
+
+
+def aval(value: Any) -> jax.ShapeDtypeStruct:
+    """Return the form of a number or an array as a program takes it: what two values share that share a program."""
+    dtype = jax.dtypes.canonicalize_dtype(value.dtype if _check.is_array(value) else jnp.result_type(value))
+    weak = type(value) in (int, float) or getattr(value, "weak_type", False)
+    return jax.ShapeDtypeStruct(np.shape(value), dtype, weak_type=weak)

@@ -1,13 +1,14 @@
 """An optimizer on each layer of a stack by itself, as if the net held its layers apart."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 
-from jaxmlp._coupling import couples
+from jaxmlp._coupling import made
+from jaxmlp._kinds import aval
 from jaxmlp._roles import apart, has_stacks, together
 from jaxmlp.layer import Layer
 from jaxmlp.types import Params, PyTree
@@ -21,16 +22,16 @@ def layer_by_layer(inner: Transformation) -> Transformation:
     return _seen_through(inner, apart, together)
 
 
-def adapted(inner: Transformation) -> Transformation:
+def adapted(inner: Transformation, sees_stacks: Callable[[Params], bool]) -> Transformation:
     """Return a transformation that treats a stack as its layers apart, whatever it does.
 
-    One that works element by element sees the stacks as they are, which is the same and costs less. The None that a
-    `Layer` has in the place of a leaf is left out for one that does not know it as an empty subtree.
+    One that does with a stack what it does with its layers gets the stacks as they are, which costs less. The None that
+    a `Layer` has in the place of a leaf is left out for one that does not know it as an empty subtree.
     """
     plain = _seen_through(inner, _without_none, _with_none)
 
     def chosen(params: Params) -> Transformation:
-        return layer_by_layer(inner) if has_stacks(params) and couples(inner, params) else inner
+        return layer_by_layer(inner) if has_stacks(params) and sees_stacks(params) else inner
 
     def init(params: Params) -> optax.OptState:
         try:
@@ -48,6 +49,35 @@ def adapted(inner: Transformation) -> Transformation:
 
     update.__wrapped__ = inner.update  # pyright: ignore[reportFunctionMemberAccess]  (whose signature counts)
     return Transformation(init, update)
+
+
+def sees_stacks(build: Callable[..., Transformation], numbers: Mapping[str, Any], params: Params) -> bool:
+    """Tell whether an optimizer does with a stack what it does not do with its layers.
+
+    Args:
+      build: numbers by name -> the transformation; of equal ones the answer is kept.
+      numbers: these, of which only the form counts.
+      params: the parameters, of which only the form counts.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    forms = tuple((name, aval(value)) for name, value in numbers.items())
+    return _sees_stacks(build, forms, structure, tuple(map(aval, leaves)))
+
+
+@functools.lru_cache(maxsize=256)
+def _sees_stacks(build: Callable[..., Transformation], numbers: Any, structure: Any, leaves: Any) -> bool:
+    params = jax.tree.unflatten(structure, leaves)
+    stacks = made(build, dict(numbers), params)
+    layers = None if stacks is None else made(build, dict(numbers), jax.eval_shape(apart, params))
+    if layers is None:
+        return True
+    # A stack and each of its layers are made in one way, or the rank chose: that of a mask by `ndim`, for one.
+    parts, whole = jax.tree.flatten(stacks, is_leaf=_is_layer)
+    return any(
+        part != layer
+        for part, found in zip(parts, whole.flatten_up_to(layers), strict=True)
+        for layer in ([found] if _is_layer(found) or not _is_layer(part) else found)
+    )
 
 
 def _again(error: Exception, params: Params, attempt: Callable[[], Any]) -> Any:

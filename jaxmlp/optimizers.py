@@ -7,6 +7,10 @@ no hyperparameter: it is given the steps of the run, so that a schedule need not
         return optax.adam(optax.cosine_decay_schedule(learning_rate, run_steps))
 
 It is an int, but for members that own unequal numbers of rows: then it is traced, as `CosineAdamW` can take it.
+
+An optimizer of Optax that asks for more than gradients gets it: value, grad, value_fn, obj_fn and grad_fn. Where it
+has better parameters than those it trains, as `optax.contrib.schedule_free` has, these stay its own affair: metrics are
+of state.params, and `optax.contrib.schedule_free_eval_params(state.opt_state, state.params)` gives the others.
 """
 
 import dataclasses
@@ -21,6 +25,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._factories import finished, takes_run_steps
 from jaxmlp._kinds import check_ranges
 from jaxmlp._per_layer import layer_by_layer
 from jaxmlp._roles import decays as decays
@@ -175,19 +180,6 @@ class PerLayer:
         return layer_by_layer(finished(self.factory(*args, **numbers)))
 
 
-def finished(made: Any) -> optax.GradientTransformationExtraArgs:
-    """Return what a factory made as a transformation that takes extra arguments.
-
-    Raises:
-      ValueError: for anything but a transformation or an `optax.MultiSteps`.
-    """
-    if isinstance(made, optax.MultiSteps):
-        made = made.gradient_transformation()
-    if not isinstance(made, optax.GradientTransformation):
-        raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(made).__name__}")
-    return optax.with_extra_args_support(made)
-
-
 def schedule_length(factory: Any) -> int | str | None:
     """Return what a factory's rate depends on: its own number of steps, "run" for those of the run, None for neither.
 
@@ -200,30 +192,3 @@ def schedule_length(factory: Any) -> int | str | None:
     if isinstance(inner, CosineAdamW) and inner.steps is not None:
         return inner.steps
     return "run" if takes_run_steps(factory) else None
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class RunLength:
-    """The steps of a run as a part of its program, not one of its numbers: a schedule may branch on them."""
-
-    steps: int
-
-
-def takes_run_steps(factory: Any) -> bool:
-    """Tell whether a factory's signature names `run_steps`, the steps of the run."""
-    return _run_steps(factory) is not None
-
-
-def needs_run_steps(factory: Any) -> bool:
-    """Tell whether a factory cannot be called without the steps of the run."""
-    parameter = _run_steps(factory)
-    return parameter is not None and parameter.default is parameter.empty
-
-
-@functools.lru_cache(maxsize=1024)
-def _run_steps(factory: Any) -> inspect.Parameter | None:
-    try:
-        return inspect.signature(factory).parameters.get("run_steps")
-    except (TypeError, ValueError):
-        return None

@@ -1,6 +1,7 @@
 """What a run is made of: a model, a loss, an optimizer and metrics, and who of them takes which hyperparameter."""
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,11 +9,11 @@ import optax
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp._factories import RunLength, of_run, takes_run_steps
 from jaxmlp._naming import metric_names
-from jaxmlp._per_layer import adapted
+from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._routing import Numbers as Numbers
 from jaxmlp._routing import names_of_metric, route, takes, takes_key
-from jaxmlp.optimizers import RunLength, finished, needs_run_steps, takes_run_steps
 from jaxmlp.types import Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
 
 
@@ -173,12 +174,5 @@ class Bound(NamedTuple):
 
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
-        factory, known = self.recipe.optimizer, {}
-        if self.steps is not None:
-            known["run_steps"] = self.steps.steps if isinstance(self.steps, RunLength) else self.steps
-        elif needs_run_steps(factory):
-            raise ValueError(
-                f"optimizer {_check.name_of(factory)} must know the steps of the run, as fit, population.fit and "
-                f"loop.train do; got none; pass recipe.bind(hyperparams, steps=...) for the recipe"
-            )
-        return adapted(finished(factory(**self.numbers.optimizer, **known)))
+        build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
+        return adapted(build(**numbers), partial(sees_stacks, build, numbers))

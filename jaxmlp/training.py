@@ -40,10 +40,13 @@ def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -
     """Return the state before the first step.
 
     Raises:
-      ValueError: for a key that is not one typed key, and for numbers that no part takes or that two take.
+      ValueError: for a key that is not one typed key; for numbers that no part takes or that two take; for an optimizer
+        that cannot train these parameters.
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
+    if _compile.outermost():
+        check_optimizer(key, bound)
     init_key, loop_key = jax.random.split(key)
     params = bound.init(init_key)
     with loose():

@@ -11,7 +11,7 @@ FLOORS = [
     ["_check", "_compile", "_disk", "_header"],
     ["_arguments", "_libraries"],
     ["_arrays"],
-    ["_eager", "_events", "_idx", "_kinds", "_naming", "_targets"],
+    ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets"],
     ["_matmul", "_order", "_weights"],
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],

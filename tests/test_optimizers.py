@@ -12,10 +12,10 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Layer, Recipe, loop, losses, population
-from jaxmlp._coupling import couples
-from jaxmlp._per_layer import adapted
+from jaxmlp._factories import Finished
+from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._stacking import stack
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer, decays, finished, schedule_length
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer, decays, schedule_length
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 3)
@@ -84,7 +84,7 @@ def chained(learning_rate):
 
 ELEMENTWISE = {
     *(optax.adam, optax.adamw, optax.sgd, optax.lion, optax.adabelief, optax.rmsprop, optax.rprop, optax.yogi),
-    *(optax.adadelta, optax.nadamw, optax.polyak_sgd, optax.lbfgs, optax.contrib.prodigy, optax.contrib.momo),
+    *(optax.adadelta, optax.nadamw, optax.contrib.prodigy, optax.contrib.momo),
     *(optax.contrib.adopt, optax.contrib.sophia, optax.contrib.schedule_free_adamw, optax.contrib.cocob),
 }
 BY_LAYER = [
@@ -94,16 +94,29 @@ BY_LAYER = [
 ]
 
 
-def test_which_optimizers_see_a_leaf_as_one_layer_is_read_from_their_programs(loose):
+def by_rank(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def masked(learning_rate):
+    return optax.adamw(learning_rate, mask=by_rank)
+
+
+def two_rates(learning_rate):
+    return optax.multi_transform({True: optax.sgd(learning_rate), False: optax.sgd(0.1 * learning_rate)}, by_rank)
+
+
+def test_which_optimizers_see_a_stack_as_one_layer_is_read_from_their_programs(loose):
     params = STACKED.init(KEY)
-    taken = {f: couples(finished(f(learning_rate=0.1)), params) for f in ELEMENTWISE - {optax.polyak_sgd, optax.lbfgs}}
-    assert not any(taken.values()), taken
-    assert not couples(finished(optax.lbfgs()), params) and not couples(finished(optax.polyak_sgd()), params)
-    for factory in BY_LAYER[:-1]:
-        assert couples(finished(factory(learning_rate=0.1)), params), factory
-    assert not couples(finished(ClippedCosineAdamW(9)(0.1)), params)
-    assert couples(finished(optax.apply_if_finite(optax.lamb(0.1), 3)), params)
-    assert couples(finished(optax.MultiSteps(optax.lars(0.1), 2)), params)
+
+    def seen(factory, numbers=RATE):
+        return sees_stacks(Finished(factory), numbers, params)
+
+    assert [f for f in ELEMENTWISE if seen(f)] == [] and not seen(CosineAdamW(9))
+    assert not seen(optax.lbfgs, {}) and not seen(optax.polyak_sgd, {}) and not seen(ClippedCosineAdamW(9))
+    assert [f for f in [*BY_LAYER[:-1], masked, two_rates] if not seen(f)] == []
+    assert seen(lambda learning_rate: optax.apply_if_finite(optax.lamb(learning_rate), 3))
+    assert seen(lambda learning_rate: optax.MultiSteps(optax.lars(learning_rate), 2))
 
 
 def test_a_stack_takes_the_steps_that_its_layers_take(loose):
@@ -121,9 +134,10 @@ def test_a_stack_takes_the_steps_that_its_layers_take(loose):
 
     def everything():
         found = {}
-        for i, factory in enumerate([*BY_LAYER, optax.adamw]):
-            apart = adapted(finished(factory(learning_rate=0.1)))
-            wrapped = finished(PerLayer(factory)(learning_rate=0.1)) if i < len(BY_LAYER) - 1 else apart
+        for i, factory in enumerate([*BY_LAYER, masked, two_rates, optax.adamw]):
+            build = Finished(factory)
+            apart = adapted(build(**RATE), functools.partial(sees_stacks, build, RATE))
+            wrapped = PerLayer(factory)(**RATE) if i < len(BY_LAYER) - 1 else apart
             found[i] = [two_steps(apart, DEEP), two_steps(apart, STACKED), two_steps(wrapped, STACKED)]
         return found
 

@@ -12,10 +12,10 @@ from jax import Array
 from jaxmlp import _arrays, _check
 from jaxmlp._dry_run import check_optimizer, run_steps
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
+from jaxmlp._factories import RunLength, takes_run_steps
 from jaxmlp._kinds import check_kind
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
-from jaxmlp.optimizers import RunLength, takes_run_steps
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Number, Numeric
 

@@ -7,9 +7,9 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays
+from jaxmlp._factories import RunLength
 from jaxmlp._preflight import entered
 from jaxmlp.data import Rows
-from jaxmlp.optimizers import RunLength
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
 

@@ -17,6 +17,7 @@ from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
+from jaxmlp._factories import takes_run_steps
 from jaxmlp._preflight import check_data
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
@@ -26,7 +27,6 @@ from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
-from jaxmlp.optimizers import takes_run_steps
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
 

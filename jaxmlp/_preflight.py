@@ -1,13 +1,16 @@
-"""What only the host can check before a run: the values of the data, and the shapes before anything is compiled."""
+"""What only the host can check: the values of the data and all shapes before a run, and after it what came out."""
 
+import warnings
 from functools import partial
 
 import jax
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp.recipe import Bound
-from jaxmlp.types import Data, Model, Number, Params, PyTree
+from jaxmlp.types import Data, History, Model, Number, Params, PyTree
 
 
 def unpack(data: Data) -> tuple[PyTree, PyTree, Array | None]:
@@ -22,8 +25,11 @@ def unpack(data: Data) -> tuple[PyTree, PyTree, Array | None]:
     return x, y, weight
 
 
-def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
-    """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
+def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: bool) -> None:
+    """Check what only the host can before a run: the values, and with them the shapes before any compilation.
+
+    Of data on which the metrics are `measured`, those too.
+    """
     x, y, weight = unpack(data)
     n = _check.examples(what, x, y, weight)
     batch_size = bound.recipe.batch_size
@@ -37,7 +43,7 @@ def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
         _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    jax.eval_shape(lambda o: bound.per_example(o, y), outputs)
+    jax.eval_shape(lambda o: (bound.per_example(o, y), measured and bound.measures(o, y, weight)), outputs)
 
 
 def check_outputs(params: Params, data: Data, bound: Bound) -> None:
@@ -48,8 +54,31 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
     """
     x, y, weight = unpack(data)
     outputs = jax.eval_shape(bound.apply, params, x)
-    options = {} if weight is None else {"weight": weight}
-    jax.eval_shape(lambda o: [bound.per_example(o, y), *(m(o, y, **options) for m in bound.recipe.metrics)], outputs)
+    jax.eval_shape(lambda o: [bound.per_example(o, y), bound.measures(o, y, weight)], outputs)
+
+
+def warn_of_not_finite(params: Params, history: History) -> None:
+    """Warn once where a loss or a parameter is NaN or infinite, and the values are known: not while JAX traces."""
+    losses = {name: values for name, values in history.items() if name in ("loss", "validation_loss")}
+    leaves = jax.tree.leaves((losses, params))
+    if any(isinstance(a, Tracer) or not a.is_fully_addressable for a in leaves):
+        return
+    for name, values in losses.items():
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
+        if len(bad):
+            found = f"{name} of epoch {bad[0]} (the first is 0) is {np.asarray(values)[bad[0]]}"
+            break
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if all(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)) for a in jax.tree.leaves(params)):
+                return
+        found = "a parameter became NaN or infinite"
+    warnings.warn(
+        f"training must stay finite, and did not: {found}; likely causes are a learning rate that is too high, columns "
+        f"of x that are not standardised, parameters of too narrow a dtype, and a loss without bound",
+        RuntimeWarning,
+        stacklevel=_check.level_of_caller(),
+    )
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

@@ -94,6 +94,7 @@ def nll(
     *,
     likelihood: Callable[[Numeric, Numeric], Array] = losses.cross_entropy,
     weight: Numeric | None = None,
+    **numbers: Number,
 ) -> Array:
     """Return the mean negative log likelihood an example, in nats.
 
@@ -103,7 +104,7 @@ def nll(
     >>> nll(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(3)
     Array(0.693, dtype=float32)
     """
-    return average(likelihood(outputs, targets), weight)
+    return average(likelihood(outputs, targets, **numbers), weight)
 
 
 def expected_calibration_error(
@@ -127,7 +128,12 @@ def expected_calibration_error(
 
 
 def interval_coverage(
-    outputs: Numeric, targets: Numeric, *, level: Number = 0.9, weight: Numeric | None = None
+    outputs: Numeric,
+    targets: Numeric,
+    *,
+    level: Number = 0.9,
+    min_variance: Number = 1e-6,
+    weight: Numeric | None = None,
 ) -> Array:
     """Return the share of targets within the central interval of probability `level` of their Gaussian.
 
@@ -138,7 +144,7 @@ def interval_coverage(
     Array(1., dtype=float32)
     """
     _check.within("level", level, 0, 1)
-    mean, variance = losses.gaussian(outputs)
+    mean, variance = losses.gaussian(outputs, min_variance=min_variance)
     half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
     inside = jnp.abs(_residual(mean, targets)) <= half_width
     return _portion(inside, weight, mean.dtype)

@@ -1,4 +1,4 @@
-"""What a run is made of: a model, a loss and an optimizer, and who of them takes which hyperparameter."""
+"""What a run is made of: a model, a loss, an optimizer and metrics, and who of them takes which hyperparameter."""
 
 import dataclasses
 import inspect
@@ -12,7 +12,10 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
+from jaxmlp._naming import metric_names
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
+
+OF_TRAINING = ("label_smoothing",)  # shapes training, and is no part of the likelihood that a metric reports
 
 
 class Numbers(NamedTuple):
@@ -22,11 +25,12 @@ class Numbers(NamedTuple):
     apply: Mapping[str, Number]
     loss: Mapping[str, Number]
     optimizer: Mapping[str, Number]
+    metrics: Mapping[str, Number]  # a number that loss and metrics both name stands in both
 
     @property
     def by_name(self) -> dict[str, Number]:
         """All of them in one dict, as they were given."""
-        return {**self.init, **self.apply, **self.loss, **self.optimizer}
+        return {**self.init, **self.apply, **self.loss, **self.optimizer, **self.metrics}
 
 
 @jax.tree_util.register_static
@@ -42,8 +46,10 @@ class Recipe:
         `optax.GradientTransformation`.
       epochs: how often each example is seen.
       batch_size: examples a step; None takes all at once, in their order.
-      metrics: functions (outputs, targets) -> number, read at each epoch's end on the validation data, or on the
-        training data where there is none.
+      metrics: functions (outputs, targets, *, weight=None, **numbers) -> number, read at each epoch's end on the
+        validation data, or on the training data where there is none. Each is a column of the history by its name;
+        of several partials of one function, by what they were given too: "top_k_accuracy(k=3)". A number that the
+        loss and a metric both name goes to both.
 
     Raises:
       ValueError: for a part that is not as said.
@@ -69,6 +75,7 @@ class Recipe:
         for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
             if not callable(part):
                 raise ValueError(f"{name} must be callable; got {part!r}")
+        metric_names(metrics)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
         if self.batch_size is not None:
@@ -91,7 +98,7 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        return Bound(self, route(self.model, self.loss, self.optimizer, hyperparams))
+        return Bound(self, route(self, hyperparams))
 
 
 class Bound(NamedTuple):
@@ -129,6 +136,26 @@ class Bound(NamedTuple):
             )
         return losses
 
+    def measures(self, outputs: PyTree, y: PyTree, weight: Numeric | None) -> dict[str, Array]:
+        """Return the value of each metric by its name, () each.
+
+        Raises:
+          ValueError: where examples are weighted and a metric takes no weight.
+        """
+        values = {}
+        for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
+            takes = _names_of_metric(metric)
+            numbers = {of: value for of, value in self.numbers.metrics.items() if of in takes}
+            if weight is not None:
+                if not _takes(metric, "weight"):
+                    raise ValueError(
+                        f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
+                        f"for padding: this run has weights or members of unequal size; got a function without it"
+                    )
+                numbers["weight"] = weight
+            values[name] = metric(outputs, y, **numbers)
+        return values
+
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """Return the Optax transformation of these numbers.
 
@@ -140,42 +167,44 @@ class Bound(NamedTuple):
         return optax.with_extra_args_support(optimizer)
 
 
-def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hyperparams) -> Numbers:
-    """Sort `hyperparams` by the one whose signature names each.
+def route(recipe: Recipe, hyperparams: Hyperparams) -> Numbers:
+    """Sort `hyperparams` by the one whose signature names each; loss and metrics may share a name, and both get it.
 
     Raises:
-      ValueError: for a name that no part takes, or that two take; for a value that is no number; and where the
-        optimizer needs a number that is not there.
+      ValueError: for a name that no part takes, or that two take; for a value that is no number; and where a part
+        needs a number that is not there.
     """
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
         raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
+    model, loss, optimizer = recipe.model, recipe.loss, recipe.optimizer
     init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
-    of_loss = _names(loss, 2)
+    of_loss, of_metrics = _names(loss, 2), [(metric, _names_of_metric(metric)) for metric in recipe.metrics]
     takers = {
         f"model {type(model).__name__}": {**init, **apply},
         f"loss {_check.name_of(loss)}": of_loss,
         f"optimizer {_check.name_of(optimizer)}": needs,
-    }
+    } | {f"metric {_check.name_of(metric)}": names for metric, names in of_metrics}
+    seen = {name for _, names in of_metrics for name in names}
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
-        _check_number(name, value, vector=name in of_loss)
-    missing = [name for name, required in needs.items() if required and name not in hyperparams]
-    if missing:
-        raise ValueError(
-            f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
-        )
+        _check_number(name, value, vector=name in of_loss or name in seen)
+    for taker, names in takers.items():
+        for name, required in names.items():
+            if required and name not in hyperparams:
+                raise ValueError(f"{taker} needs {name}: pass hyperparams={{{name!r}: ...}}")
     return Numbers(
         *(
             {name: value for name, value in hyperparams.items() if name in names}
-            for names in (init, apply, of_loss, needs)
+            for names in (init, apply, of_loss, needs, seen)
         )
     )
 
 
 def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     owners = [taker for taker, names in takers.items() if name in names]
-    if len(owners) == 1:
+    # What a loss and metrics name is one number, of which the metrics tell: min_variance, a quantile's level.
+    if len(owners) == 1 or owners and all(owner.startswith(("loss ", "metric ")) for owner in owners):
         return
     if owners:
         found = f"is taken by {' and '.join(owners)}"
@@ -184,7 +213,7 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
         found = "is taken by nobody"
         fix = _check.did_you_mean(name, [known for names in takers.values() for known in names])
     raise ValueError(
-        f"hyperparams[{name!r}] must be a number that one of model, loss and optimizer names; it {found}{fix}\n"
+        f"hyperparams[{name!r}] must be a number that model, loss, optimizer or a metric names; it {found}{fix}\n"
         + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
     )
 
@@ -219,7 +248,25 @@ def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
     }
 
 
+def _names_of_metric(metric: Metric) -> dict[str, bool]:
+    """Names of the numbers that a metric takes: its own, and where it hands them on to a likelihood, those of that."""
+    signature = _signature(metric)
+    names = {name: required for name, required in _names(metric, 2).items() if name != "weight"}
+    if signature and "likelihood" in signature.parameters and _takes(metric, ""):
+        likelihood = signature.parameters["likelihood"].default
+        if callable(likelihood):
+            names |= {name: required for name, required in _names(likelihood, 2).items() if name not in OF_TRAINING}
+    return names
+
+
 def takes_key(function: Callable[..., object]) -> bool:
     """Tell whether `function` names an argument `key`."""
     signature = _signature(function)
     return signature is not None and "key" in signature.parameters
+
+
+def _takes(function: Callable[..., object], name: str) -> bool:
+    """Tell whether `function` can be called with an argument of this name; one that cannot be read can."""
+    signature = _signature(function)
+    parameters = signature.parameters.values() if signature else []
+    return signature is None or any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)

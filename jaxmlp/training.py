@@ -15,7 +15,8 @@ from jax import Array
 
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
-from jaxmlp._preflight import check_data, check_outputs, unpack
+from jaxmlp._naming import metric_names
+from jaxmlp._preflight import check_data, check_outputs, unpack, warn_of_not_finite
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -68,7 +69,7 @@ def step(
     """
     x, y, weight = unpack(batch)
     bound = recipe.bind(hyperparams)
-    _, step_key = jax.random.split(state.key)
+    _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
     key = jax.random.fold_in(step_key, state.step)
 
     def objective(params: Params) -> Array:
@@ -112,7 +113,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
     rows = Rows(None) if rows is None else rows
     n = len(jax.tree.leaves(x)[0]) if rows.index is None else len(rows.index)
     count = n if rows.count is None else rows.count
-    order_key, _ = jax.random.split(state.key)
+    order_key, _ = jax.random.split(jax.random.clone(state.key))
     number = state.step // steps_per_epoch(count, batch_size)
     order = epoch_order(order_key, number, n, batch_size, count=rows.count)
 
@@ -159,14 +160,13 @@ def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hy
         values = _evaluate_at_once(params, data, bound)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         return _evaluate(params, data, bound)  # a metric in NumPy, or one that branches on a value: as it stands
-    return {name: values[name] for name in ("loss", *map(_check.name_of, bound.recipe.metrics))}
+    return {name: values[name] for name in ("loss", *metric_names(bound.recipe.metrics))}
 
 
 def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
     x, y, weight = unpack(data)
     outputs = bound.apply(params, x)
-    options = {} if weight is None else {"weight": weight}
-    values = {_check.name_of(metric): metric(outputs, y, **options) for metric in bound.recipe.metrics}
+    values = bound.measures(outputs, y, weight)
     return {"loss": average(bound.per_example(outputs, y), weight), **values}
 
 
@@ -188,6 +188,9 @@ def fit(
       hyperparams: a dict of numbers; each goes to the one of model, loss and optimizer whose signature names it.
       validation: data of the same form, evaluated after each epoch.
 
+    Warns:
+      RuntimeWarning: once, where a loss of the history or a parameter is NaN or infinite and values are known.
+
     Returns:
       The last state, and the history, arrays of shape (epochs,): "loss", the mean over the epoch's steps; with
       validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data.
@@ -205,11 +208,13 @@ def fit(
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
-    check_data("data", key, data, bound)
+    check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
-        check_data("validation", key, validation, bound)
+        check_data("validation", key, validation, bound, measured=True)
     # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
-    return _run(_start(key, bound), data, bound, validation)
+    state, history = _run(_start(key, bound), data, bound, validation)
+    warn_of_not_finite(state.params, history)
+    return state, history
 
 
 @_compile.jit(quick=True)

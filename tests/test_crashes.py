@@ -143,15 +143,26 @@ def test_every_damage_to_a_checkpoint_is_seen_named_and_survived(tmp_path):
             assert crash.digest(crash.run("one", folder, epochs=12)) == straight_run
 
 
-def test_a_run_begins_anew_where_nothing_whole_is_left(tmp_path):
+def test_a_run_stops_where_checkpoints_are_and_none_is_whole(tmp_path):
+    """What is there may be put back from a copy: neither door begins anew, and nothing is renamed."""
     straight_run = crash.digest(crash.run("one", tmp_path / "run", epochs=4))
-    for folder in (tmp_path / "run").glob("0*"):
+    good = {folder: (folder / "run.json").read_bytes() for folder in (tmp_path / "run").glob("0*")}
+    for folder in good:
         (folder / "run.json").write_text("{}")
-    with pytest.warns(UserWarning, match="run.json has changed"):
-        assert crash.digest(crash.run("one", tmp_path / "run", epochs=4)) == straight_run
-    for folder in (tmp_path / "run").glob("0*[0-9]"):
+    found = sorted(os.listdir(tmp_path / "run"))
+    words = r"must hold a whole checkpoint, or none; (.|\n)*00000004: run.json has changed(.|\n)*00000002: run.json"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words):
+            crash.run("one", tmp_path / "run", epochs=4)
+        with pytest.raises(ValueError, match=words):
+            loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
+        assert sorted(os.listdir(tmp_path / "run")) == found
+    for folder, data in good.items():
+        (folder / "run.json").write_bytes(data)
+    assert crash.digest(crash.run("one", tmp_path / "run", epochs=4)) == straight_run
+    for folder in good:
         shutil.rmtree(folder)
-    with pytest.raises(ValueError, match="holds? a whole checkpoint|must hold a whole checkpoint"):
+    with pytest.raises(ValueError, match="must hold a whole checkpoint; .* has none; begin with loop.train"):
         loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
 
 

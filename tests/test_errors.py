@@ -543,6 +543,26 @@ BAD = {
         "the metric of a Target must be one of loss; got 'validation_loss'",
     ),
     # Models that travel.
+    "apply: biases of another net": (
+        lambda: MLP31.replace(bias=False).apply(PARAMS, X),
+        "layer 0 of MLP(sizes=(3, 4, 1), bias=False) must have w; got w, b",
+    ),
+    "apply: a norm without its scale": (
+        lambda: MLP31.replace(norm="rms").apply(PARAMS, X),
+        "layer 0 of MLP(sizes=(3, 4, 1), norm='rms') must have w, b, scale; got w, b",
+    ),
+    "apply: a bias that would broadcast": (
+        lambda: MLP31.apply((PARAMS[0]._replace(b=jnp.ones(1)), PARAMS[1]), X),
+        "layer 0 of MLP(sizes=(3, 4, 1)) must have b of shape (4,); got (1,)",
+    ),
+    "apply: integer weights": (
+        lambda: MLP31.apply(jax.tree.map(lambda a: a.astype("int32"), PARAMS), X),
+        "w of layer 0 of MLP(sizes=(3, 4, 1)) must hold floats; got int32",
+    ),
+    "layers: members of two counts": (
+        lambda: MLP31.layers((STATES.params[0], PARAMS[1])),
+        "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (2, 3, 4)",
+    ),
     "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
     "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
     "in_numpy: a callable": (
@@ -564,7 +584,7 @@ BAD = {
     "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
     "save: other parameters": (
         lambda: jaxmlp.save("m", MLP((3, 5, 1)), PARAMS),
-        "0/w must have shape (3, 5) for MLP(sizes=(3, 5, 1)); got (3, 4)",
+        "layer 0 of MLP(sizes=(3, 5, 1)) must have w of shape (3, 5); got (3, 4)",
     ),
     "save: NaN": (
         lambda: jaxmlp.save("m", MLP31, jax.tree.map(lambda a: a * np.float32("nan"), PARAMS)),

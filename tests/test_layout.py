@@ -8,8 +8,8 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
     ["types"],
-    ["_check", "_compile"],
-    ["_eager", "_idx", "_targets", "optimizers"],
+    ["_check", "_compile", "_disk", "_header"],
+    ["_eager", "_events", "_idx", "_naming", "_targets", "optimizers"],
     ["_matmul", "_order"],
     ["layer", "losses", "data"],
     ["metrics", "linear", "_stacking"],

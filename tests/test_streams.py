@@ -13,8 +13,10 @@ import jaxmlp
 from jaxmlp import MLP, Recipe, data, loop, losses
 from jaxmlp.loop.streams import Position, Stream, Taken, is_stream, open_stream, stacks_of
 from jaxmlp.loop.streams._loader import Batches
+from jaxmlp.loop.streams._passes import Passes
 from jaxmlp.loop.streams._prefetch import ahead
-from jaxmlp.loop.streams._walk import Passes, Phase, Walk
+from jaxmlp.loop.streams._replay import resume
+from jaxmlp.loop.streams._walk import Phase, Walk
 
 ROWS = np.arange(10, dtype=np.float32)
 
@@ -95,7 +97,7 @@ def stacks(source, epochs, every=None, steps=None, start=START, state=None):
 
 def walk(source, steps=None, start=START, state=None):
     passes = Passes(source, steps, lambda found, position: (*found, np.ones(len(found[0]), np.float32)))
-    return Walk(passes, start, passes.resume(start, state or {}), state or {})
+    return Walk(passes, start, resume(passes, start, state or {}), state or {})
 
 
 def test_a_pass_without_a_known_end_is_read_one_batch_ahead():
@@ -215,9 +217,9 @@ def test_a_state_that_is_refused_is_replaced_by_counting():
 
 
 def test_the_state_on_disk_keeps_its_form():
-    """Checkpoints hold it: position as (epoch, step, total), state with these three names."""
+    """Checkpoints hold it: position as (epoch, step, total), state with these names."""
     first = stacks(Counted(), 2, 3, 4)[0]
-    assert list(first.after) == [0, 3, 3] and set(first.state) == {"iterator", "length", "first"}
+    assert list(first.after) == [0, 3, 3] and set(first.state) == {"iterator", "length", "first", "digests"}
     assert first.state["iterator"] == {"bytes": "Mw=="} and first.state["length"] is None
     assert stacks(Numbered(), 1)[-1].state["length"] == 5
 

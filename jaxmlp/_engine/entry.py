@@ -49,7 +49,7 @@ def enter(request: Request) -> tuple[Member, Tables]:
         mine, table = whose(what, given, count, single)
         if table is not None:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
-            check_data(what, like_key(keys), flat, first)
+            check_data(what, like_key(keys), flat, first, measured=what == "validation" or validation is None)
         own[what], tables[what] = (table, None) if mine else (None, table)
 
     def examples(what: str) -> int:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp._naming import largest_is_best
 from jaxmlp.types import Number, Status
 
 
 class Patience(NamedTuple):
     """Stop when the validation loss did not fall by more than `min_improvement` for so many epochs; keep the best.
 
-    Prechelt 1998 (doi 10.1007/3-540-49430-8_3). The parameters that come back are those of the best epoch.
+    It must fall by so much below where it last did. The parameters that come back are those of the epoch of the least
+    validation loss, however little less it was. Prechelt 1998 (doi 10.1007/3-540-49430-8_3).
     """
 
     epochs: Number
@@ -43,12 +45,14 @@ class Halving(NamedTuple):
     """Of a population, let the best 1 / factor go on after first, factor first, factor^2 first ... epochs.
 
     Of n members that still run, ceil(n / factor) go on at each of these rungs. Jamieson and Talwalkar 2016 (arXiv
-    1502.07943). `by` names the entry of the history to rank by; lower is better.
+    1502.07943). `by` names the entry of the history to rank by. Which way is better is known of the losses and of the
+    metrics of this library; of others, `largest` says whether the largest value is the best.
     """
 
     factor: float = 3
     first: int = 1
     by: str = "validation_loss"
+    largest: bool | None = None
 
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs members are left out.
@@ -66,7 +70,10 @@ class Halving(NamedTuple):
         """Return who is left out after `done` epochs: of those who run, all but the best 1 / factor."""
         _check.one_of("by", self.by, history)
         alive = np.flatnonzero(status == Status.RUNNING)
-        order = alive[np.argsort(history[self.by][alive, done - 1], kind="stable")]
+        scores = np.asarray(history[self.by][alive, done - 1])
+        if largest_is_best(self.by, self.largest):
+            scores = -scores  # NaN stays last
+        order = alive[np.argsort(scores, kind="stable")]
         return order[math.ceil(len(alive) / self.factor) :]
 
 
@@ -98,12 +105,21 @@ class Stops(NamedTuple):
         """When the budget of a call that begins now is used up, on the clock of `time.monotonic`."""
         return math.inf if self.budget is None else time.monotonic() + self.budget.seconds
 
-    def check_names(self, history: Mapping[str, Any]) -> None:
-        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by."""
+    def check_names(self, history: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by.
+
+        And unless members are ranked by one quantity: a loss of which members have numbers of their own is several.
+        """
         for metric in self.targets:
             _check.one_of("the metric of a Target", metric, history)
         if self.halving is not None:
             _check.one_of("by", self.halving.by, history)
+            own = [name for name, values in loss.items() if not (np.asarray(values) == np.asarray(values)[0]).all()]
+            if own and self.halving.by in ("loss", "validation_loss"):
+                raise ValueError(
+                    f"members that are ranked by {self.halving.by!r} must have one loss; got {own[0]!r}, a number of "
+                    f"the loss, that differs between members; rank them by a metric: metrics=(...), by='validation_...'"
+                )
 
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs the population is halved."""
@@ -163,6 +179,7 @@ def _halving(rule: Halving, members: bool) -> Halving:
     if not rule.factor > 1:
         raise ValueError(f"factor must be above 1; got {rule.factor}")
     _check.positive_int("first", rule.first)
+    largest_is_best(rule.by, rule.largest)
     if not members:
         raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
     return rule

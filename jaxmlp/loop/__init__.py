@@ -13,3 +13,4 @@ from jaxmlp.loop._session import Interrupted as Interrupted
 from jaxmlp.loop._session import NonFinite as NonFinite
 from jaxmlp.loop._train import resume as resume
 from jaxmlp.loop._train import train as train
+from jaxmlp.loop.streams import npy as npy

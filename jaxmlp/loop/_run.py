@@ -201,7 +201,7 @@ def _placed(
             saving.saved.check(manifest, options.accept)
             restore, place = going_on(saving.saved, manifest, job, streamed=feed.stream is not None)
     executor = Executor(job, plan.layout, plan.slots, restore)
-    job.stops.check_names(executor.runs.history)
+    job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place
 
 
@@ -225,6 +225,6 @@ def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
             _check.examples("data", *batch)
         else:
-            check_data("data", key, batch, bound)
+            check_data("data", key, batch, bound, measured=False)
 
     return check

@@ -13,11 +13,14 @@ import numpy as np
 
 from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
-from jaxmlp._engine.program import Run
+from jaxmlp._engine.runs import Run
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._fields import META
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, StrPath
+
+# Patience counted from the best epoch itself before the two were apart: what a checkpoint of that time calls them.
+ONCE = {"run.best.mark": "run.best.loss", "run.best.since": "run.best.epoch"}
 
 
 class Place(NamedTuple):
@@ -85,7 +88,7 @@ class SavedRun:
         leaves, problems = [], []
         for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
             name = path_name("run", path)
-            found = self.arrays.get(name)
+            found = self.arrays.get(name, self.arrays.get(ONCE.get(name, "")))
             if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
                 more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
                 found = np.concatenate([found, more], axis=1)
@@ -117,7 +120,7 @@ class RunDirectory:
         """
         self._store = Checkpoints(path, keep)
         self._history = records.HistoryFiles(self._store.directory)
-        self.path = Path(path)
+        self.path = self._store.directory
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -129,6 +132,9 @@ class RunDirectory:
         """Return the run as its newest whole checkpoint holds it, if there is one.
 
         Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+
+        Raises:
+          ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
         found = self._store.recover()
         if found is None:

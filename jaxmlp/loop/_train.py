@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from jax import Array
 
+from jaxmlp import _disk
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
@@ -94,6 +94,7 @@ def train(
     >>> state.params[0].w.round(2), len(history["loss"]) < 200
     (Array([[2.]], dtype=float32), True)
     """
+    directory = None if directory is None else _disk.path_of("directory", directory)
     recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
@@ -184,12 +185,13 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
-    if not Path(directory).is_dir():
+    directory = _disk.path_of("directory", directory)
+    if not directory.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     with RunDirectory(directory, keep) as run_directory:
         saved = run_directory.recover()
         if saved is None:
-            parts = sorted(path.name for path in Path(directory).glob("*-[0-9][0-9][0-9]"))
+            parts = sorted(path.name for path in directory.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"

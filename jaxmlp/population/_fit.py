@@ -108,9 +108,10 @@ def halving(
     factor: float = 3,
     first: int = 1,
     by: str = "validation_loss",
+    largest: bool | None = None,
     **options: Any,
 ) -> tuple[State, History]:
-    """Train by successive halving: `fit` with stop=Halving(factor, first, by).
+    """Train by successive halving: `fit` with stop=Halving(factor, first, by, largest).
 
     After first, factor first, factor^2 first ... epochs the best 1 / factor of the members go on. Jamieson and
     Talwalkar 2016 (arXiv 1502.07943). A stopped member keeps the state that it stopped with, and the survivors are
@@ -123,7 +124,8 @@ def halving(
       hyperparams: {name: (members,)}, a number that all share, or a list of dicts, one a member.
       factor: above 1; of n members ceil(n / factor) go on.
       first: epochs before the first cut.
-      by: the entry of the history to rank by, lower is better.
+      by: the entry of the history to rank by.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
       **options: validation, weights, rows, validation_rows, callbacks, plan and callback of `fit`.
 
     Returns:
@@ -135,7 +137,7 @@ def halving(
     known = ("validation", "weights", "rows", "validation_rows", "plan", "callbacks", "callback")
     for name in options:
         _check.one_of("an option of halving", name, known)
-    return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by), **options)
+    return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by, largest), **options)
 
 
 class Options(NamedTuple):
@@ -164,7 +166,7 @@ def train(
 
     def wave(job: Job, plan: Plan, number: int) -> Executor:
         executor = Executor(job, plan.layout, plan.slots)
-        stops.check_names(executor.runs.history)
+        stops.check_names(executor.runs.history, job.members.numbers.loss)
         observers: list[Observer] = [Callbacks(options.callbacks)]
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))

@@ -12,6 +12,7 @@ from jax import Array
 from jaxmlp import _check
 from jaxmlp._eager import compile_once
 from jaxmlp._engine.parts import at
+from jaxmlp._naming import largest_is_best
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
 
@@ -40,33 +41,45 @@ def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
     return jax.tree.map(lambda a: a[members], states)
 
 
-def ranking(history: Mapping[str, Numeric], *, by: str | None = None) -> np.ndarray:
+def ranking(history: Mapping[str, Numeric], *, by: str | None = None, largest: bool | None = None) -> np.ndarray:
     """Return the members from best to worst, without those that diverged, which a warning counts.
 
     Args:
       history: of `population.fit` or `loop.train`.
-      by: its entry to rank by, lower is better: unless given, "validation_loss" where it is there, else "loss". A
-        member counts at its best epoch where best weights were kept, else at its last.
+      by: its entry to rank by: unless given, "validation_loss" where it is there, else "loss". A member counts at its
+        best epoch where best weights were kept, else at its last. The losses of members that differ in a number of
+        the loss itself are different quantities: rank those by a metric.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
 
     Raises:
-      ValueError: for an entry that is not there, or where every member diverged.
+      ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
+        member diverged.
+
+    >>> history = {"validation_accuracy": np.array([[0.2], [0.8]]), "status": np.zeros(2), "epochs": np.ones(2, int)}
+    >>> ranking(history, by="validation_accuracy").tolist()
+    [1, 0]
     """
-    return _ranked(history, by)
+    return _ranked(history, by, largest)
 
 
-def best(states: States, history: Mapping[str, Numeric], *, by: str | None = None) -> tuple[State, int]:
+def best(
+    states: States, history: Mapping[str, Numeric], *, by: str | None = None, largest: bool | None = None
+) -> tuple[State, int]:
     """Return the state and the number of the best member; a warning counts those that diverged.
 
     Args:
       states: of all members, of `population.fit` or `loop.train`.
       history: of `population.fit` or `loop.train`.
-      by: the entry of `history` to rank by, lower is better: unless given, "validation_loss" where it is there, else
-        "loss". A member counts at its best epoch where best weights were kept, else at its last.
+      by: the entry of `history` to rank by: unless given, "validation_loss" where it is there, else "loss". A member
+        counts at its best epoch where best weights were kept, else at its last. The losses of members that differ in a
+        number of the loss itself are different quantities: rank those by a metric.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
 
     Raises:
-      ValueError: for an entry that is not there, or where every member diverged.
+      ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
+        member diverged.
     """
-    i = int(_ranked(history, by)[0])
+    i = int(_ranked(history, by, largest)[0])
     return member(states, i), i
 
 
@@ -110,13 +123,15 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     return np.array(chosen[: int(np.argmin(best)) + 1])
 
 
-def _ranked(history: Mapping[str, Numeric], by: str | None) -> np.ndarray:
+def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None) -> np.ndarray:
     """Return the healthy members from best to worst."""
     by = by or ("validation_loss" if "validation_loss" in history else "loss")
     _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
     status = np.asarray(history["status"])
     last = np.asarray(history["best_epoch"] if "best_epoch" in history else np.maximum(history["epochs"] - 1, 0))
     score = np.asarray(history[by])[np.arange(len(status)), last]
+    if largest_is_best(by, largest):
+        score = -score
     healthy = np.flatnonzero((status != Status.DIVERGED) & np.isfinite(score))
     if len(healthy) == 0:
         raise ValueError(f"all {len(status)} members diverged; try smaller learning rates")

@@ -9,6 +9,7 @@ What `loop.train` takes for data, arrays in memory apart:
   `stacks_of` makes them of single batches.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,8 +19,11 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp.loop.streams._folder import Table, folder
+from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
-from jaxmlp.loop.streams._npy import Files, Table, folder
+from jaxmlp.loop.streams._npy import Files
+from jaxmlp.loop.streams._own import Own
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
@@ -91,7 +95,7 @@ class Stream(Protocol):
 
 def is_stream(data: object) -> bool:
     """Tell whether data is a stream, a folder, mapped files or an iterable of batches, and not arrays in memory."""
-    if isinstance(data, str | Path):
+    if isinstance(data, str | os.PathLike | Table):
         return True
     if _check.is_array(data):
         return False
@@ -117,10 +121,10 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
     if steps is not None:
         steps = _check.positive_int("steps", steps)
     if isinstance(data, Stream):
-        return _own(data, batch_size, steps)
-    if isinstance(data, str | Path):
-        data = folder(Path(data))
-    elif _is_table(data):
+        return Own(data, batch_size, steps)
+    if isinstance(data, str | os.PathLike):
+        data = Table(folder(Path(data)))
+    elif not isinstance(data, Table) and _is_table(data):
         if len(data) not in (2, 3):
             raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")
         data = Table([tuple(data)])
@@ -129,30 +133,6 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
     return Batches(data, batch_size, steps)
-
-
-def _own(stream: Stream, batch_size: int | None, steps: int | None) -> Stream:
-    """Return the user's own stream, checked for what the loop would trip over later."""
-    if steps not in (None, stream.steps):
-        raise ValueError(
-            f"steps must be None or that of the stream, {stream.steps}, which says itself how many batches an epoch "
-            f"has; got {steps}"
-        )
-    example = stream.example
-    if not isinstance(example, tuple) or len(example) != 3 or not all(map(_check.is_array, jax.tree.leaves(example))):
-        raise ValueError(
-            f"the example of a stream must be a batch (x, y, weight) of NumPy arrays; got {type(example).__name__} "
-            f"{_check.length(example)}"
-        )
-    size = stream.batch_size
-    if batch_size not in (None, size):
-        raise ValueError(f"batch_size must be None or that of the stream, {size}; got {batch_size}")
-    if any(a.shape[:1] != (size,) for a in jax.tree.leaves(example)):
-        raise ValueError(
-            f"the example of a stream must have as many examples as its batch_size says, {size}; got "
-            f"{', '.join(map(_check.describe, jax.tree.leaves(example)))}"
-        )
-    return stream
 
 
 def _is_table(data: object) -> bool:

@@ -1,6 +1,7 @@
 """A saved run goes on: from where it stood, with what is given now where that was accepted, under the rules of now."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ def check_size(recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> None:
     """
     if not isinstance(recipe.model, MLP):
         return
-    saved = sum(array[:1].size for name, array in arrays.items() if name.startswith("run.state.params."))
+    saved = sum(math.prod(array.shape[1:]) for name, array in arrays.items() if name.startswith("run.state.params."))
     wanted = recipe.model.parameter_count
     if wanted != saved:
         raise ValueError(

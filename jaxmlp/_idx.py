@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from jaxmlp import _disk
+from jaxmlp import _check, _disk
 from jaxmlp.types import StrPath
 
 # The third byte of the magic number names the type (LeCun, Cortes and Burges 1998).
@@ -35,6 +35,7 @@ def read_idx(path: StrPath, *, max_bytes: int = 2**31) -> np.ndarray:
     array([7, 8, 9], dtype=uint8)
     """
     path = _disk.path_of("path", path)
+    max_bytes = _check.positive_int("max_bytes", max_bytes, most=2**63 - 1)
     with _disk.open_file(path) as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)

@@ -8,29 +8,52 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, History, Model, Number, Params, PyTree
 
+PARTS = ("x", "y", "weight")
+FIRST = "with the examples on its first axis"
 
-def unpack(data: Data) -> tuple[PyTree, PyTree, Array | None]:
-    """Return data as (x, y, weight or None).
+
+def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Array | None]:
+    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes.
 
     Raises:
-      ValueError: for anything but a pair or a triple.
+      ValueError: for anything but a pair or a triple, and for leaves that are no arrays of numbers.
     """
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
-    x, y, weight = (*data, None)[:3]
+        raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
+    of = "" if what == "data" else f"{what} "
+    x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
+    for name, part in zip(PARTS, (x, y), strict=False):
+        for leaf in jax.tree.leaves(part):
+            if not isinstance(leaf, np.ndarray | jax.Array):
+                raise ValueError(f"{name} of {what} must be an array {FIRST}; got {_check.describe(leaf)}")
+    if not any(leaf.ndim for leaf in jax.tree.leaves(x)):
+        raise ValueError(f"x of {what} must hold an array {FIRST}; got {_check.describe(x)}")
+    if weight is not None and not _check.is_array(weight):
+        raise ValueError(f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}")
+    if isinstance(weight, np.ndarray):  # of JAX's arrays a look at the values would wait for the device
+        _check.weights(f"weight of {what}", weight, weight.size)
     return x, y, weight
 
 
-def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: bool) -> None:
+def entered(data: Data, what: str = "data") -> Data:
+    """Return data in the form in which it was given, (x, y) or (x, y, weight), as arrays that JAX takes."""
+    parts = unpack(data, what)
+    return parts[: len(data)]
+
+
+def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: bool) -> Data:
     """Check what only the host can before a run: the values, and with them the shapes before any compilation.
 
     Of data on which the metrics are `measured`, those too.
+
+    Returns:
+      The data, as arrays that JAX takes.
     """
-    x, y, weight = unpack(data)
+    x, y, weight = unpack(data, what)
     n = _check.examples(what, x, y, weight)
     batch_size = bound.recipe.batch_size
     if what == "data" and batch_size is not None and batch_size > n:
@@ -44,6 +67,7 @@ def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: boo
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
     jax.eval_shape(lambda o: (bound.per_example(o, y), measured and bound.measures(o, y, weight)), outputs)
+    return (x, y, weight)[: len(data)]
 
 
 def check_outputs(params: Params, data: Data, bound: Bound) -> None:
@@ -52,7 +76,9 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
     Raises:
       ValueError: for shapes that do not fit, and for labels and probabilities that loss or metrics refuse.
     """
-    x, y, weight = unpack(data)
+    x, y, weight = (*data, None)[:3]
+    if weight is not None:
+        _check.weights("weight of data", weight, len(jax.tree.leaves(x)[0]))
     outputs = jax.eval_shape(bound.apply, params, x)
     jax.eval_shape(lambda o: [bound.per_example(o, y), bound.measures(o, y, weight)], outputs)
 

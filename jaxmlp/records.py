@@ -11,11 +11,11 @@ import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxmlp import _disk, _events
+from jaxmlp import _arrays, _check, _disk, _events
 from jaxmlp.types import Callback, Json, Numeric, StrPath
 
 Epochs: TypeAlias = Sequence[int] | Numeric  # (members,), how many epochs each member took part in
@@ -29,18 +29,45 @@ def rows(history: Mapping[str, Numeric], epochs: Epochs | None = None) -> Iterat
     >>> list(rows({"loss": np.array([0.5, 0.25])}))
     [{'epoch': 0, 'loss': 0.5}, {'epoch': 1, 'loss': 0.25}]
     """
-    loss = np.asarray(history["loss"])
+    loss, epochs = _checked(history, epochs)
     single = loss.ndim == 1
     values = {name: np.asarray(v) for name, v in history.items() if np.shape(v)[: loss.ndim] == loss.shape}
     values = {name: v[None] if single else v for name, v in values.items()}
     count, length = next(iter(values.values())).shape[:2]
     names = ["loss", *(name for name in values if name != "loss")]
     for member in range(count):
-        for epoch in range(length if epochs is None else int(np.asarray(epochs)[member])):
+        for epoch in range(length if epochs is None else int(epochs[member])):
             line = {name: values[name][member, epoch].tolist() for name in names}
             if epochs is None and not single and all(v != v for v in line.values()):
                 break
             yield ({} if count == 1 else {"member": member}) | {"epoch": epoch} | line
+
+
+def _checked(history: Any, epochs: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the loss, and how many epochs each member has where that is given.
+
+    Raises:
+      ValueError: for what is no history, and for epochs that are not those of its members.
+    """
+    if not isinstance(history, Mapping) or "loss" not in history:
+        raise ValueError(
+            f"history must be a dict of arrays with a loss, as fit gives it; got {_check.describe(history)}"
+        )
+    for name, values in history.items():
+        found = np.asarray(_arrays.listed(f"history[{name!r}]", values))
+        if name == "loss":
+            loss = found
+    if loss.ndim not in (1, 2):
+        raise ValueError(f"history['loss'] must have shape (epochs,) or (members, epochs); got {_check.describe(loss)}")
+    if epochs is None:
+        return loss, None
+    epochs = np.asarray(_arrays.listed("epochs", epochs))
+    members = 1 if loss.ndim == 1 else len(loss)
+    if epochs.shape != (members,) or epochs.dtype.kind not in "iu":
+        raise ValueError(f"epochs must be an integer for each of {members} members; got {_check.describe(epochs)}")
+    if len(epochs) and (epochs.min() < 0 or epochs.max() > loss.shape[-1]):
+        raise ValueError(f"epochs must be in 0 ... {loss.shape[-1]}, those of the history; got {epochs}")
+    return loss, epochs
 
 
 def write_json_lines(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:

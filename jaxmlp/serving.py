@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _check, _compile
+from jaxmlp import _arrays, _check, _compile
+from jaxmlp._verbs import verb
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Model, Number, Numeric, Params, PyTree
@@ -16,6 +17,7 @@ from jaxmlp.types import Model, Number, Numeric, Params, PyTree
 CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than enough to fill it with work
 
 
+@verb
 def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHUNK, **numbers: Number) -> PyTree:
     """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
 
@@ -34,9 +36,12 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHU
     >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
     (5, 2)
     """
+    if _arrays.is_like_array(x):
+        x = _arrays.array("x", x)
     if not _check.is_array(x) or x.ndim < 2:
         raise ValueError(f"x must have a row an example, (N, in); got {_check.describe(x)}; one row is x[None]")
     chunk = None if chunk is None else _check.positive_int("chunk", chunk)
+    numbers = {name: value if name == "key" else _arrays.number(name, value) for name, value in numbers.items()}
     return _predict(model, params, x, numbers, chunk=chunk)
 
 
@@ -68,6 +73,7 @@ def _draws(numbers: Mapping[str, Number]) -> bool:
     return any(typed) or numbers.get("key") is not None
 
 
+@verb
 def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
@@ -85,10 +91,13 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     >>> bool(np.allclose(in_numpy(mlp, params)(row), mlp.apply(params, row), atol=1e-6))
     True
     """
+    if not isinstance(model, MLP):
+        raise ValueError(f"model must be an MLP; got {_check.describe(model)}")
     if callable(model.activation):
         raise ValueError(f"in_numpy knows activations by name: {', '.join(_ACTIVATIONS)}; got {model.activation!r}")
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
         raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
+    model.structure.check(params, model)
     jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
     layers: Any = [jax.tree.map(np.array, layer) for layer in model.layers(params)]
     return partial(_forward, layers, model.activation, model.norm, model.residual)
@@ -97,6 +106,7 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
 def _forward(layers: list[Layer], activation: str, norm: str | None, residual: bool, x: np.ndarray) -> np.ndarray:
     phi, normalise = _ACTIVATIONS[activation], _NORMS[norm]
     *hidden, last = layers
+    x = np.asarray(_arrays.listed("x", x))
     h = np.asarray(x, layers[0].w.dtype)  # as `apply` does: NumPy would widen all that follows for a row of float64
     width = layers[0].w.shape[0]
     if h.ndim < 1 or h.shape[-1] != width:

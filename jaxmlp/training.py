@@ -4,8 +4,6 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -15,8 +13,10 @@ from jax import Array
 
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
+from jaxmlp._dry_run import check_optimizer, loose, run_steps, update
 from jaxmlp._naming import metric_names
-from jaxmlp._preflight import check_data, check_outputs, unpack, warn_of_not_finite
+from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
+from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -35,6 +35,7 @@ class State(NamedTuple):
     key: Array  # the run's key; each use folds its step or epoch into a part of it
 
 
+@verb
 def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> State:
     """Return the state before the first step.
 
@@ -45,11 +46,12 @@ def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -
     bound = recipe.bind(hyperparams)
     init_key, loop_key = jax.random.split(key)
     params = bound.init(init_key)
-    with _loose():
+    with loose():
         opt_state = bound.optimizer().init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
+@verb
 def step(
     state: State, batch: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None
 ) -> tuple[State, dict[str, Array]]:
@@ -76,16 +78,12 @@ def step(
         return average(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
-    with _loose():
-        # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = bound.optimizer().update(
-            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
-        )
-        params = optax.apply_updates(state.params, updates)
+    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
     total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
+@verb
 def epoch(
     state: State, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
@@ -102,7 +100,7 @@ def epoch(
     bound = recipe.bind(hyperparams)
     # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
     loops = bound.recipe.batch_size is not None and _compile.outermost()
-    return (_epoch_at_once if loops else _epoch)(state, data, bound, rows)
+    return (_epoch_at_once if loops else _epoch)(state, entered(data), bound, rows)
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
@@ -146,13 +144,14 @@ def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     return Mean(zero, zero)
 
 
+@verb
 def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> dict[str, Array]:
     """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    bound = recipe.bind(hyperparams)
+    bound, data = recipe.bind(hyperparams), entered(data)
     if not _compile.outermost():
         return _evaluate(params, data, bound)
     try:
@@ -173,6 +172,7 @@ def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
 _evaluate_at_once = _compile.jit(_evaluate)
 
 
+@verb
 def fit(
     key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
 ) -> tuple[State, History]:
@@ -208,9 +208,11 @@ def fit(
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
-    check_data("data", key, data, bound, measured=validation is None)
+    data = check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
-        check_data("validation", key, validation, bound, measured=True)
+        validation = check_data("validation", key, validation, bound, measured=True)
+    bound = bound.for_run(run_steps(bound.recipe, len(jax.tree.leaves(data[0])[0])))
+    check_optimizer(key, bound)
     # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
     state, history = _run(_start(key, bound), data, bound, validation)
     warn_of_not_finite(state.params, history)
@@ -256,10 +258,3 @@ def where(condition: Array, state: State, other: State) -> State:
     """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
     one, two = state._replace(key=None), other._replace(key=None)
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
-
-
-@contextmanager
-def _loose() -> Iterator[None]:
-    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

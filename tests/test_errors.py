@@ -181,7 +181,7 @@ BAD = {
         "outputs must have shape (batch, 2 d), means then raw scales",
     ),
     "odd gaussian outputs": (lambda: losses.gaussian(jnp.zeros((2, 3))), "give the last layer two outputs a target"),
-    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in [0, 1]; got 2.0"),
+    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in (0, 1); got 2.0"),
     "levels without outputs": (
         lambda: losses.quantile(Y, Y, level=jnp.array([0.1, 0.9])),
         "outputs must have shape (batch, 2 levels x d) for targets (batch, d)",
@@ -190,6 +190,73 @@ BAD = {
     "k above the classes": (
         lambda: metrics.top_k_accuracy(jnp.zeros((2, 4)), jnp.zeros(2, int), k=5),
         "k must be at most the 4 classes; got 5",
+    ),
+    "accuracy of one logit": (
+        lambda: metrics.accuracy(Y, LABELS[:, None] % 2),
+        "outputs of metrics.accuracy must have shape (batch, classes), two classes or more; got float32 of shape "
+        "(10, 1); for one logit an example use metrics.binary_accuracy",
+    ),
+    "accuracy of a vector": (lambda: metrics.top_k_accuracy(Y[:, 0], LABELS), "use metrics.binary_accuracy"),
+    "accuracy of many labels": (
+        lambda: metrics.accuracy(X, np.ones((10, 3), int)),
+        "targets (batch, classes) of metrics.accuracy must be one-hot, or probabilities that sum to one over the "
+        "classes; got a row of sum 3; for many labels an example use metrics.multilabel_accuracy or exact_match",
+    ),
+    "accuracy of rows of zeros": (
+        lambda: metrics.expected_calibration_error(X, np.zeros((10, 3), "f")),
+        "got a row of sum 0",
+    ),
+    "accuracy of numbers": (
+        lambda: metrics.accuracy(X[:2, :2], np.array([[100.0, -7.0], [0.0, 1.0]])),
+        "got a row of sum 93; for many labels an example use metrics.multilabel_accuracy or exact_match, for numbers "
+        "rmse, mae or r2",
+    ),
+    "accuracy of a column of labels": (
+        lambda: metrics.accuracy(X, LABELS[:, None] % 3),
+        "a column of labels is targets[:, 0]",
+    ),
+    "binary accuracy of several classes": (
+        lambda: metrics.binary_accuracy(X, LABELS),
+        "outputs and targets of metrics.binary_accuracy must have (batch,) or (batch, 1), one logit an example; got "
+        "float32 of shape (10, 3) and int64 of shape (10,); for several classes use metrics.accuracy",
+    ),
+    "many labels of one shape": (
+        lambda: metrics.exact_match(X, LABELS),
+        "outputs and targets of metrics.exact_match must have one shape (batch, labels)",
+    ),
+    "soft yes": (
+        lambda: metrics.roc_auc(Y, np.full((10, 1), 0.3)),
+        "targets of metrics.roc_auc must be 0 or 1; got 0.3",
+    ),
+    "an unknown average": (lambda: metrics.f1(Y, LABELS % 2, average="marco"), "(did you mean 'macro'?)"),
+    "binary average of classes": (
+        lambda: metrics.recall(X, LABELS % 3, average="binary"),
+        "average must be macro, micro or weighted for several classes or labels; got 'binary'",
+    ),
+    "multilabel by name": (
+        lambda: metrics.f1(X, LABELS % 3, multilabel="yes"),
+        "multilabel must be True, False or None; got 'yes'",
+    ),
+    "threshold": (lambda: metrics.f1(Y, LABELS % 2, threshold=1.5), "threshold must lie in [0, 1]; got 1.5"),
+    "level of coverage": (
+        lambda: metrics.interval_coverage(X[:, :2], Y, level=np.nan),
+        "level must lie in [0, 1]; got nan",
+    ),
+    "numbers of another likelihood": (
+        lambda: metrics.nll(X, LABELS % 3, min_variance=0.1),
+        "numbers of nll must be those of cross_entropy; got an unexpected keyword argument 'min_variance'",
+    ),
+    "negative metric weight": (
+        lambda: metrics.accuracy(X, LABELS % 3, weight=-np.ones(10)),
+        "weight must not be negative, NaN or infinite; got -1.0",
+    ),
+    "metric weight of NaN": (
+        lambda: metrics.average(jnp.ones(2), jnp.array([1.0, jnp.nan])),
+        "weight must not be negative, NaN or infinite; got nan",
+    ),
+    "metric weight in a list": (
+        lambda: metrics.rmse(Y, Y, weight=[1.0] * 10),
+        "weight must have shape (10,), one an example; got list",
     ),
     "metric weights": (
         lambda: metrics.rmse(Y, Y, weight=jnp.ones(3)),
@@ -243,6 +310,10 @@ BAD = {
         lambda: data.epoch_order(KEY, 0, 10, 11),
         "batch_size must be at most the 10 rows; got 11",
     ),
+    "epoch of too many rows": (
+        lambda: data.epoch_order(KEY, 0, 2**31 + 1, 1000, count=7),
+        "n must be at most 2^31; got 2147483649; rows are numbered in int32",
+    ),
     "constant split": (lambda: data.split(KEY, 1), "split needs n >= 2 rows and a test share in (0, 1); got n=1"),
     "test share": (lambda: data.split(KEY, 10, 1.5), "got n=10, test=1.5"),
     "more folds than rows": (lambda: data.k_folds(KEY, 3, 4), "k must be at least 2 and at most the 3 rows; got 4"),
@@ -252,6 +323,14 @@ BAD = {
     ),
     "columns": (lambda: data.standardise(X[:, :2], data.statistics(X)), "x must have 3 columns, as the statistics do"),
     "statistics of a vector": (lambda: data.statistics(X[:, 0]), "x must be a table (N, d) with at least one row"),
+    "statistics without weight": (
+        lambda: data.statistics(X, np.zeros(10)),
+        "weight must not be zero for every row",
+    ),
+    "statistics by a negative weight": (
+        lambda: data.statistics(X, -np.ones(10)),
+        "weight must not be negative, NaN or infinite; got -1.0",
+    ),
     "too many rows to shuffle": (
         lambda: data.shuffle(KEY, jnp.zeros(1, jnp.uint32), 2**31 + 1),
         "n must be at most 2^31; got 2147483649",
@@ -338,7 +417,10 @@ BAD = {
         "hyperparams['learning_rate'] must have one entry for each of 2 keys, or be one number for all; got float32 of "
         "shape (3,)",
     ),
-    "text for rates": (lambda: fits({"learning_rate": "fast"}), "hyperparams['learning_rate'] must hold numbers"),
+    "text for rates": (
+        lambda: fits({"learning_rate": "fast"}),
+        "hyperparams['learning_rate'] must be a number; got str 'fast'",
+    ),
     "numbers no dict": (lambda: fits(0.1), "hyperparams must be a dict of (members,) numbers; got float 0.1"),
     "misspelt number of members": (lambda: fits({"learning_rat": 0.1}), "did you mean 'learning_rate'?"),
     "a member's dropout rate": (
@@ -563,6 +645,29 @@ BAD = {
         lambda: MLP31.layers((STATES.params[0], PARAMS[1])),
         "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (2, 3, 4)",
     ),
+    "apply: an activation of the batch": (
+        lambda: MLP31.replace(activation=lambda h: h.sum(0, keepdims=True)).apply(PARAMS, X),
+        "activation must be elementwise, from floats (..., units) to floats of that shape; got float32 of shape (1, 4)",
+    ),
+    "apply: an activation without floats": (
+        lambda: MLP31.replace(activation=lambda h: h > 0).apply(PARAMS, X),
+        "to floats of that shape; got bool of shape (10, 4) of float32 of shape (10, 4)",
+    ),
+    "apply: a rate for each unit": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY, dropout_rate=np.full(4, 0.1)),
+        "dropout_rate must be one number; got float64 of shape (4,)",
+    ),
+    "apply: many keys": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEYS, dropout_rate=0.1),
+        "key must be a single key; got keys of shape (2,)",
+    ),
+    "init: a scale for each unit": (lambda: MLP31.init(KEY, init_scale=np.ones(4)), "init_scale must be one number"),
+    "init: a scale that is too large": (
+        lambda: MLP31.init(KEY, init_scale=1e39),
+        "init_scale must be finite in float32; got 1e+39",
+    ),
+    "init: NaN": (lambda: MLP31.init(KEY, init_scale=np.nan), "init_scale must be finite in float32; got nan"),
+    "sizes: too wide": (lambda: MLP((3, 2**31)).init(KEY), "every size must be at most 2147483647"),
     "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
     "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
     "in_numpy: a callable": (

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
 from jaxmlp._naming import largest_is_best
 from jaxmlp.types import Number, Status
 
@@ -21,6 +21,18 @@ class Patience(NamedTuple):
 
     epochs: Number
     min_improvement: Number = 0.0
+
+    def counts_from(self, losses: np.ndarray) -> tuple[Any, int]:
+        """Return loss and epoch from which patience counts after these validation losses (epochs,).
+
+        >>> Patience(5, 0.1).counts_from(np.array([1.0, 0.95, 0.8, 0.75]))
+        (np.float64(0.8), 2)
+        """
+        mark, since = losses.dtype.type(np.inf), 0
+        for epoch, loss in enumerate(losses):
+            if loss < mark - losses.dtype.type(self.min_improvement):
+                mark, since = loss, epoch
+        return mark, since
 
 
 class Target(NamedTuple):
@@ -147,7 +159,7 @@ class Stops(NamedTuple):
                 found["budget"] = _budget(rule)
             elif isinstance(rule, Halving):
                 found["halving"] = _halving(rule, members)
-            elif rule.metric in targets:
+            elif _metric(rule) in targets:
                 raise ValueError(f"stop must name at most one Target of {rule.metric!r}; got {given}")
             else:
                 targets[rule.metric] = _limit(rule)
@@ -158,27 +170,29 @@ def listed(stop: Any) -> list[Any]:
     """Return one rule, none or several as a list."""
     if stop is None:
         return []
-    return list(stop) if isinstance(stop, Iterable) and not isinstance(stop, Stop) else [stop]
+    return list(stop) if isinstance(stop, list | tuple | set) and not isinstance(stop, Stop) else [stop]
 
 
 def _patience(rule: Patience, validation: bool) -> Patience:
     epochs = _check.positive_int("patience", rule.epochs)
     if not validation:
         raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
-    _check.within("min_improvement", rule.min_improvement, 0, math.inf)
-    return Patience(epochs, float(rule.min_improvement))
+    least = _arguments.scalar("min_improvement", rule.min_improvement)
+    _check.within("min_improvement", least, 0, math.inf)
+    return Patience(epochs, least)
 
 
 def _budget(rule: Budget) -> Budget:
-    if not 0 < rule.seconds < math.inf:
+    if not 0 < _arguments.scalar("seconds of Budget", rule.seconds) < math.inf:
         raise ValueError(f"Budget must have seconds above 0; got {rule.seconds!r}")
     return rule
 
 
 def _halving(rule: Halving, members: bool) -> Halving:
-    if not rule.factor > 1:
+    if not _arguments.scalar("factor", rule.factor) > 1:
         raise ValueError(f"factor must be above 1; got {rule.factor}")
     _check.positive_int("first", rule.first)
+    _arguments.text("by", rule.by)
     largest_is_best(rule.by, rule.largest)
     if not members:
         raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
@@ -188,4 +202,13 @@ def _halving(rule: Halving, members: bool) -> Halving:
 def _limit(rule: Target) -> Limit:
     if (rule.at_least is None) == (rule.at_most is None):
         raise ValueError(f"Target must say either at_least or at_most; got {rule}")
-    return Limit(*(None if bound is None else float(bound) for bound in (rule.at_least, rule.at_most)))
+    bounds = {name: getattr(rule, name) for name in Limit._fields}
+    limit = Limit(*(None if b is None else _arguments.scalar(f"{name} of Target", b) for name, b in bounds.items()))
+    if any(bound is not None and math.isnan(bound) for bound in limit):
+        raise ValueError(f"Target must say a number, which no metric is beside NaN; got {rule}")
+    return limit
+
+
+def _metric(rule: Target) -> str:
+    _arguments.text("metric of Target", rule.metric)
+    return rule.metric

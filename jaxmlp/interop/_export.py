@@ -4,13 +4,15 @@ from typing import Any
 
 import jax
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
+from jaxmlp._verbs import verb
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Params, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+@verb
 def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
     """Return the model with its parameters as one serialised StableHLO program, for CPU, CUDA and TPU at once.
 
@@ -32,10 +34,14 @@ def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
     import jax.export as jax_export  # not loaded by `import jax`
 
     _check.extra("flatbuffers", "files")
+    x = _arrays.tree("x", x)
     if isinstance(model, MLP):
         x = jax.ShapeDtypeStruct((1, model.sizes[0]), jax.dtypes.canonicalize_dtype(float))
     elif x is None:
         raise ValueError(f"x must be given for a model that is no MLP, inputs (batch, ...) of it; got {model!r}")
+    for leaf in jax.tree.leaves(x):
+        if not _check.is_array(leaf) or not leaf.shape:
+            raise ValueError(f"x must be arrays with the examples on their first axis; got {_check.describe(leaf)}")
     (batch,) = jax_export.symbolic_shape("batch")
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), x)
 

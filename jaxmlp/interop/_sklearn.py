@@ -99,7 +99,10 @@ def _wide(array: Any) -> np.ndarray:
 
 def _labels(classes: Sequence[object] | np.ndarray, outputs: int, out_activation: str | None) -> Any:
     """Return the LabelBinarizer of the classes."""
-    classes = np.asarray(classes)
+    try:
+        classes = np.asarray(classes)
+    except (TypeError, ValueError):  # lists of unequal length, keys
+        raise ValueError(f"classes must list the labels; got {_check.shown(classes)}") from None
     binarizer = _check.extra("sklearn.preprocessing", "experiments").LabelBinarizer()
     if out_activation == "logistic" and outputs > 1:
         if not np.array_equal(classes, np.arange(outputs)):
@@ -120,7 +123,7 @@ def from_sklearn(estimator: Any, *, out_activation: str | None = None) -> tuple[
     The outputs of a regressor are its predictions; those of a classifier are logits, whose softmax, or for one output
     sigmoid, are its probabilities. Where the estimator makes something else of them, `out_activation` must say so, and
     whoever calls `apply` applies it: for a regressor of loss "poisson" predictions are exp(outputs), and for many
-    labels a row probabilities are sigmoid(outputs).
+    labels a row probabilities are sigmoid(outputs). Weights of float64 become float32 unless JAX has 64 bits.
 
     Args:
       estimator: of exactly one of these two types.

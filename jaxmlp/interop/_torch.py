@@ -61,6 +61,7 @@ def from_torch(source: Any, activation: Activation | None = None) -> tuple[MLP, 
 
     Of a module everything is read: `apply` computes what the module does after `eval()`, or a ValueError names the part
     that an `MLP` has not. A Sequential within another, Identity, and in `eval` mode Dropout, are passed through.
+    Weights of float64 become float32 unless JAX has 64 bits.
 
     Args:
       source: the module, or its state dict, whose weights are taken in the order of their numbers. A state dict does
@@ -71,6 +72,8 @@ def from_torch(source: Any, activation: Activation | None = None) -> tuple[MLP, 
       ValueError: for modules that an `MLP` does not have, hooks, methods that were replaced and subclasses, and for
         weights that do not chain.
     """
+    if not (activation is None or callable(activation)):
+        _check.one_of("activation", activation, ACTIVATIONS)
     if isinstance(source, Mapping):
         pairs = _of_state(source, activation)
         return model_of(*pairs, "relu" if activation is None else activation)

@@ -97,8 +97,11 @@ def sums(folder: Path) -> str:
     return "".join(f"{_digest(folder / name)}  {name}\n" for name in _ours(names) if name != SUMS)
 
 
-def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json, *, verify: bool) -> None:
-    """Write arrays and what is said of them into a new folder; with `verify` the arrays are read back.
+def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
+    """Write arrays and what is said of them into a new folder, and read the arrays back.
+
+    Each time, and not only where the name is new: where a system call fails within Orbax, it may go on without a word
+    and leave what nobody can read.
 
     Raises:
       OSError: where it cannot be written.
@@ -109,11 +112,10 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json, *, verify:
     with _plain(folder) as plain:
         writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         writer.save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
-    if verify:
-        back = read_arrays(folder)
-        lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
-        if lost:
-            raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
+    back = read_arrays(folder)
+    lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
+    if lost:
+        raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
     # The names of the files stand in one of them, so that a list of digests that was cut short is seen.
     files = _ours(sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder)))
     (folder / TOLD).write_text(json.dumps({**meta, "files": files}, indent=1))

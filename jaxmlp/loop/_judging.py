@@ -17,7 +17,6 @@ def judged_anew(
     arrays: dict[str, np.ndarray], place: Json, before: Stops, job: Job
 ) -> tuple[dict[str, np.ndarray], Json]:
     """Let those go on that the rules of before stopped and those of now would not have, where they stood."""
-    arrays = _counted_anew(arrays, before, job.stops)
     status, epochs = arrays["run.status"].copy(), arrays["run.epochs"]
     stopped = [int(i) for i in np.flatnonzero(status == Status.STOPPED) if 0 < epochs[i] < job.recipe.epochs]
     free = [i for i in stopped if not _stops(arrays, i, job.stops) and not _left_out(arrays, i, before, job.stops)]
@@ -41,28 +40,14 @@ def judged_anew(
     return {**arrays, "run.status": status}, place
 
 
-def _counted_anew(arrays: dict[str, np.ndarray], before: Stops, now: Stops) -> dict[str, np.ndarray]:
-    """Return the arrays with what patience counts from under another least improvement, as the history tells it."""
-    losses, marks = arrays.get(f"{HISTORY}validation_loss"), arrays.get(f"{BEST}mark")
-    if before.patience is None or now.patience is None or losses is None or marks is None:
-        return arrays
-    if before.patience.min_improvement == now.patience.min_improvement:
-        return arrays
-    least = marks.dtype.type(now.patience.min_improvement)
-    marks, since = np.full_like(marks, np.inf), np.zeros_like(arrays[f"{BEST}since"])
-    for epoch in range(losses.shape[1]):
-        enough = (losses[:, epoch] < marks - least) & (epoch < arrays["run.epochs"])
-        marks, since = np.where(enough, losses[:, epoch], marks), np.where(enough, epoch, since)
-    told = {f"{BEST}mark": marks.astype(least.dtype), f"{BEST}since": since.astype(arrays[f"{BEST}since"].dtype)}
-    return {**arrays, **told}
-
-
 def _stops(arrays: Mapping[str, np.ndarray], i: int, stops: Stops) -> bool:
     """Tell whether the rules stop a member at the last epoch that it was trained for."""
     last = int(arrays["run.epochs"][i]) - 1
-    best = arrays.get("run.best.since", arrays.get("run.best.epoch"))
-    if stops.patience is not None and best is not None and last - int(best[i]) >= stops.patience.epochs:
-        return True
+    losses = arrays.get(f"{HISTORY}validation_loss")
+    if stops.patience is not None and losses is not None and f"{BEST}epoch" in arrays:
+        _, since = stops.patience.counts_from(losses[i, : last + 1])
+        if last - since >= stops.patience.epochs:
+            return True
     for name, limit in stops.targets.items():
         values = arrays.get(f"{HISTORY}{name}")
         if values is None or values.ndim != 2 or last >= values.shape[1]:

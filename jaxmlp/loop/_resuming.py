@@ -13,7 +13,7 @@ import numpy as np
 from jaxmlp import _check, training
 from jaxmlp._engine.executor import Job, Restore, without_keys
 from jaxmlp._engine.runs import Run
-from jaxmlp._engine.stops import Stops
+from jaxmlp._engine.stops import Patience, Stops
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
 from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
@@ -54,7 +54,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
         if words & {"metrics", "validation", "data"}:
             found = _with_history(found, wanted)
         if given.stop != saved.manifest.stop or forget:
-            found = _with_best(found, wanted, forget)
+            found = _with_best(found, wanted, forget, job.stops.patience)
         if "optimizer" in words and not _fits(found, wanted):
             found = _with_new_optimizer(found, like, wanted, job)
         if extra := sorted(found.keys() - wanted.keys() - {name for name in found if name.startswith("members.")}):
@@ -137,12 +137,22 @@ def _with_history(found: dict[str, np.ndarray], wanted: Mapping[str, Any]) -> di
     return kept
 
 
-def _with_best(found: dict[str, np.ndarray], wanted: Mapping[str, Any], forget: bool) -> dict[str, np.ndarray]:
+def _with_best(
+    found: dict[str, np.ndarray], wanted: Mapping[str, Any], forget: bool, patience: Patience | None
+) -> dict[str, np.ndarray]:
     """Return the arrays with the best weights where patience asks for them: those of now, at first."""
     kept = {name: a for name, a in found.items() if not name.startswith(BEST) or name in wanted}
-    if f"{BEST}loss" not in wanted or f"{BEST}loss" in kept and not forget:
+    if patience is None or f"{BEST}loss" not in wanted:
         return kept
     epochs = found["run.epochs"]
+    losses = found.get(f"{HISTORY}validation_loss")
+    if (
+        f"{BEST}loss" in kept and losses is not None and not forget
+    ):  # the least loss stays so; what counts as enough may be another
+        counted = [patience.counts_from(losses[i, :done]) for i, done in enumerate(epochs)]
+        for name, values in zip(("mark", "since"), zip(*counted, strict=True), strict=True):
+            kept[f"{BEST}{name}"] = np.array(values, wanted[f"{BEST}{name}"].dtype)
+        return kept
     for name, leaf in wanted.items():
         if name.startswith(f"{BEST}params") and (now := name.replace(BEST, "run.state.", 1)) in found:
             kept[name] = found[now]

@@ -26,6 +26,7 @@ from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
 from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
+from jaxmlp.optimizers import takes_run_steps
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
 
@@ -54,11 +55,12 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
+    request = request.entered(streamed=is_stream(request.inputs.data))
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     stream, entered = _opened(request, options)
     with _told_by_words(options.rebuilt):
-        members, tables = enter(entered)
+        members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
         plan = _plan(entered, members, stops, options, saving)
     job = Job(members, tables, request.recipe, stops)
     if stream is not None:
@@ -99,7 +101,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     order_key = options.order_key
     if order_key is None:
         order_key = key if request.single else key[0]
-    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps)
+    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, later=not options.first)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")
@@ -110,6 +112,24 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     validation = None if inputs.validation is None else Shared(plain(inputs.validation))
     inputs = inputs._replace(data=Shared(stream.example), validation=validation)
     return stream, request._replace(inputs=inputs, recipe=dataclasses.replace(recipe, batch_size=None))
+
+
+def _stream_steps(request: Request, stream: Stream) -> int | None:
+    """Return the steps of a run on a stream, where the optimizer asks for them.
+
+    Raises:
+      ValueError: for a stream that does not tell its length.
+    """
+    recipe, data = request.recipe, request.inputs.data
+    if not takes_run_steps(recipe.optimizer):
+        return None
+    length = len(data) if stream.steps is None and hasattr(data, "__len__") else stream.steps
+    if not length:
+        raise ValueError(
+            f"steps must be given for a stream that does not tell its length: {_check.name_of(recipe.optimizer)} takes "
+            f"the steps of the run; pass steps= to loop.train"
+        )
+    return recipe.epochs * length
 
 
 def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from jax import Array
 
-from jaxmlp import _disk
+from jaxmlp import _check, _disk
 from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Stop, Stops, listed
@@ -95,13 +96,17 @@ def train(
     (Array([[2.]], dtype=float32), True)
     """
     directory = None if directory is None else _disk.path_of("directory", directory)
-    recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
+    recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
-    options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, plan, stops.deadline)
+    _check.positive_int("keep", keep)
+    if not isinstance(progress, bool | None):
+        raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
+    callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
+    options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)
     options = options._replace(accept=accepted(accept))
     if isinstance(recipe, Recipe):
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
@@ -185,13 +190,15 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
-    directory = _disk.path_of("directory", directory)
-    if not directory.is_dir():
+    path, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
+    if not path.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    with RunDirectory(directory, keep) as run_directory:
+    with RunDirectory(path, keep) as run_directory:
         saved = run_directory.recover()
         if saved is None:
-            parts = sorted(path.name for path in directory.glob("*-[0-9][0-9][0-9]"))
+            parts = sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
@@ -213,7 +220,7 @@ def resume(
         every = saved.every if every is None else every
         stops = Stops.of(given, validation=request.inputs.watched, members=not request.single)
         _check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
-        options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
+        options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline)
         options = options._replace(accept=allowed, rebuilt=rebuilt)
         return run(request, stops, options, Saving(run_directory, saved))
 

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, _compile, losses
+from jaxmlp import _arguments, _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
+from jaxmlp._verbs import members, verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
 
 
+@verb
 def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Array:
     """Return the outputs of every member on the same x (batch, in): (members, batch, out).
 
@@ -27,7 +29,9 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
     """
     if hasattr(params, "opt_state"):
         raise ValueError("params must be the members' parameters; got states; pass states.params")
-    return _predict(model, params, jnp.asarray(x), numbers)
+    members("params", params)
+    numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
+    return _predict(model, params, jnp.asarray(_arrays.array("x", x)), numbers)
 
 
 @_compile.jit(static_argnums=0)
@@ -80,7 +84,7 @@ class Mixture(NamedTuple):
 
         By bisection between the lowest and the highest quantile of the members: it lies there.
         """
-        if not 0 < level < 1:
+        if not 0 < _arguments.scalar("level", level) < 1:
             raise ValueError(f"level must lie in (0, 1); got {level}")
         members = self.means + jax.scipy.stats.norm.ppf(level).astype(self.means.dtype) * jnp.sqrt(self.variances)
 
@@ -97,10 +101,12 @@ class Mixture(NamedTuple):
 
     def unstandardise(self, by: Statistics) -> "Mixture":
         """Return the mixture in the targets' own units, for members trained on standardised ones."""
+        means = unstandardise(self.means, by)  # first: it checks the statistics
         scale = jnp.broadcast_to(by.std, self.means.shape)
-        return Mixture(unstandardise(self.means, by), self.variances * jnp.square(scale))
+        return Mixture(means, self.variances * jnp.square(scale))
 
     def _targets(self, y: Numeric) -> Array:
+        y = _arrays.array("y", y)
         _check.floating("y", y)
         if y.shape != self.means.shape[1:]:
             raise ValueError(f"y must have shape {self.means.shape[1:]}; got {_check.describe(y)}")
@@ -147,7 +153,10 @@ class Categorical(NamedTuple):
 
     def log_prob(self, y: Numeric) -> Array:
         """Return the log of the averaged probability of labels y (batch,)."""
+        y = _arrays.array("y", y)
         _check.labels("y", y, self.mean.shape[-1])
+        if y.shape != self.probabilities.shape[1:2]:
+            raise ValueError(f"y must have shape {self.probabilities.shape[1:2]}; got {_check.describe(y)}")
         tiny = jnp.finfo(self.probabilities.dtype).tiny
         chosen = jnp.take_along_axis(self.mean, jnp.asarray(y)[:, None], axis=-1)[:, 0]
         return jnp.log(jnp.maximum(chosen, tiny))
@@ -225,6 +234,8 @@ def _entropy(p: Array) -> Array:
 
 
 def _healthy(outputs: Numeric, status: Numeric | None) -> Array:
+    outputs = _arrays.array("outputs", outputs)
+    status = None if status is None else np.asarray(_arrays.listed("status", status))
     _check.floating("outputs", outputs)
     if outputs.ndim != 3 or len(outputs) == 0:
         raise ValueError(

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Inputs, Request, plain
+from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Halving, Patience, Stop, Stops, listed
@@ -88,10 +89,12 @@ def fit(
     """
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
-    options = Options(plan, tuple(callbacks), callback, stops.deadline)
+    options = Options(checked_plan(plan), checked_callbacks(callbacks), callback, stops.deadline)
+    if callback is not None:
+        _arguments.takes("callback", callback, 2, "(epochs done, status)")
     if isinstance(recipe, Recipe):
         return train(Request(keys, inputs, recipe, hyperparams), stops, options)
-    recipes = list(recipe)
+    recipes = listed_recipes(recipe)
     check_lists(plan, stops)
     parts = groups(keys, inputs, recipes, hyperparams)
     return join_groups(
@@ -157,6 +160,7 @@ def train(
 ) -> tuple[State, History]:
     """Train the members of one recipe."""
     check_keys(request.key)
+    request = request.entered()
     members, tables = enter(request)
     recipe = request.recipe
     chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)
@@ -180,7 +184,7 @@ def train(
 def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:
     """Return the rules, with patience where it is said by its older spelling."""
     if patience is None:
-        if min_improvement:
+        if _arguments.scalar("min_improvement", min_improvement):
             raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
         return stop
     return [*listed(stop), Patience(patience, min_improvement)]

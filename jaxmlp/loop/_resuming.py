@@ -146,9 +146,8 @@ def _with_best(
         return kept
     epochs = found["run.epochs"]
     losses = found.get(f"{HISTORY}validation_loss")
-    if (
-        f"{BEST}loss" in kept and losses is not None and not forget
-    ):  # the least loss stays so; what counts as enough may be another
+    if f"{BEST}loss" in kept and losses is not None and not forget:
+        # The least loss stays so; what counts as enough may be another.
         counted = [patience.counts_from(losses[i, :done]) for i, done in enumerate(epochs)]
         for name, values in zip(("mark", "since"), zip(*counted, strict=True), strict=True):
             kept[f"{BEST}{name}"] = np.array(values, wanted[f"{BEST}{name}"].dtype)
@@ -178,12 +177,12 @@ def _with_new_optimizer(
         return found  # another model: the comparison of shapes says so
     params = jax.tree.unflatten(jax.tree.structure(like_params), [jnp.asarray(found[name]) for name in names])
 
-    def begin(key: Any, numbers: Any, params: Params) -> PyTree:
+    def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
         recipe = dataclasses.replace(job.recipe, model=_Given(params))
-        alone = numbers._replace(**dict.fromkeys(("init", "apply"), {}))
-        return training.start(key, Bound(recipe, alone)).opt_state
+        alone = numbers._replace(init={}, apply={})
+        return training.start(key, Bound(recipe, alone, steps)).opt_state
 
-    state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, params)
+    state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, job.members.steps, params)
     warnings.warn(
         "the optimizer that is given has a state of another form than the one that was saved: its state begins anew, "
         "at the parameters that were saved",

@@ -20,7 +20,7 @@ from jaxmlp.loop import _checkpoints, _description, _digest, _saving, _table
 from jaxmlp.loop._description import describe, rebuild
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._saving import Place, RunDirectory
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 
 X = np.arange(12, dtype="f").reshape(4, 3)
 RECIPE = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=6, batch_size=2)
@@ -115,6 +115,7 @@ def test_more_epochs_are_said_and_nothing_is_changed_in_place():
     [
         RECIPE,
         dataclasses.replace(RECIPE, optimizer=CosineAdamW(36), metrics=(metrics.rmse,), batch_size=None),
+        dataclasses.replace(RECIPE, optimizer=PerLayer(optax.lamb)),
         dataclasses.replace(RECIPE, optimizer=ClippedCosineAdamW(9), loss=functools.partial(losses.huber, delta=0.5)),
         dataclasses.replace(RECIPE, model=MLP((3, 8, 8, 1), "tanh", False, "orthogonal", norm="rms", dropout=True)),
         dataclasses.replace(RECIPE, model=MLP((3, 1), jnp.sin, dtype="bfloat16")),

@@ -10,6 +10,7 @@ import pytest
 
 from jaxmlp import MLP, Recipe, loop, losses, metrics
 from jaxmlp.loop import _changes
+from jaxmlp.optimizers import CosineAdamW
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)).astype("f")
@@ -118,6 +119,16 @@ def test_another_optimizer_begins_anew_or_goes_on_with_its_state(run, tmp_path):
     same(state.params, before.params)
     state, _ = train(tmp_path / "same", dataclasses.replace(RECIPE, optimizer=optax.adamw), **given)
     same(state, before)
+
+
+def test_a_longer_run_asks_what_becomes_of_a_schedule_that_follows_it(tmp_path):
+    train(tmp_path, dataclasses.replace(RECIPE, optimizer=CosineAdamW()))
+    with pytest.raises(
+        ValueError, match=r"its schedule follows the length of the run, .*\n.*\('epochs', 'schedule'\)$"
+    ):
+        resume(tmp_path, epochs=6)
+    _, history = resume(tmp_path, epochs=6, accept="schedule")
+    assert len(history["loss"]) == 6
 
 
 def test_numbers_are_others_from_now_on(tmp_path):

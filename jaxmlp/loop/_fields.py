@@ -176,6 +176,11 @@ def _scalar(what: str, value: Any) -> Any:
     return value if isinstance(value, bool) else number(what, value)
 
 
+def rule(what: str, value: Any) -> Any:
+    """Return a number of a rule, or a name, or a word for yes or no."""
+    return value if value is None or isinstance(value, bool | str) else finite(what, value)
+
+
 DIGEST: dict[str, Check] = {"shape": listed(whole(0)), "dtype": text, "sha256": text}
 array = having(DIGEST)
 part = having({"type": text}, more=True)
@@ -189,9 +194,7 @@ RUN = having(
         "key": having({"impl": text, "single": flag, **DIGEST}),
         "hyperparams": named(hyperparam),
         "data": anything,
-        "stop": named(
-            named(lambda what, value: text(what, value) if isinstance(value, str) else maybe(finite)(what, value))
-        ),
+        "stop": named(named(rule)),
         "steps": maybe(whole(1)),
         "layout": LAYOUT,
         "each": maybe(listed(text)),

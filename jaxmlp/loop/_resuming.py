@@ -1,6 +1,7 @@
 """A saved run goes on: from where it stood, with what is given now where that was accepted, under the rules of now."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,13 +16,14 @@ from jaxmlp._engine.runs import Run
 from jaxmlp._engine.stops import Patience, Stops
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
+from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
 from jaxmlp.loop._manifest import Manifest, flat, path_name
 from jaxmlp.loop._saving import SavedRun
 from jaxmlp.mlp import MLP
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import Json, Params, PyTree, Status
 
-OPT, BEST, HISTORY = "run.state.opt_state", "run.best.", "run.history."
+OPT = "run.state.opt_state"
 
 
 class Resumed(NamedTuple):
@@ -42,7 +44,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
     words = {change.word for change in changes(saved.manifest, given)}
     if given.stop != saved.manifest.stop:
         rules = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
-        arrays, place = _judged_anew(arrays, place, rules, job)
+        arrays, place = judged_anew(arrays, place, rules, job)
     # Another table or another loss has other losses: the best one so far is none of theirs.
     forget = bool(words & {"loss", "validation", "model"})
 
@@ -111,62 +113,12 @@ def check_size(recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> None:
     """
     if not isinstance(recipe.model, MLP):
         return
-    saved = sum(array[:1].size for name, array in arrays.items() if name.startswith("run.state.params."))
+    saved = sum(math.prod(array.shape[1:]) for name, array in arrays.items() if name.startswith("run.state.params."))
     wanted = recipe.model.parameter_count
     if wanted != saved:
         raise ValueError(
             f"recipe.model.sizes of the checkpoint must be those of its {saved:,} parameters; got sizes of {wanted:,}"
         )
-
-
-def _judged_anew(
-    arrays: dict[str, np.ndarray], place: Json, before: Stops, job: Job
-) -> tuple[dict[str, np.ndarray], Json]:
-    """Let those go on that the rules of before stopped and those of now would not have, where they stood."""
-    status, epochs = arrays["run.status"].copy(), arrays["run.epochs"]
-    stopped = [int(i) for i in np.flatnonzero(status == Status.STOPPED) if 0 < epochs[i] < job.recipe.epochs]
-    free = [i for i in stopped if not _stops(arrays, i, job.stops) and not _left_out(arrays, i, before, job.stops)]
-    if not free:
-        return arrays, place
-    runs = np.flatnonzero(status == Status.RUNNING)
-    if "epoch" in place:
-        # All members take an epoch together: those who stopped earlier than where the run stands missed some.
-        at = place["epoch"] if len(runs) else int(max(epochs[i] for i in free))
-        place = {"epoch": at}
-    else:
-        epoch, step = [*place["position"], 0, 0][:2]
-        at = epoch if step == 0 else -1
-    status[[i for i in free if epochs[i] == at]] = Status.RUNNING
-    if late := [i for i in free if epochs[i] != at]:
-        warnings.warn(
-            f"the rules of now would not have stopped {len(late)} members, {str(late[:8]).strip('[]')}, which stopped "
-            f"before the epoch at which the run goes on, and stay as they are",
-            stacklevel=_check.level_of_caller(),
-        )
-    return {**arrays, "run.status": status}, place
-
-
-def _stops(arrays: Mapping[str, np.ndarray], i: int, stops: Stops) -> bool:
-    """Tell whether the rules stop a member at the last epoch that it was trained for."""
-    last = int(arrays["run.epochs"][i]) - 1
-    if stops.patience is not None and f"{BEST}epoch" in arrays:
-        _, since = stops.patience.counts_from(arrays[f"{HISTORY}validation_loss"][i, : last + 1])
-        if last - since >= stops.patience.epochs:
-            return True
-    for name, limit in stops.targets.items():
-        values = arrays.get(f"{HISTORY}{name}")
-        if values is None or values.ndim != 2 or last >= values.shape[1]:
-            continue
-        value = values[i, last]
-        bound = values.dtype.type(limit.at_most if limit.at_least is None else limit.at_least)
-        if value <= bound if limit.at_least is None else value >= bound:
-            return True
-    return False
-
-
-def _left_out(arrays: Mapping[str, np.ndarray], i: int, before: Stops, now: Stops) -> bool:
-    """Tell whether halving has left a member out, and still would."""
-    return before.halving is not None and before.halving == now.halving and not _stops(arrays, i, before)
 
 
 def _names(like: PyTree) -> dict[str, Any]:
@@ -193,8 +145,9 @@ def _with_best(
     if patience is None or f"{BEST}loss" not in wanted:
         return kept
     epochs = found["run.epochs"]
-    if f"{BEST}loss" in kept and not forget:  # the least loss stays so; what counts as enough may be another
-        losses = found[f"{HISTORY}validation_loss"]
+    losses = found.get(f"{HISTORY}validation_loss")
+    if f"{BEST}loss" in kept and losses is not None and not forget:
+        # The least loss stays so; what counts as enough may be another.
         counted = [patience.counts_from(losses[i, :done]) for i, done in enumerate(epochs)]
         for name, values in zip(("mark", "since"), zip(*counted, strict=True), strict=True):
             kept[f"{BEST}{name}"] = np.array(values, wanted[f"{BEST}{name}"].dtype)
@@ -226,7 +179,7 @@ def _with_new_optimizer(
 
     def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
         recipe = dataclasses.replace(job.recipe, model=_Given(params))
-        alone = numbers._replace(**dict.fromkeys(("init", "apply"), {}))
+        alone = numbers._replace(init={}, apply={})
         return training.start(key, Bound(recipe, alone, steps)).opt_state
 
     state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, job.members.steps, params)

@@ -18,7 +18,7 @@ from jax.nn import initializers
 from jaxmlp import losses, metrics
 from jaxmlp.loop._code import found_by_name
 from jaxmlp.mlp import MLP
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 from jaxmlp.recipe import Recipe
 
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, where that leads to them
@@ -65,7 +65,7 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW)}
+    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)}
 
 
 @functools.cache

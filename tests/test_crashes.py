@@ -22,7 +22,8 @@ from jaxmlp.loop import _folder
 from jaxmlp.loop._saving import RunDirectory
 
 FILE = Path(__file__).parent / "crash.py"
-QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process: equal bits need equal compilers
+# As in this process: equal bits need equal compilers, and the library of this tree and not one that is installed.
+QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(FILE.parent.parent)}
 
 
 @pytest.fixture(autouse=True)

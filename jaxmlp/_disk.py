@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,7 +60,7 @@ def path_of(what: str, path: StrPath) -> Path:
         raise ValueError(f"{what} must not be relative to a folder that is gone; got {text!r:.200}") from error
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file to be read; one that others write to, a pipe or a device, has no end or never begins.
 
     Raises:

@@ -8,6 +8,7 @@ pandas reads both: `pandas.read_csv("history.csv").pivot(index="epoch", columns=
 import csv
 import io
 import json
+import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,14 +95,18 @@ def write(directory: Path, history: Mapping[str, Numeric], epochs: Epochs) -> No
     write_csv(directory / "history.csv", history, epochs)
 
 
+BEGINNINGS = (b"epoch,", b"member,epoch,", b'{"epoch": ', b'{"member": ')  # of the files of a history
+
+
 class HistoryFiles:
     """history.jsonl and history.csv of a run in progress: each `update` appends the lines of the epochs that are new.
 
     Lines are sorted by epoch, then by member: a member that has stopped has no more. What the files hold is thereby the
     beginning of what they will hold, wherever a run was stopped, killed or resumed. The first `update` reads what is
     there and makes it this run's: a line that was cut short is completed, lines of epochs after the given ones (of a
-    run that is resumed from an earlier checkpoint) are cut off, and files of anything else are replaced. Those after it
-    read nothing and write the new lines alone. Who reads meanwhile may find the last line incomplete.
+    run that is resumed from an earlier checkpoint) are cut off, files of another run are replaced, and a file that is
+    no history is set aside as history.csv.before. Those after it read nothing and write the new lines alone. Who reads
+    meanwhile may find the last line incomplete.
 
     >>> import tempfile
     >>> directory = Path(tempfile.mkdtemp())
@@ -150,6 +155,8 @@ def _put_right(path: Path, wanted: bytes) -> None:
     except FileNotFoundError:
         found = None
     if found is None or not (found.startswith(wanted) or wanted.startswith(found)):
+        if found and not found.startswith(BEGINNINGS):
+            _set_aside(path)
         _disk.write_file(path, wanted)
     elif len(found) > len(wanted):
         with open(path, "rb+") as file:
@@ -157,6 +164,15 @@ def _put_right(path: Path, wanted: bytes) -> None:
             _disk.sync(file)
     else:
         _disk.append(path, wanted[len(found) :])
+
+
+def _set_aside(path: Path) -> None:
+    """Give another name to a file that is no history, and so somebody's own."""
+    number, aside = 1, path.with_name(f"{path.name}.before")
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.before-{number}")
+    os.rename(path, aside)
 
 
 def _json_text(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> str:

@@ -22,7 +22,8 @@ from jaxmlp.loop import _folder
 from jaxmlp.loop._saving import RunDirectory
 
 FILE = Path(__file__).parent / "crash.py"
-QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process: equal bits need equal compilers
+# As in this process: equal bits need equal compilers, and the library of this tree and not one that is installed.
+QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(FILE.parent.parent)}
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +190,7 @@ def test_a_read_that_fails_stops_the_run_and_changes_nothing(tmp_path):
     errors = itertools.cycle([errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ETIMEDOUT])
     stopped = 0
     for name, count in dict(counted).items():
-        for number in sorted({*range(1, min(count, 12) + 1), count}):
+        for number in sorted({*range(1, min(count, 6) + 1), count}):
             try:
                 with faults.failing(tmp_path / "run", name, number, next(errors)):
                     assert recover() == whole
@@ -201,7 +202,7 @@ def test_a_read_that_fails_stops_the_run_and_changes_nothing(tmp_path):
                 stopped += 1
             assert faults.names(tmp_path / "run") == found
             assert recover() == whole
-    assert stopped > 20
+    assert stopped > 10
 
 
 def test_checkpoints_of_versions_that_listed_no_files_are_found(tmp_path):

@@ -101,6 +101,19 @@ def test_a_folder_may_have_any_name(name, tmp_path, monkeypatch):
     assert len(os.listdir(name)) == 6 and sorted(os.listdir(tmp_path)) == sorted({"elsewhere", name.split("/")[0]})
 
 
+def test_a_folder_may_be_named_in_many_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in (f"/{tmp_path}/a", "real/../b", "./c/.", "link/d", "link", f"{tmp_path}//e//", "~[0]/f"):
+        name = name if not name.startswith("~") else "./" + name
+        store = Checkpoints(name)
+        store.save(1, ARRAYS, {})
+        store.wait()
+        assert store.recover().number == 1 and os.path.isdir(f"{name}/00000001")
+        store.close()
+
+
 def test_a_directory_that_is_a_file_or_in_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="directory must be a folder; .*file is a file"):

@@ -105,6 +105,16 @@ def test_after_any_kill_the_next_save_puts_the_files_right(tmp_path):
             assert {name: (directory / name).read_bytes() for name in NAMES} == whole
 
 
+def test_a_file_of_that_name_that_is_no_history_is_set_aside(tmp_path):
+    for turn, aside in enumerate(("history.csv.before", "history.csv.before-2")):
+        (tmp_path / "history.csv").write_text(f"year,event\n{turn},of a user\n")
+        records.HistoryFiles(tmp_path).update(*until(2))
+        assert (tmp_path / aside).read_text() == f"year,event\n{turn},of a user\n"
+        assert (tmp_path / "history.csv").read_text().startswith("member,epoch,loss")
+    records.HistoryFiles(tmp_path).update(*until(2, {"loss": LOSS + 1}))  # another run's is no user's
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_save_writes_the_new_lines_alone(tmp_path, monkeypatch):
     """Counted at the files: what a save writes grows with the epochs since the last one, not with those before."""
     written = []

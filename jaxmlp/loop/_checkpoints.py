@@ -174,7 +174,7 @@ class Checkpoints:
         meta = _folder.read_meta(folder)
         if meta.get("format") != FORMAT:
             raise ValueError(
-                f"{folder} must be of format {FORMAT}; got {str(meta.get('format'))[:80]!r}; resume it with the "
+                f"{folder} must be of format {FORMAT}; got {meta.get('format')!r:.80}; resume it with the "
                 f"version of jaxmlp that wrote it, or pass another directory"
             )
         try:

@@ -25,8 +25,9 @@ from jaxmlp.types import Json
 NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
 SAVING = re.compile(r"[0-9]{8,}(\.[0-9]+-[0-9a-f]{16})?\.saving", re.ASCII)
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)", re.ASCII)
-# Orbax reads `[...]` as a pattern and a backslash as a slash; only what it is known to read as it stands goes there.
-PLAIN = re.compile(r"[\w./ =+,:@%~-]+" if os.name != "nt" else r"[\w./ =+,:@%~\\-]+", re.ASCII)
+# Orbax reads `[...]` as a pattern and a backslash as a slash, and refuses `//`: it is given only what it is known to
+# read as it stands.
+PLAIN = re.compile(r"(/(?!\.\.?(/|$))[\w. =+,:@%~-]+)+" if os.name != "nt" else r"[\w./ =+,:@%~\\-]+", re.ASCII)
 SUMS, TOLD, ARRAYS = "SHA256SUMS", "run.json", "arrays"
 
 

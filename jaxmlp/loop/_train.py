@@ -57,12 +57,14 @@ def train(
       hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, or a list of dicts.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
-      directory: where checkpoints go, one run's own; needs the extra `checkpoint`. Lists of recipes, and members that
-        do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so on.
+      directory: where checkpoints go, one run's own, on this machine; needs the extra `checkpoint`. Lists of recipes,
+        and members that do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so
+        on. Nothing in it is touched but what runs have written.
       every: epochs, or steps of a stream, from one checkpoint and call of the callbacks to the next; unless given,
         chunks take half a second and a checkpoint is made every ten seconds.
       keep: how many of the newest checkpoints stay; the best one, by validation loss or else loss, stays too.
-      callbacks: plain functions of (state, history so far), called between chunks.
+      callbacks: plain functions of (state, history so far), called between chunks. Where one raises and `every` is not
+        given, what is trained is saved first.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
       stop: `Patience`, `Target`, `Budget`, `Halving`, or a list of them.
       steps: of a stream without an end, how many batches make an epoch.
@@ -79,7 +81,9 @@ def train(
 
     Raises:
       ValueError: for data, numbers and keys that `jaxmlp.fit` or `population.fit` would refuse; for a directory that
-        holds another run, with the difference; for a stream that breaks, with the batch named.
+        holds another run, with the difference, or only damaged checkpoints, with their names; for a stream that breaks,
+        with the batch named.
+      NotSaved: where the directory cannot be written; `state` and `history` so far are in the error.
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
 

@@ -72,7 +72,7 @@ class Structure(NamedTuple):
                 raise ValueError(f"layer {i} of {model!r} must have {', '.join(wanted)}; got {', '.join(given)}")
             for name, leaf in given.items():
                 shape = (*lead, *((count,) if count > 1 else ()), *wanted[name])
-                if np.shape(leaf) != shape:
+                if getattr(leaf, "shape", None) != shape:
                     hint = "; map over members with jax.vmap" if np.ndim(leaf) > len(shape) else ""
                     raise ValueError(
                         f"layer {i} of {model!r} must have {name} of shape {shape}; got {np.shape(leaf)}{hint}"

@@ -1,12 +1,13 @@
-"""Outputs and targets on their way into a loss: one shape, one dtype, wide enough to be summed."""
+"""Outputs and targets on their way into a loss: one shape, one dtype, wide enough to be summed; and its numbers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmlp import _check
-from jaxmlp.types import Numeric
+from jaxmlp.types import Number, Numeric
 
 
 def alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
@@ -41,6 +42,54 @@ def check_probabilities(targets: Numeric) -> None:
         )
 
 
+def number(
+    what: str, value: object, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    """Raise unless `value`, a number or an array of them, is finite and lies in [low, high], where it is known.
+
+    Seen as the program gets it: a positive number that 32 bits take for zero is zero.
+    """
+    several = isinstance(value, list | tuple) and len(value) > 0 and all(map(_check.is_number, value))
+    if not several and not _check.is_number(value):
+        raise ValueError(f"{what} must be a number; got {_check.describe(value)}")
+    if isinstance(value, jax.core.Tracer):
+        return
+    known = np.asarray(value)
+    if not (jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)):
+        raise ValueError(f"{what} must be a number; got {_check.describe(value)}")
+    with np.errstate(over="ignore"):
+        seen = known.astype(jax.dtypes.canonicalize_dtype(np.float64))
+    seen = np.where(np.abs(seen) < np.finfo(seen.dtype).tiny, 0, seen)  # as the processors do
+    inside = np.isfinite(seen) & ((seen > low) if open_low else (seen >= low))
+    inside &= (seen < high) if open_high else (seen <= high)
+    if inside.all():
+        return
+    got = known[~inside].flat[0]
+    if high < np.inf:
+        raise ValueError(
+            f"{what} must lie in {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}; got {got}"
+        )
+    if got < low and not open_low:
+        raise ValueError(f"{what} must not be negative; got {got}")
+    raise ValueError(f"{what} must be finite and {'above' if open_low else 'at least'} {low}; got {got}")
+
+
+def spread(what: str, value: Number, like: Array) -> Array:
+    """Return a number, or one for each of the d outputs of `like` (..., d), as an array that goes with it."""
+    each = jnp.asarray(value, like.dtype)
+    if each.ndim == 0:
+        return each
+    if each.shape != like.shape[-1:]:
+        raise ValueError(f"{what} must be one number, or one for each output; got {_check.describe(value)}")
+    return jnp.broadcast_to(each, like.shape)
+
+
+def times(factor: Array, values: Array) -> Array:
+    """Return factor * values where the factor is not zero, else zero, also where the values are infinite."""
+    counts = factor != 0
+    return factor * jnp.where(counts, values, jnp.zeros_like(values))
+
+
 def wide(values: ArrayLike) -> Array:
     """Bring integers and half precision to float32: a sum of squares overflows or vanishes in 16 bits.
 
@@ -50,6 +99,11 @@ def wide(values: ArrayLike) -> Array:
     values = jnp.asarray(values)
     keep = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize >= 4
     return values if keep else values.astype(jnp.float32)
+
+
+def widest(*values: Array) -> np.dtype:
+    """Return the one dtype, of at least 32 bits, that holds floats of all of these."""
+    return max((wide(a).dtype for a in values), key=lambda dtype: dtype.itemsize)
 
 
 def sum_outputs(values: Array) -> Array:

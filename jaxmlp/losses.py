@@ -11,11 +11,15 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._targets import alike, check_probabilities, check_same_shape, sum_outputs
+from jaxmlp._arrays import taking
+from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
+FLOOR = 1e-6  # the floor under a variance where none is given, of the losses and of all that read their outputs
 
+
+@taking("outputs", "targets")
 def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d (y_d - yhat_d)^2; its mean over examples is the notes' MSE.
 
@@ -30,6 +34,7 @@ def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(optax.squared_error(*alike(outputs, targets)))
 
 
+@taking("outputs", "targets")
 def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d |y_d - yhat_d|, minimised by the median.
 
@@ -45,21 +50,24 @@ def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(jnp.abs(targets - outputs))
 
 
+@taking("outputs", "targets")
 def huber(outputs: Numeric, targets: Numeric, *, delta: Number = 1.0) -> Array:
     """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat.
 
     Huber 1964, doi 10.1214/aoms/1177703732. Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) -> (batch,).
 
     Raises:
-      ValueError: for shapes that differ, or targets that are not floats.
+      ValueError: for shapes that differ, targets that are not floats, or a delta that is not above 0.
 
     >>> huber(jnp.array([[0.0], [0.0]]), jnp.array([[0.5], [3.0]]))
     Array([0.125, 2.5  ], dtype=float32)
     """
+    number("delta", delta, 0, np.inf, open_low=True)
     outputs, targets = alike(outputs, targets)
-    return sum_outputs(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
+    return sum_outputs(optax.huber_loss(outputs, targets, delta=spread("delta", delta, outputs)))  # type: ignore[arg-type]
 
 
+@taking("outputs", "targets")
 def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
     """Return the pinball loss, sum of max(q r, (q - 1) r) with r = y - yhat, minimised by the quantile q of y.
 
@@ -71,14 +79,15 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
       level: a number in (0, 1), or an array of q of them.
 
     Raises:
-      ValueError: for outputs that do not fit targets and levels, or levels outside [0, 1].
+      ValueError: for outputs that do not fit targets and levels, or levels outside (0, 1).
 
     >>> quantile(jnp.array([[0.0], [0.0]]), jnp.array([[1.0], [-1.0]]), level=0.75)
     Array([0.75, 0.25], dtype=float32)
     """
     _check.floating("targets", targets)
     _check.floating("outputs", outputs)
-    _check.within("level", level, 0, 1)
+    number("level", level, 0, 1, open_low=True, open_high=True)
+    outputs = wide(outputs)
     levels = jnp.asarray(level, outputs.dtype)
     if levels.ndim > 1:
         raise ValueError(f"level must be a number or a vector of them; got {_check.describe(levels)}")
@@ -89,13 +98,14 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
             f"outputs must have shape (batch, {levels.size} levels x d) for targets (batch, d); got "
             f"{_check.describe(outputs)} and {_check.describe(targets)}"
         )
-    outputs, targets = wide(outputs), wide(targets)
     outputs = outputs.reshape(len(targets), levels.size, -1)  # (batch, q, d)
-    residual = jnp.broadcast_to(targets.reshape(len(targets), 1, -1), outputs.shape) - outputs
-    q = jnp.broadcast_to(levels.reshape(1, -1, 1).astype(outputs.dtype), outputs.shape)
+    targets = jnp.asarray(targets, outputs.dtype).reshape(len(targets), 1, -1)
+    residual = jnp.broadcast_to(targets, outputs.shape) - outputs
+    q = jnp.broadcast_to(levels.reshape(1, -1, 1), outputs.shape)
     return sum_outputs(jnp.maximum(q * residual, (q - 1) * residual))
 
 
+@taking("outputs", "targets")
 def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number = 0.0) -> Array:
     """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
 
@@ -106,7 +116,7 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number
 
     Raises:
       ValueError: for labels outside 0 ... classes - 1 (where they are known on the host), float labels of shape
-        (batch,), probabilities that are negative or do not sum to one, or shapes that do not fit.
+        (batch,), probabilities that are negative or do not sum to one, smoothing outside [0, 1], or other shapes.
 
     >>> cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(4)
     Array([0.6931], dtype=float32)
@@ -120,21 +130,25 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number
             f"targets must be integer labels of shape {outputs.shape[:1]} or probabilities of shape {outputs.shape}; "
             f"got {_check.describe(targets)}; a column of labels is targets[:, 0]"
         )
+    number("label_smoothing", label_smoothing, 0, 1)
     logits = wide(outputs)
+    smoothing = jnp.asarray(label_smoothing, logits.dtype)
+    if smoothing.ndim:
+        raise ValueError(f"label_smoothing must be one number; got {_check.describe(smoothing)}")
     if targets.ndim == 1:
         _check.labels("labels", targets, classes)
         # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
-        if isinstance(label_smoothing, float) and label_smoothing == 0:
+        if not isinstance(label_smoothing, jax.core.Tracer) and not np.any(label_smoothing):
             return hard
         even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
-        smoothing = jnp.asarray(label_smoothing, logits.dtype)
-        return (1 - smoothing) * hard + smoothing * even
+        return times(1 - smoothing, hard) + times(smoothing, even)  # a logit of -inf makes `even` infinite
     check_probabilities(targets)
-    soft = optax.smooth_labels(jnp.asarray(targets, logits.dtype), jnp.asarray(label_smoothing, logits.dtype))  # type: ignore[arg-type]
-    return optax.softmax_cross_entropy(logits, soft)
+    soft = optax.smooth_labels(jnp.asarray(targets, logits.dtype), smoothing)  # type: ignore[arg-type]
+    return -jnp.sum(times(soft, jax.nn.log_softmax(logits)), axis=-1)
 
 
+@taking("outputs", "targets")
 def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d [y_d log p_d + (1 - y_d) log(1 - p_d)] with p = sigmoid(outputs): d independent yes-or-no labels.
 
@@ -150,14 +164,16 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     check_same_shape(outputs, targets)
     _check.within("targets", targets, 0, 1)
     outputs = wide(outputs)
-    return sum_outputs(optax.sigmoid_binary_cross_entropy(outputs, jnp.asarray(targets, outputs.dtype)))
+    targets = jnp.asarray(targets, outputs.dtype)
+    yes, no = (times(y, jax.nn.log_sigmoid(o)) for y, o in ((targets, outputs), (1 - targets, -outputs)))
+    return sum_outputs(-yes - no)
 
 
+@taking("outputs", "targets")
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
 
-    Half of `squared_error`, up to a constant. Shapes: (batch, d), (batch, d) -> (batch,); (batch,), (batch,) ->
-    (batch,).
+    Half of `squared_error`, up to a constant. Shapes: (batch, d), (batch, d) -> (batch,); also (batch,), (batch,).
 
     Raises:
       ValueError: for shapes that differ, or targets that are not floats.
@@ -169,13 +185,14 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
-def gaussian(outputs: Numeric, *, min_variance: Number = 1e-6) -> tuple[Array, Array]:
+@taking("outputs")
+def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, Array]:
     """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
 
     variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
 
     Raises:
-      ValueError: for outputs that are not pairs.
+      ValueError: for outputs that are not pairs, or a negative floor.
 
     >>> mean, variance = gaussian(jnp.array([[3.0, 0.0]]))
     >>> mean, variance.round(4)
@@ -187,11 +204,13 @@ def gaussian(outputs: Numeric, *, min_variance: Number = 1e-6) -> tuple[Array, A
             f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
             f"give the last layer two outputs a target"
         )
+    number("min_variance", min_variance, 0, np.inf)
     mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
-    return mean, jnp.square(jax.nn.softplus(raw_scale)) + jnp.asarray(min_variance, mean.dtype)
+    return mean, jnp.square(jax.nn.softplus(raw_scale)) + spread("min_variance", min_variance, mean)
 
 
-def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = 1e-6) -> Array:
+@taking("outputs", "targets")
+def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = FLOOR) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
     The full constant is there, so that figures compare with papers (Nix and Weigend 1994, doi
@@ -203,7 +222,7 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = 1
       min_variance: the floor under the variance, in squared units of the targets.
 
     Raises:
-      ValueError: for outputs that are not twice as wide as the targets.
+      ValueError: for outputs that are not twice as wide as the targets, or a negative floor.
 
     >>> gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]])).round(3)
     Array([0.919], dtype=float32)
@@ -212,7 +231,8 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = 1
     return sum_outputs(_nll(mean, variance, targets))
 
 
-def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5, min_variance: Number = 1e-6) -> Array:
+@taking("outputs", "targets")
+def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5, min_variance: Number = FLOOR) -> Array:
     """Return sum_d of stop_gradient(variance_d^beta) [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
     The likelihood alone lets a network call hard examples noise and learn them no more; the weight gives them back
@@ -226,13 +246,14 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5,
       min_variance: the floor under the variance, in squared units of the targets.
 
     Raises:
-      ValueError: for outputs that are not twice as wide as the targets.
+      ValueError: for outputs that are not twice as wide as the targets, a beta outside [0, 1], or a negative floor.
 
     >>> beta_gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]]), beta=0.0).round(3)
     Array([0.919], dtype=float32)
     """
+    number("beta", beta, 0, 1)
     mean, variance = _gaussian_for(outputs, targets, min_variance)
-    weight = jax.lax.stop_gradient(variance ** jnp.asarray(beta, variance.dtype))
+    weight = jax.lax.stop_gradient(variance ** spread("beta", beta, variance))
     return sum_outputs(weight * _nll(mean, variance, targets))
 
 

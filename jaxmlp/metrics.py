@@ -4,6 +4,7 @@ Pure functions of arrays, so `jit` and `vmap` work on them; `weight` (batch,) co
 zero leaves it out. Where scikit-learn has the metric, the number is scikit-learn's.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,143 +12,154 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
-from jax.typing import DTypeLike
 
-from jaxmlp import _check, losses
+from jaxmlp import _arguments, _check, _weights, losses
+from jaxmlp._arrays import taking
+from jaxmlp._classification import binary_accuracy as binary_accuracy
+from jaxmlp._classification import confusion_matrix as confusion_matrix
+from jaxmlp._classification import exact_match as exact_match
+from jaxmlp._classification import f1 as f1
+from jaxmlp._classification import multilabel_accuracy as multilabel_accuracy
+from jaxmlp._classification import precision as precision
+from jaxmlp._classification import recall as recall
+from jaxmlp._labels import honest, labels_of
+from jaxmlp._ranking import average_precision as average_precision
+from jaxmlp._ranking import roc_auc as roc_auc
+from jaxmlp._regression import errors
+from jaxmlp._regression import mae as mae
+from jaxmlp._regression import r2 as r2
+from jaxmlp._regression import rmse as rmse
+from jaxmlp._targets import number
 from jaxmlp.types import Number, Numeric
 
+# Numbers of losses that shape what is learnt and are no part of a likelihood: a metric is never given them.
+TRAINING_NUMBERS = frozenset({"label_smoothing", "beta", "class_weights", "class_weight", "pos_weight"})
 
+for _metric in (average_precision, binary_accuracy, confusion_matrix, exact_match, f1, mae, multilabel_accuracy):
+    _metric.__module__ = __name__  # they are found here by name, also by a run that is resumed
+for _metric in (precision, r2, recall, rmse, roc_auc):
+    _metric.__module__ = __name__
+
+
+@taking("outputs", "targets", "weight")
 def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
-    """Return the share of examples whose largest output is their label.
+    """Return the share of examples whose largest output is their label; NaN where outputs are.
 
-    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot (batch, classes).
+    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot or soft (batch, classes).
 
     Raises:
-      ValueError: for labels that are not integers, outside the classes or of another length.
+      ValueError: for one logit an example, many labels or numbers, naming their metric; for labels that are not
+        integers, outside the classes or of another length.
 
     >>> accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0]))
     Array(0.5, dtype=float32)
     """
-    labels = _labels(outputs, targets)
-    return _portion(_guess(outputs) == labels, weight)
+    labels, guess, sound = labels_of("accuracy", outputs, targets, weight)
+    return honest(_weights.portion(guess == labels, weight), sound, weight)
 
 
+@taking("outputs", "targets", "weight")
 def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Numeric | None = None) -> Array:
-    """Return the share of examples whose label is among their `k` largest outputs.
+    """Return the share of examples whose label is among their `k` largest outputs; NaN where outputs are.
 
-    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot (batch, classes).
+    Shapes: outputs (batch, classes), targets integer labels (batch,) or one-hot or soft (batch, classes).
 
     Raises:
-      ValueError: for k above the number of classes, and for labels that are not integers, outside the classes or of
-        another length.
+      ValueError: for k above the number of classes, and for targets that `accuracy` refuses.
 
     >>> top_k_accuracy(jnp.array([[3.0, 2.0, 1.0]]), jnp.array([1]), k=2)
     Array(1., dtype=float32)
     """
-    labels = _labels(outputs, targets)
+    labels, _, sound = labels_of("top_k_accuracy", outputs, targets, weight)
     if not 1 <= _check.positive_int("k", k) <= outputs.shape[-1]:
         raise ValueError(f"k must be at most the {outputs.shape[-1]} classes; got {k}")
     _, best = jax.lax.top_k(outputs, k)  # (batch, k)
-    return _portion(jnp.any(best == labels[:, None], axis=-1), weight)
+    return honest(_weights.portion(jnp.any(best == labels[:, None], axis=-1), weight), sound, weight)
 
 
-def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
-    """Return the root of the mean squared error, one root an output and their mean, in the units of the targets.
-
-    Shapes: (batch, d), (batch, d).
-
-    >>> rmse(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]])).round(3)
-    Array(3.536, dtype=float32)
-    """
-    return jnp.mean(jnp.sqrt(_columns(jnp.square(_residual(outputs, targets)), weight)))
-
-
-def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
-    """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
-
-    >>> mae(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]]))
-    Array(3.5, dtype=float32)
-    """
-    return jnp.mean(_columns(jnp.abs(_residual(outputs, targets)), weight))
-
-
-def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
-    """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
-
-    A constant output counts 1 where it is met exactly and 0 where not. Shapes: (batch, d), (batch, d).
-
-    >>> r2(jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [3.0]]))
-    Array(0.5, dtype=float32)
-    """
-    residual = _columns(jnp.square(_residual(outputs, targets)), weight)
-    targets = jnp.asarray(targets, outputs.dtype)
-    centred = targets - jnp.broadcast_to(_columns(targets, weight), targets.shape)
-    total = _columns(jnp.square(centred), weight)
-    varies = total > 0
-    met = jnp.where(residual == 0, jnp.ones_like(total), jnp.zeros_like(total))
-    return jnp.mean(jnp.where(varies, 1 - residual / jnp.where(varies, total, jnp.ones_like(total)), met))
-
-
+@taking("outputs", "targets", "weight")
 def nll(
     outputs: Numeric,
     targets: Numeric,
     *,
-    likelihood: Callable[[Numeric, Numeric], Array] = losses.cross_entropy,
+    likelihood: Callable[..., Array] = losses.cross_entropy,
     weight: Numeric | None = None,
     **numbers: Number,
 ) -> Array:
     """Return the mean negative log likelihood an example, in nats.
 
     `likelihood` is the loss whose likelihood it is: `losses.cross_entropy`, `binary_cross_entropy`, `gaussian_nll` or
-    `unit_gaussian_nll`.
+    `unit_gaussian_nll`, or one of your own; `numbers` are its own, as min_variance.
+
+    Raises:
+      ValueError: for numbers that the likelihood does not name, and for what it refuses itself.
 
     >>> nll(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(3)
     Array(0.693, dtype=float32)
     """
+    _arguments.takes("likelihood", likelihood, 2, "(outputs, targets)", numbers=True)
+    if numbers:
+        try:
+            inspect.signature(likelihood).bind(outputs, targets, **numbers)
+        except TypeError as error:
+            raise ValueError(f"numbers of nll must be those of {_check.name_of(likelihood)}; {error}") from None
     return average(likelihood(outputs, targets, **numbers), weight)
 
 
+@taking("outputs", "targets", "weight")
 def expected_calibration_error(
     outputs: Numeric, targets: Numeric, *, bins: int = 15, weight: Numeric | None = None
 ) -> Array:
     """Return sum_b share_b |accuracy_b - confidence_b| over equal bins of the largest probability.
 
-    Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), integer labels (batch,) or one-hot
-    (batch, classes).
+    Guo 2017, arXiv 1706.04599. Shapes: logits (batch, classes), integer labels (batch,), one-hot or
+    soft (batch, classes).
+
+    Raises:
+      ValueError: for bins that are not a positive int, and for targets that `accuracy` refuses.
 
     >>> expected_calibration_error(jnp.array([[0.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])).round(3)
     Array(0., dtype=float32)
     """
-    labels = _labels(outputs, targets)
+    labels, guess, sound = labels_of("expected_calibration_error", outputs, targets, weight)
     _check.positive_int("bins", bins)
-    confidence = jnp.max(jax.nn.softmax(outputs), axis=-1)
-    gap = (_guess(outputs) == labels).astype(confidence.dtype) - confidence
-    share = _share(weight, confidence)
+    confidence = jnp.max(jax.nn.softmax(losses.wide(outputs)), axis=-1)
+    gap = (guess == labels).astype(confidence.dtype) - confidence
+    gap = jnp.where(_weights.counts(weight, len(gap)), gap, jnp.zeros_like(gap))
+    share = _weights.shares(weight, len(gap), gap.dtype)
     bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
-    return jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins)))
+    return honest(jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins))), sound, weight)
 
 
+@taking("outputs", "targets", "weight")
 def interval_coverage(
     outputs: Numeric,
     targets: Numeric,
     *,
     level: Number = 0.9,
-    min_variance: Number = 1e-6,
+    min_variance: Number = losses.FLOOR,
     weight: Numeric | None = None,
 ) -> Array:
     """Return the share of targets within the central interval of probability `level` of their Gaussian.
 
     Calibrated is: the share is the level. Shapes: outputs (batch, 2 d), d means and then d raw scales
-    (see `losses.gaussian`), targets (batch, d).
+    (see `losses.gaussian`), targets (batch, d). `min_variance` is the floor that they were trained with.
+
+    Raises:
+      ValueError: for shapes that do not fit, a level outside [0, 1], or a negative floor.
 
     >>> interval_coverage(jnp.array([[0.0, 0.5413]]), jnp.array([[1.5]]), level=0.9)
     Array(1., dtype=float32)
     """
-    _check.within("level", level, 0, 1)
+    number("level", level, 0, 1)
+    if jnp.ndim(level):
+        raise ValueError(f"level must be one number; got {_check.describe(level)}")
     mean, variance = losses.gaussian(outputs, min_variance=min_variance)
     half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
-    inside = jnp.abs(_residual(mean, targets)) <= half_width
-    return _portion(inside, weight, mean.dtype)
+    residual, _, _ = errors(mean, targets, weight)
+    sound = ~jnp.any(jnp.isnan(residual) | jnp.isnan(variance), axis=-1)
+    inside = jnp.abs(residual) <= half_width.astype(residual.dtype)
+    return honest(_weights.portion(inside, weight, mean.dtype), sound, weight)
 
 
 def average(values: Array, weight: Numeric | None = None) -> Array:
@@ -157,7 +169,9 @@ def average(values: Array, weight: Numeric | None = None) -> Array:
     Array(3., dtype=float32)
     """
     values = losses.wide(values)
-    return jnp.sum(_share(weight, values) * values)
+    if weight is None:
+        return jnp.sum(jnp.full_like(values, 1 / max(values.size, 1)) * values)
+    return _weights.mean(values, _weights.shares(weight, len(values), values.dtype))
 
 
 class Mean(NamedTuple):
@@ -171,69 +185,3 @@ class Mean(NamedTuple):
         total = self.weight + metrics["weight"]
         share = metrics["weight"] / jnp.where(total > 0, total, jnp.ones_like(total))
         return Mean(self.loss + (metrics["loss"] - self.loss) * share, total)
-
-
-def _share(weight: Numeric | None, like: Array) -> Array:
-    """Return each example's share of the whole, summing to one."""
-    if weight is None:
-        return jnp.full_like(like, 1 / max(like.size, 1))
-    weight = _weight(weight, like.shape, like.dtype)
-    total = jnp.sum(weight)
-    return weight / jnp.where(total > 0, total, jnp.ones_like(total))
-
-
-def _portion(hit: Array, weight: Numeric | None, dtype: DTypeLike | None = jnp.float32) -> Array:
-    """Return hits / (hits + misses) of truth values (batch,) or (batch, d), weighted; zero where all weights are.
-
-    Exactly one where all are hits. The sum of n times 1/n that `average` makes may be 1.0000001, and so may a quotient
-    by a number that XLA knows, since it multiplies by the reciprocal; `average` stays as it is, because its rounding is
-    in the losses of every run.
-    """
-    if weight is None:
-        hits, misses = jnp.sum(hit, dtype=jnp.int32), jnp.sum(~hit, dtype=jnp.int32)
-    else:
-        each = _weight(weight, hit.shape[:1], dtype)
-        each = jnp.broadcast_to(each.reshape(-1, *[1] * (hit.ndim - 1)), hit.shape)
-        hits, misses = (jnp.sum(jnp.where(which, each, jnp.zeros_like(each))) for which in (hit, ~hit))
-    total = hits + misses
-    return hits.astype(dtype) / jnp.where(total > 0, total, jnp.ones_like(total)).astype(dtype)
-
-
-def _weight(weight: Numeric, shape: tuple[int, ...], dtype: DTypeLike | None) -> Array:
-    if weight.shape != shape:
-        raise ValueError(f"weight must have shape {shape}, one an example; got {_check.describe(weight)}")
-    return jnp.asarray(weight, dtype)
-
-
-def _columns(values: Array, weight: Numeric | None) -> Array:
-    """Average (batch, d) over the batch."""
-    return jax.vmap(average, (1, None))(values, weight)
-
-
-def _residual(outputs: Numeric, targets: Numeric) -> Array:
-    for name, value in (("outputs", outputs), ("targets", targets)):
-        _check.floating(name, value)
-    if outputs.shape != targets.shape or outputs.ndim != 2:
-        raise ValueError(
-            f"outputs and targets must have one shape (batch, d); got {_check.describe(outputs)} and "
-            f"{_check.describe(targets)}; a column is targets[:, None]"
-        )
-    return jnp.asarray(targets, outputs.dtype) - outputs
-
-
-def _labels(outputs: Numeric, targets: Numeric) -> Array:
-    _check.floating("outputs", outputs)
-    if outputs.ndim != 2 or not _check.is_array(targets) or targets.shape not in (outputs.shape, outputs.shape[:1]):
-        raise ValueError(
-            f"outputs must have shape (batch, classes) and targets (batch,) or (batch, classes); got "
-            f"{_check.describe(outputs)} and {_check.describe(targets)}"
-        )
-    targets = jnp.asarray(targets)
-    if targets.ndim == 2:
-        return _guess(targets)
-    _check.labels("labels", targets, outputs.shape[-1])
-    return targets.astype(jnp.int32)
-
-
-def _guess(outputs: Numeric) -> Array:
-    return jnp.argmax(outputs, axis=-1).astype(jnp.int32)

@@ -36,6 +36,72 @@ def test_weighted_statistics_are_those_of_the_repeated_rows():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), repeated, weighted)
 
 
+def hard_table(n=40):
+    """Seconds since 1970, ends of the range of 32 bits, a constant."""
+    rng = np.random.default_rng(1)
+    columns = [1.7e9 + 300.0 * np.arange(n), 1e20 * rng.normal(size=n), 1e-25 * (1 + rng.random(n)), np.full(n, 0.1)]
+    return np.stack(columns, 1)
+
+
+WEIGHT = np.random.default_rng(2).integers(0, 4, 40)
+WEIGHTS = [
+    None,
+    WEIGHT,
+    WEIGHT.astype(np.float16) * 2e4,
+    (WEIGHT * 2.0**126).astype("f"),
+    (WEIGHT * 2.0**-140).astype("f"),
+]
+
+
+@pytest.mark.parametrize("weight", WEIGHTS, ids=["plain", "integers", "half", "huge", "subnormal"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_statistics_neither_round_nor_overflow_nor_vanish(weight, wide):
+    """A float64 table is centred before it is narrowed; scikit-learn's float64 numbers."""
+    x = hard_table()
+    repeated = x if weight is None else np.repeat(x, WEIGHT, axis=0)
+    std = np.where(np.ptp(x, 0) > 0, np.sqrt(np.square((repeated - repeated.mean(0)) / x[0]).mean(0)) * np.abs(x[0]), 1)
+    right = (x - repeated.mean(0)) / std
+    with jax.enable_x64(wide):
+        by = data.statistics(x, None if weight is None else np.asarray(weight, "f8" if weight.dtype == int else None))
+        assert by.mean.dtype == by.std.dtype == np.float64 and isinstance(by.mean, np.ndarray) != wide
+        np.testing.assert_allclose(by.std, std, rtol=1e-9)
+        z = data.standardise(x, by)
+        assert isinstance(z, jax.Array) and z.dtype == (jnp.float64 if wide else jnp.float32)
+        np.testing.assert_allclose(z, right, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(data.unstandardise(z, by), x, rtol=1e-9 if wide else 1e-6)
+        assert np.abs(np.asarray(data.unstandardise(z, by))[:, 0] - x[:, 0]).max() < 0.01  # of 12000 seconds
+        narrow = x[:, 1:].astype("f")
+        for statistics in (data.statistics, jax.jit(data.statistics)):
+            by = statistics(narrow, weight if weight is None or weight.dtype != int else weight.astype("f"))
+            assert by.mean.dtype == by.std.dtype == jnp.float32
+            np.testing.assert_allclose(by.std, std[1:], rtol=1e-5)
+            np.testing.assert_allclose(data.standardise(narrow, by), right[:, 1:], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_statistics_of_half_precision_are_those_of_its_values(dtype):
+    x = np.array([[6e4, 2000, 1e-4], [-6e4, 2010, 2e-4], [5e4, 2003, 3e-4]]).astype(dtype)
+    values = x.astype(np.float64)
+    for statistics in (data.statistics, jax.jit(data.statistics)):
+        by = statistics(jnp.asarray(x))
+        assert by.std.dtype == by.mean.dtype == data.standardise(x, by).dtype == dtype
+        np.testing.assert_allclose(by.std.astype("f"), values.std(0), rtol=1e-2)
+        z = (values - np.float64(by.mean.astype("f"))) / np.float64(by.std.astype("f"))
+        np.testing.assert_allclose(data.standardise(x, by).astype("f"), z, rtol=1e-2, atol=1e-2)
+
+
+def test_statistics_at_the_ends_of_the_range():
+    x = np.array([[3e38], [3e38], [-3e38]], "f")
+    by = data.statistics(x)
+    for table in (x, jnp.asarray(x)):
+        np.testing.assert_allclose(data.standardise(table, by), [[0.5**0.5], [0.5**0.5], [-(2**0.5)]], rtol=1e-6)
+    lost = data.statistics(np.array([[1e-40], [2e-40]], "f"))  # zero to the processor, so constant
+    assert lost.std[0] == 1
+    for odd in (np.longdouble, ">f8"):
+        table = hard_table().astype(odd)
+        np.testing.assert_allclose(data.standardise(table, data.statistics(table))[:, 2].std(), 1, rtol=1e-5)
+
+
 @given(n=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 9))
 def test_a_split_holds_each_row_once(n, share, seed):
     train, test = data.split(jax.random.key(seed), n, share)

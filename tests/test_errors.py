@@ -181,7 +181,7 @@ BAD = {
         "outputs must have shape (batch, 2 d), means then raw scales",
     ),
     "odd gaussian outputs": (lambda: losses.gaussian(jnp.zeros((2, 3))), "give the last layer two outputs a target"),
-    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in [0, 1]; got 2.0"),
+    "level of two": (lambda: losses.quantile(Y, Y, level=2.0), "level must lie in (0, 1); got 2.0"),
     "levels without outputs": (
         lambda: losses.quantile(Y, Y, level=jnp.array([0.1, 0.9])),
         "outputs must have shape (batch, 2 levels x d) for targets (batch, d)",
@@ -190,6 +190,73 @@ BAD = {
     "k above the classes": (
         lambda: metrics.top_k_accuracy(jnp.zeros((2, 4)), jnp.zeros(2, int), k=5),
         "k must be at most the 4 classes; got 5",
+    ),
+    "accuracy of one logit": (
+        lambda: metrics.accuracy(Y, LABELS[:, None] % 2),
+        "outputs of metrics.accuracy must have shape (batch, classes), two classes or more; got float32 of shape "
+        "(10, 1); for one logit an example use metrics.binary_accuracy",
+    ),
+    "accuracy of a vector": (lambda: metrics.top_k_accuracy(Y[:, 0], LABELS), "use metrics.binary_accuracy"),
+    "accuracy of many labels": (
+        lambda: metrics.accuracy(X, np.ones((10, 3), int)),
+        "targets (batch, classes) of metrics.accuracy must be one-hot, or probabilities that sum to one over the "
+        "classes; got a row of sum 3; for many labels an example use metrics.multilabel_accuracy or exact_match",
+    ),
+    "accuracy of rows of zeros": (
+        lambda: metrics.expected_calibration_error(X, np.zeros((10, 3), "f")),
+        "got a row of sum 0",
+    ),
+    "accuracy of numbers": (
+        lambda: metrics.accuracy(X[:2, :2], np.array([[100.0, -7.0], [0.0, 1.0]])),
+        "got a row of sum 93; for many labels an example use metrics.multilabel_accuracy or exact_match, for numbers "
+        "rmse, mae or r2",
+    ),
+    "accuracy of a column of labels": (
+        lambda: metrics.accuracy(X, LABELS[:, None] % 3),
+        "a column of labels is targets[:, 0]",
+    ),
+    "binary accuracy of several classes": (
+        lambda: metrics.binary_accuracy(X, LABELS),
+        "outputs and targets of metrics.binary_accuracy must have (batch,) or (batch, 1), one logit an example; got "
+        "float32 of shape (10, 3) and int64 of shape (10,); for several classes use metrics.accuracy",
+    ),
+    "many labels of one shape": (
+        lambda: metrics.exact_match(X, LABELS),
+        "outputs and targets of metrics.exact_match must have one shape (batch, labels)",
+    ),
+    "soft yes": (
+        lambda: metrics.roc_auc(Y, np.full((10, 1), 0.3)),
+        "targets of metrics.roc_auc must be 0 or 1; got 0.3",
+    ),
+    "an unknown average": (lambda: metrics.f1(Y, LABELS % 2, average="marco"), "(did you mean 'macro'?)"),
+    "binary average of classes": (
+        lambda: metrics.recall(X, LABELS % 3, average="binary"),
+        "average must be macro, micro or weighted for several classes or labels; got 'binary'",
+    ),
+    "multilabel by name": (
+        lambda: metrics.f1(X, LABELS % 3, multilabel="yes"),
+        "multilabel must be True, False or None; got 'yes'",
+    ),
+    "threshold": (lambda: metrics.f1(Y, LABELS % 2, threshold=1.5), "threshold must lie in [0, 1]; got 1.5"),
+    "level of coverage": (
+        lambda: metrics.interval_coverage(X[:, :2], Y, level=np.nan),
+        "level must lie in [0, 1]; got nan",
+    ),
+    "numbers of another likelihood": (
+        lambda: metrics.nll(X, LABELS % 3, min_variance=0.1),
+        "numbers of nll must be those of cross_entropy; got an unexpected keyword argument 'min_variance'",
+    ),
+    "negative metric weight": (
+        lambda: metrics.accuracy(X, LABELS % 3, weight=-np.ones(10)),
+        "weight must not be negative, NaN or infinite; got -1.0",
+    ),
+    "metric weight of NaN": (
+        lambda: metrics.average(jnp.ones(2), jnp.array([1.0, jnp.nan])),
+        "weight must not be negative, NaN or infinite; got nan",
+    ),
+    "metric weight in a list": (
+        lambda: metrics.rmse(Y, Y, weight=[1.0] * 10),
+        "weight must have shape (10,), one an example; got list",
     ),
     "metric weights": (
         lambda: metrics.rmse(Y, Y, weight=jnp.ones(3)),
@@ -252,6 +319,14 @@ BAD = {
     ),
     "columns": (lambda: data.standardise(X[:, :2], data.statistics(X)), "x must have 3 columns, as the statistics do"),
     "statistics of a vector": (lambda: data.statistics(X[:, 0]), "x must be a table (N, d) with at least one row"),
+    "statistics without weight": (
+        lambda: data.statistics(X, np.zeros(10)),
+        "weight must not be zero for every row",
+    ),
+    "statistics by a negative weight": (
+        lambda: data.statistics(X, -np.ones(10)),
+        "weight must not be negative, NaN or infinite; got -1.0",
+    ),
     "too many rows to shuffle": (
         lambda: data.shuffle(KEY, jnp.zeros(1, jnp.uint32), 2**31 + 1),
         "n must be at most 2^31; got 2147483649",

@@ -113,3 +113,55 @@ def test_beta_weights_the_likelihood_by_a_variance_without_a_derivative(x64):
     _, variance = losses.gaussian(outputs, **numbers)
     half = jax.grad(lambda o: losses.beta_gaussian_nll(o, y, **numbers).sum())(outputs)
     np.testing.assert_allclose(half, plain_slope * jnp.tile(jnp.sqrt(variance), 2), rtol=1e-10)
+
+
+def test_an_infinite_logit_counts_nothing_where_its_target_is_zero():
+    """Zero times the log of zero is zero, by every path to a smoothing of none; derivatives are finite."""
+    logits, labels = jnp.array([[0.0, 1.0, -jnp.inf], [2.0, -jnp.inf, 1.0]]), jnp.array([0, 2])
+    right, slope = np.full(2, np.log1p(np.e)), np.array([[-1, 1, 0], [1, 0, -1]]) / (1 + np.exp(-1))
+    for targets in (labels, jax.nn.one_hot(labels, 3)):
+
+        def both(smoothing, targets=targets):
+            loss = lambda o: losses.cross_entropy(o, targets, label_smoothing=smoothing)  # noqa: E731
+            return loss(logits), jax.grad(lambda o: loss(o).sum())(logits)
+
+        for value, grads in [
+            *map(both, (0, 0.0, np.float32(0), np.zeros((), "i4"), jnp.zeros(()))),
+            jax.jit(both)(0.0),
+        ]:
+            np.testing.assert_allclose(value, right, rtol=1e-6)
+            np.testing.assert_allclose(grads, slope, rtol=1e-5)
+        assert np.isinf(both(0.1)[0]).all()  # a share of a class that cannot be
+    assert losses.cross_entropy(logits[:, :2], jnp.array([0, 0]), label_smoothing=1.0)[1] == jnp.inf
+    outputs, targets = jnp.array([[-jnp.inf, jnp.inf, 3.0]]), jnp.array([[0.0, 1.0, 1.0]])
+    np.testing.assert_allclose(losses.binary_cross_entropy(outputs, targets), [np.log1p(np.exp(-3.0))], rtol=1e-5)
+    assert jnp.isfinite(jax.grad(lambda o: losses.binary_cross_entropy(o, targets).sum())(outputs)).all()
+
+
+def test_a_level_is_not_rounded_to_the_dtype_of_the_outputs():
+    outputs, y = jnp.zeros((2, 1), jnp.bfloat16), jnp.array([[1.0], [-1.0]])
+    np.testing.assert_allclose(losses.quantile(outputs, y, level=0.9), [0.9, 0.1], rtol=1e-6)
+
+
+NEVER = [np.nan, np.inf, -np.inf, 1e39, -1e-3, True, "1"]
+RANGES = {
+    "delta": (losses.huber, [*NEVER, 0, -1, 1e-50], [1e-3, np.float64(2), np.ones((1, 3), "f")]),
+    "level": (losses.quantile, [*NEVER, 0, 1, 1 - 1e-12, 2, np.array([0.5, 1.5])], [0.1, np.float32(0.9)]),
+    "min_variance": (losses.gaussian_nll, [*NEVER, -1], [0.1, 1, np.array([[0.1, 0.2, 0.3]])]),
+    "beta": (losses.beta_gaussian_nll, [*NEVER, 1.5, -1], [0, 0.5, 1.0]),
+    "label_smoothing": (losses.cross_entropy, [*NEVER, 5, -1, 1.01], [0, 0.1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_numbers_out_of_their_range_are_refused_where_they_are_known(name):
+    loss, bad, good = RANGES[name]
+    outputs, y = jnp.ones((2, 6 if "gaussian" in loss.__name__ else 3)), jnp.ones((2, 3)) / 3
+    for value in bad:
+        with pytest.raises(ValueError, match=f"{name} must"):
+            loss(outputs, y, **{name: value})
+        if not isinstance(value, str):
+            with pytest.raises(ValueError, match=f"{name} must"):  # known in the closure of a trace too
+                jax.eval_shape(lambda o, value=value: loss(o, y, **{name: value}), outputs)
+    for value in good:
+        assert jnp.isfinite(loss(outputs, y, **{name: value})).all()

@@ -121,3 +121,104 @@ def test_labels_of_every_integer_type(dtype, wide):
         assert float(metrics.top_k_accuracy(LOGITS, labels, k=2)) == float(metrics.top_k_accuracy(LOGITS, LABELS, k=2))
         np.testing.assert_array_equal(metrics.nll(LOGITS, labels), metrics.nll(LOGITS, LABELS))
         metrics.expected_calibration_error(LOGITS, labels)
+
+
+ODD_WEIGHTS = {
+    "huge": np.full(60, 1e38, "f"),
+    "subnormal": np.full(60, 1e-40, "f"),
+    "small": np.full(60, 1e-30, "f"),
+    "beyond float32": np.full(60, 1e300),
+    "half": np.full(60, 6e4, np.float16),
+    "truth values": np.ones(60, bool),
+}
+REGRESSION = (metrics.rmse, metrics.mae, metrics.r2)
+
+
+@pytest.mark.parametrize("name", ODD_WEIGHTS)
+def test_weights_of_any_scale_and_dtype_are_shares(name):
+    weight = ODD_WEIGHTS[name].copy()
+    weight[40:] = 0
+    for metric, outputs, targets in (
+        *[(f, OUTPUTS, TARGETS) for f in REGRESSION],
+        (metrics.accuracy, LOGITS, LABELS),
+        (metrics.nll, LOGITS, LABELS),
+        (metrics.expected_calibration_error, LOGITS, LABELS),
+    ):
+        expected = metric(outputs[:40], targets[:40])
+        np.testing.assert_allclose(metric(outputs, targets, weight=weight), expected, rtol=1e-5)
+        if weight.dtype.itemsize <= 4:  # a trace has no float64
+            np.testing.assert_allclose(jax.jit(metric)(outputs, targets, weight=weight), expected, rtol=1e-5)
+
+
+def test_ordinary_weights_are_not_touched():
+    """To the bit: the shares are the quotients by the sum."""
+    for weight in WEIGHTS[1:]:
+        by_hand = jax.jit(lambda v, w: jnp.sum(w / jnp.sum(w) * v))(OUTPUTS[:, 0], weight)
+        assert jax.jit(metrics.average)(OUTPUTS[:, 0], weight) == by_hand
+        shifted = jax.jit(metrics.average)(OUTPUTS[:, 0], weight * np.float32(2.0**100))
+        assert shifted == by_hand
+
+
+def test_what_is_left_out_may_be_anything():
+    weight = (np.arange(60) < 40).astype("f")
+    for bad in (np.nan, np.inf, 1e38):
+        outputs, targets = OUTPUTS.copy(), TARGETS.copy()
+        outputs[40:], targets[45:] = bad, bad
+        for metric in REGRESSION:
+            np.testing.assert_allclose(
+                metric(outputs, targets, weight=weight), metric(OUTPUTS[:40], TARGETS[:40]), rtol=1e-5
+            )
+    assert metrics.average(jnp.array([1.0, jnp.inf]), jnp.array([2.0, 0.0])) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e37])
+def test_regression_at_any_scale(scale):
+    outputs, targets = np.float32(scale) * OUTPUTS, np.float32(scale) * TARGETS
+    for metric, by in zip(REGRESSION, (scale, scale, 1), strict=True):
+        np.testing.assert_allclose(np.float64(metric(outputs, targets)) / by, metric(OUTPUTS, TARGETS), rtol=1e-5)
+
+
+def test_targets_are_not_cast_to_the_outputs_dtype():
+    outputs, targets = np.zeros((2, 1)), np.array([[300.5], [301.5]], "f")
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        narrow = jnp.asarray(outputs, dtype)
+        assert metrics.mae(narrow, targets) == 301 and metrics.mae(targets, narrow) == 301
+        np.testing.assert_allclose(metrics.rmse(narrow, targets), np.sqrt((300.5**2 + 301.5**2) / 2), rtol=1e-6)
+        np.testing.assert_allclose(metrics.r2(narrow, targets), sk.r2_score(targets, outputs), rtol=1e-5)
+    with jax.enable_x64(True):
+        value = metrics.rmse(jnp.zeros((2, 1), jnp.float32), jnp.array([[1.0], [1.0 + 1e-9]]))
+        assert value.dtype == jnp.float64 and value > 1
+
+
+@pytest.mark.parametrize("value", [0.1, 1e4 + 0.1, 1e8, -1.7e9, 1e30, 1e-30])
+def test_r2_of_a_constant_target_is_one_or_zero(value):
+    constant = np.full((1000, 1), value, "f")
+    for r2 in (metrics.r2, jax.jit(metrics.r2)):
+        assert r2(constant, constant) == 1 and r2(constant + np.abs(constant), constant) == 0
+        assert r2(constant, constant, weight=np.full(1000, 0.1, "f")) == 1
+
+
+def test_r2_far_from_zero():
+    seconds = 1.7e9 + 300 * np.arange(50.0)[:, None]
+    guess = seconds + 40 * np.sin(seconds)
+    np.testing.assert_allclose(metrics.r2(guess, seconds), sk.r2_score(seconds, guess), rtol=1e-6)  # known in float64
+    np.testing.assert_allclose(metrics.rmse(guess, seconds), sk.root_mean_squared_error(seconds, guess), rtol=1e-6)
+    narrow, near = np.float32(1e8 + 8 * np.arange(50.0)[:, None]), np.float32(1e8 + 8 * np.arange(50.0)[::-1, None])
+    expected = sk.r2_score(np.float64(narrow), np.float64(near))
+    np.testing.assert_allclose(jax.jit(metrics.r2)(near, narrow), expected, rtol=1e-5)
+
+
+def test_the_floor_of_the_variance_reaches_what_reads_it():
+    """The coverage of a Gaussian whose variance is all floor is its level."""
+    y = scipy.stats.norm(0, 0.5).ppf((np.arange(2000) + 0.5) / 2000).astype("f")[:, None]
+    outputs = np.tile(np.array([[0.0, -40.0]], "f"), (2000, 1))
+    np.testing.assert_allclose(metrics.interval_coverage(outputs, y, min_variance=0.25), 0.9, atol=1e-3)
+    value = metrics.nll(outputs, y, likelihood=losses.gaussian_nll, min_variance=0.25)
+    np.testing.assert_allclose(value, losses.gaussian_nll(outputs, y, min_variance=0.25).mean(), rtol=1e-6)
+    assert value < 1 < metrics.nll(outputs, y, likelihood=losses.gaussian_nll)
+
+
+def test_infinite_logits_have_a_calibration():
+    logits = jnp.array([[0.0, -jnp.inf], [1.0, -jnp.inf]], jnp.bfloat16)
+    assert metrics.expected_calibration_error(logits, np.array([0, 0])) == 0
+    assert metrics.expected_calibration_error(logits, np.array([1, 1])) == 1

@@ -154,16 +154,12 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
 
 def _width(what: str, x: Numeric, by: Statistics) -> None:
     _check.floating(what, x)
-    if (
-        not isinstance(by, tuple)
-        or len(by) != 2
-        or not all(
-            _check.is_array(a) and _check.is_number(a) and jax.dtypes.issubdtype(a.dtype, np.floating) for a in by
-        )
-    ):
+    if not isinstance(by, tuple) or len(by) != 2 or not all(map(_check.is_array, by)):
         raise ValueError(f"by must be Statistics, as data.statistics makes them; got {_check.describe(by)}")
-    if any(a.ndim != 1 or isinstance(a, np.ndarray) and not a.dtype.isnative or a.shape != by[0].shape for a in by):
-        raise ValueError(f"by must hold a mean and a std for each column, (d,); got {_check.describe(by[1])}")
+    for name, values in zip(Statistics._fields, by, strict=True):
+        _check.floating(f"{name} of the statistics", _arrays.array(f"{name} of the statistics", values, narrowed=False))
+        if values.ndim != 1 or values.shape != by[0].shape:
+            raise ValueError(f"{name} of the statistics must have shape (d,); got {_check.describe(values)}")
     if x.ndim < 1 or x.shape[-1:] != by[0].shape:
         raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_check.describe(x)}")
 

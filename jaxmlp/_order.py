@@ -15,6 +15,7 @@ from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
+MOST_ROWS = 2**31  # that the order has numbers for, in int32
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
 
 
@@ -108,7 +109,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     number that may be traced, only the first so many of n rows are there, in the order of a table of that length.
 
     Raises:
-      ValueError: for a batch larger than the data.
+      ValueError: for a batch larger than the data, and for more than 2^31 rows.
 
     >>> order = epoch_order(jax.random.key(0), 0, n=5, batch_size=3)
     >>> order.weight
@@ -119,6 +120,8 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     """
     _check.typed_key(key)
     batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n)
+    if n > MOST_ROWS:
+        raise ValueError(f"n must be at most 2^31; got {n}; rows are numbered in int32: train on a part of them")
     if batch_size > n:
         raise ValueError(
             f"batch_size must be at most the {n} rows; got {batch_size}; batch_size=None takes all at once"
@@ -135,7 +138,7 @@ def _batches(key: Array, count: Number | None, *, n: int, batch_size: int) -> Or
     place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
     there = n if count is None else jnp.asarray(count).astype(jnp.uint32)
     row = shuffle(key, place, there)
-    present = place < there
+    present = place < (np.uint32(n) if count is None else there)
     rows = jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32)
     return Order(rows.reshape(steps, batch_size), present.astype(jnp.float32).reshape(steps, batch_size))
 
@@ -151,7 +154,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     [0, 1, 2, 3, 4, 5]
     """
     _check.typed_key(key)
-    if isinstance(n, int) and n > 2**31:
+    if isinstance(n, int | np.integer) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
     if not _is_whole(n):
         raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
@@ -175,7 +178,7 @@ def _is_whole(value: Any, least: int = 1) -> bool:
 
 @compile_once("known")
 def _swap_or_not(key: Array, place: Array, n: Any, *, known: int | None) -> Array:
-    n = n if known is None else known
+    n = n if known is None else np.uint32(known)
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
 
     def swap(r: Array, i: Array) -> Array:

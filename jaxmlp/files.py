@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jaxmlp.types import Json, Model, StrPath
 
 FORMAT = 1
 HEADER = 2**21  # bytes: a thousand layers take a fifth of it
+DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -60,8 +62,7 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     try:
         told = json.dumps(description, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
-        got = type(metadata).__name__ if isinstance(error, RecursionError) else f"{metadata!r:.400}"
-        raise ValueError(f"metadata must be what JSON can hold; got {got}: {error}") from error
+        raise ValueError(f"metadata must be what JSON can hold; got {_shown(metadata)}: {error}") from error
     data = safetensors.save(tensors, metadata={"jaxmlp": told, "sha256": _digest(told, tensors)})
     if int.from_bytes(data[:8], "little") > HEADER:
         raise ValueError(f"metadata must leave the header below {HEADER:,} bytes; got {len(told):,} of description")
@@ -119,8 +120,9 @@ def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
     for name, (dtype, shape, begin, _) in header.tensors.items():
         arrays[name] = np.frombuffer(body, jnp.dtype(DTYPES[dtype]), math.prod(shape), begin).reshape(shape)
         _check.finite(f"{name} of {path.name}", arrays[name])
-    known = header.metadata.get("sha256")  # files of earlier versions have none
-    if known is not None and known != _digest(header.metadata["jaxmlp"], arrays):
+    # Files of earlier versions have none; where its own name is damaged, it is known by its form.
+    known = {text for name, text in header.metadata.items() if name == "sha256" or DIGEST.fullmatch(text)}
+    if known - {_digest(header.metadata["jaxmlp"], arrays)}:
         raise ValueError(
             f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
             f"copy, or leave sha256 out of the header's metadata if the change is meant"
@@ -210,6 +212,13 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
                 _check.floating(f"{i}/{name}", array)
                 tensors[f"{i}/{name}"] = np.ascontiguousarray(np.asarray(jax.device_get(array)))
     return tensors
+
+
+def _shown(metadata: object) -> str:
+    try:
+        return repr(metadata)[:400]
+    except (RecursionError, ValueError):  # of lists without end, and of ints with too many digits
+        return type(metadata).__name__
 
 
 def _short(model: MLP) -> str:

@@ -1,36 +1,19 @@
 """What a run is made of: a model, a loss, an optimizer and metrics, and who of them takes which hyperparameter."""
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _arguments, _arrays, _check
+from jaxmlp import _arguments, _check
 from jaxmlp._naming import metric_names
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, Numeric, OptimizerFactory, Params, PyTree
-
-OF_TRAINING = ("label_smoothing",)  # shapes training, and is no part of the likelihood that a metric reports
-
-
-class Numbers(NamedTuple):
-    """The hyperparameters, sorted by who takes them."""
-
-    init: Mapping[str, Number]
-    apply: Mapping[str, Number]
-    loss: Mapping[str, Number]
-    optimizer: Mapping[str, Number]
-    metrics: Mapping[str, Number]  # a number that loss and metrics both name stands in both
-
-    @property
-    def by_name(self) -> dict[str, Number]:
-        """All of them in one dict, as they were given."""
-        return {**self.init, **self.apply, **self.loss, **self.optimizer, **self.metrics}
+from jaxmlp._per_layer import adapted
+from jaxmlp._routing import Numbers as Numbers
+from jaxmlp._routing import names_of_metric, route, takes, takes_key
+from jaxmlp.optimizers import RunLength, finished, needs_run_steps, takes_run_steps
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
 
 
 @jax.tree_util.register_static
@@ -66,11 +49,12 @@ class Recipe:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            raise ValueError(
-                "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
-                "got a finished optax.GradientTransformation"
-            )
+        for kind in (optax.GradientTransformation, optax.MultiSteps):
+            if isinstance(self.optimizer, kind):
+                raise ValueError(
+                    f"optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={{'learning_rate': "
+                    f"...}}; got a finished optax.{kind.__name__}"
+                )
         metrics = (self.metrics,) if callable(self.metrics) else self.metrics
         if not isinstance(metrics, tuple | list):
             raise ValueError(f"metrics must be a function or a tuple of them; got {_check.describe(metrics)}")
@@ -90,10 +74,14 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
 
-    def bind(self, hyperparams: Hyperparams) -> "Bound":
+    def bind(self, hyperparams: Hyperparams, *, steps: int | None = None) -> "Bound":
         """Return this recipe with its hyperparameters, each routed to the one that takes it.
 
         Every verb of training takes the result in the place of the recipe, and then routes nothing again.
+
+        Args:
+          hyperparams: numbers by name.
+          steps: of the whole run, for an optimizer whose schedule follows it; `fit` and `loop.train` know them.
 
         Raises:
           ValueError: for a name that no part takes or that two take, and for a number that the optimizer lacks.
@@ -103,7 +91,8 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        return Bound(self, route(self, hyperparams))
+        bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, hyperparams))
+        return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
 
 class Bound(NamedTuple):
@@ -111,6 +100,24 @@ class Bound(NamedTuple):
 
     recipe: Recipe
     numbers: Numbers
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array is a member's own
+
+    def for_run(self, steps: int) -> "Bound":
+        """Return it with the steps of the run, where its optimizer asks for them.
+
+        Raises:
+          ValueError: where it was bound to fewer.
+        """
+        if not takes_run_steps(self.recipe.optimizer):
+            return self
+        if isinstance(self.steps, RunLength):
+            if self.steps.steps < steps:
+                raise ValueError(
+                    f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
+                    f"bind it without steps"
+                )
+            return self
+        return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
     def bind(self, hyperparams: None) -> "Bound":
         """Return itself: it has its hyperparameters."""
@@ -149,10 +156,10 @@ class Bound(NamedTuple):
         """
         values = {}
         for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
-            takes = _names_of_metric(metric)
-            numbers = {of: value for of, value in self.numbers.metrics.items() if of in takes}
+            wanted = names_of_metric(metric)
+            numbers = {of: value for of, value in self.numbers.metrics.items() if of in wanted}
             if weight is not None:
-                if not _takes(metric, "weight"):
+                if not takes(metric, "weight"):
                     raise ValueError(
                         f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
                         f"for padding: this run has weights or members of unequal size; got a function without it"
@@ -166,113 +173,12 @@ class Bound(NamedTuple):
 
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
-        optimizer = self.recipe.optimizer(**self.numbers.optimizer)
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
-        return optax.with_extra_args_support(optimizer)
-
-
-def route(recipe: Recipe, hyperparams: Hyperparams) -> Numbers:
-    """Sort `hyperparams` by the one whose signature names each; loss and metrics may share a name, and both get it.
-
-    Raises:
-      ValueError: for a name that no part takes, or that two take; for a value that is no number; and where a part
-        needs a number that is not there.
-    """
-    hyperparams = {} if hyperparams is None else hyperparams
-    if not isinstance(hyperparams, Mapping):
-        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
-    model, loss, optimizer = recipe.model, recipe.loss, recipe.optimizer
-    init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
-    of_loss, of_metrics = _names(loss, 2), [(metric, _names_of_metric(metric)) for metric in recipe.metrics]
-    takers = {
-        f"model {type(model).__name__}": {**init, **apply},
-        f"loss {_check.name_of(loss)}": of_loss,
-        f"optimizer {_check.name_of(optimizer)}": needs,
-    } | {f"metric {_check.name_of(metric)}": names for metric, names in of_metrics}
-    seen = {name for _, names in of_metrics for name in names}
-    numbers = {}
-    for name, value in hyperparams.items():
-        _check_taken_once(name, takers)
-        numbers[name] = _number(name, value, vector=name in of_loss or name in seen)
-    for taker, names in takers.items():
-        for name, required in names.items():
-            if required and name not in hyperparams:
-                raise ValueError(f"{taker} needs {name}: pass hyperparams={{{name!r}: ...}}")
-    return Numbers(
-        *(
-            {name: value for name, value in numbers.items() if name in names}
-            for names in (init, apply, of_loss, needs, seen)
-        )
-    )
-
-
-def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
-    owners = [taker for taker, names in takers.items() if name in names]
-    # What a loss and metrics name is one number, of which the metrics tell: min_variance, a quantile's level.
-    if len(owners) == 1 or owners and all(owner.startswith(("loss ", "metric ")) for owner in owners):
-        return
-    if owners:
-        found = f"is taken by {' and '.join(owners)}"
-        fix = f"; give one of them another name for it, as lambda *args, {name}_2: ..."
-    else:
-        found = "is taken by nobody"
-        fix = _check.did_you_mean(name, [known for names in takers.values() for known in names])
-    raise ValueError(
-        f"hyperparams[{name!r}] must be a number that model, loss, optimizer or a metric names; it {found}{fix}\n"
-        + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
-    )
-
-
-def _number(name: str, value: object, vector: bool) -> Number:
-    """Return a number as JAX takes it; a loss may take a vector (quantile levels), the others take one number each."""
-    value = _arrays.number(f"hyperparams[{name!r}]", value)
-    if not vector and np.ndim(value) != 0:
-        raise ValueError(
-            f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
-            f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
-        )
-    return value
-
-
-@lru_cache(maxsize=1024)
-def _signature(function: Callable[..., object]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
-    """Names of the numbers that `function` takes after its first `data` arguments, and whether each is needed."""
-    signature = _signature(function)
-    parameters = list(signature.parameters.values())[data:] if signature else []
-    return {
-        p.name: p.default is p.empty
-        for p in parameters
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "key"
-    }
-
-
-def _names_of_metric(metric: Metric) -> dict[str, bool]:
-    """Names of the numbers that a metric takes: its own, and where it hands them on to a likelihood, those of that."""
-    signature = _signature(metric)
-    names = {name: required for name, required in _names(metric, 2).items() if name != "weight"}
-    if signature and "likelihood" in signature.parameters and _takes(metric, ""):
-        likelihood = signature.parameters["likelihood"].default
-        if callable(likelihood):
-            names |= {name: required for name, required in _names(likelihood, 2).items() if name not in OF_TRAINING}
-    return names
-
-
-def takes_key(function: Callable[..., object]) -> bool:
-    """Tell whether `function` names an argument `key`."""
-    signature = _signature(function)
-    return signature is not None and "key" in signature.parameters
-
-
-def _takes(function: Callable[..., object], name: str) -> bool:
-    """Tell whether `function` can be called with an argument of this name; one that cannot be read can."""
-    signature = _signature(function)
-    parameters = signature.parameters.values() if signature else []
-    return signature is None or any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+        factory, known = self.recipe.optimizer, {}
+        if self.steps is not None:
+            known["run_steps"] = self.steps.steps if isinstance(self.steps, RunLength) else self.steps
+        elif needs_run_steps(factory):
+            raise ValueError(
+                f"optimizer {_check.name_of(factory)} must know the steps of the run, as fit, population.fit and "
+                f"loop.train do; got none; pass recipe.bind(hyperparams, steps=...) for the recipe"
+            )
+        return adapted(finished(factory(**self.numbers.optimizer, **known)))

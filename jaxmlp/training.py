@@ -13,9 +13,10 @@ from jax import Array
 
 from jaxmlp import _check, _compile
 from jaxmlp._compile import trace_count as trace_count
+from jaxmlp._dry_run import check_optimizer, loose, run_steps, update
 from jaxmlp._naming import metric_names
 from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
-from jaxmlp._verbs import loose, verb
+from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
@@ -77,12 +78,7 @@ def step(
         return average(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
-    with loose():
-        # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = bound.optimizer().update(
-            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
-        )
-        params = optax.apply_updates(state.params, updates)
+    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
     total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
@@ -215,6 +211,8 @@ def fit(
     data = check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
         validation = check_data("validation", key, validation, bound, measured=True)
+    bound = bound.for_run(run_steps(bound.recipe, len(jax.tree.leaves(data[0])[0])))
+    check_optimizer(key, bound)
     # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
     state, history = _run(_start(key, bound), data, bound, validation)
     warn_of_not_finite(state.params, history)

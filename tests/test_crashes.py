@@ -1,6 +1,8 @@
 """A run that is killed, or whose checkpoints are damaged, ends with the bits of one that was not."""
 
+import errno
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -10,11 +12,13 @@ import warnings
 from pathlib import Path
 
 import crash
+import faults
 import jax
 import numpy as np
 import pytest
 
 from jaxmlp import loop
+from jaxmlp.loop import _folder
 from jaxmlp.loop._saving import RunDirectory
 
 FILE = Path(__file__).parent / "crash.py"
@@ -164,6 +168,73 @@ def test_a_run_stops_where_checkpoints_are_and_none_is_whole(tmp_path):
         shutil.rmtree(folder)
     with pytest.raises(ValueError, match="must hold a whole checkpoint; .* has none; begin with loop.train"):
         loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
+
+
+def test_a_read_that_fails_stops_the_run_and_changes_nothing(tmp_path):
+    """Each call of the system while a run is recovered fails once, for many reasons: none is taken for damage."""
+    crash.run("one", tmp_path / "run", epochs=6)
+    for junk in (".DS_Store", "00000006/.DS_Store", "00000006/arrays/.nfs01", "00000006/Thumbs.db", "lost+found/a"):
+        (tmp_path / "run" / junk).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / junk).write_bytes(b"junk")
+    (tmp_path / "run" / "00000006" / "arrays" / "notes.txt~").write_text("of an editor")
+    found = faults.names(tmp_path / "run")
+
+    def recover():
+        with RunDirectory(tmp_path / "run") as opened:
+            saved = opened.recover()
+            return saved.where, {name: array.tobytes() for name, array in saved.arrays.items()}
+
+    with faults.failing(tmp_path / "run") as counted:
+        whole = recover()
+    errors = itertools.cycle([errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ETIMEDOUT])
+    stopped = 0
+    for name, count in dict(counted).items():
+        for number in sorted({*range(1, min(count, 12) + 1), count}):
+            try:
+                with faults.failing(tmp_path / "run", name, number, next(errors)):
+                    assert recover() == whole
+            except ValueError as error:
+                assert str(tmp_path / "run") in str(error) and str(error).startswith("directory must be"), (
+                    name,
+                    number,
+                )
+                stopped += 1
+            assert faults.names(tmp_path / "run") == found
+            assert recover() == whole
+    assert stopped > 20
+
+
+def test_checkpoints_of_versions_that_listed_no_files_are_found(tmp_path):
+    crash.run("one", tmp_path / "run", epochs=4)
+    for folder in (tmp_path / "run").glob("0*"):
+        meta = json.loads((folder / "run.json").read_text())
+        del meta["files"]
+        (folder / "run.json").write_text(json.dumps(meta))
+        (folder / "SHA256SUMS").write_text(_folder.sums(folder))
+    with RunDirectory(tmp_path / "run") as opened:
+        assert opened.recover().where == {"epoch": 4}
+    # A list of digests that lost a line, and one whose line is of a file elsewhere.
+    whole = (folder / "SHA256SUMS").read_text()
+    for text in (whole.replace("run.json", "../../run.json"), "".join(whole.splitlines(True)[:-1]), "\n", "é" * 70):
+        (folder / "SHA256SUMS").write_text(text)
+        assert "SHA256SUMS" in _folder.damages(folder)[0]
+
+
+def test_what_a_checkpoint_says_is_named_where_it_is_wrong(tmp_path):
+    crash.run("one", tmp_path / "run", epochs=4)
+    folder = tmp_path / "run" / "00000004"
+    good = json.loads((folder / "run.json").read_text())
+    wrong = {"run": [], "where": None, "every": "2", "versions": 7, "format": {}}
+    texts = [json.dumps({**good, name: value}) for name, value in wrong.items()] + ["[]", "[" * 100_000, "7", "{"]
+    texts += [json.dumps({name: value for name, value in good.items() if name != left}) for left in wrong]
+    for text in texts:
+        (folder / "run.json").write_text(text)
+        (folder / "SHA256SUMS").write_text(_folder.sums(folder))
+        with (
+            RunDirectory(tmp_path / "run") as opened,
+            pytest.raises(ValueError, match="run must|run.json must|00000004"),
+        ):
+            opened.recover()
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoints_whole(tmp_path, monkeypatch):

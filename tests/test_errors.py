@@ -310,6 +310,10 @@ BAD = {
         lambda: data.epoch_order(KEY, 0, 10, 11),
         "batch_size must be at most the 10 rows; got 11",
     ),
+    "epoch of too many rows": (
+        lambda: data.epoch_order(KEY, 0, 2**31 + 1, 1000, count=7),
+        "n must be at most 2^31; got 2147483649; rows are numbered in int32",
+    ),
     "constant split": (lambda: data.split(KEY, 1), "split needs n >= 2 rows and a test share in (0, 1); got n=1"),
     "test share": (lambda: data.split(KEY, 10, 1.5), "got n=10, test=1.5"),
     "more folds than rows": (lambda: data.k_folds(KEY, 3, 4), "k must be at least 2 and at most the 3 rows; got 4"),
@@ -413,7 +417,10 @@ BAD = {
         "hyperparams['learning_rate'] must have one entry for each of 2 keys, or be one number for all; got float32 of "
         "shape (3,)",
     ),
-    "text for rates": (lambda: fits({"learning_rate": "fast"}), "hyperparams['learning_rate'] must hold numbers"),
+    "text for rates": (
+        lambda: fits({"learning_rate": "fast"}),
+        "hyperparams['learning_rate'] must be a number; got str 'fast'",
+    ),
     "numbers no dict": (lambda: fits(0.1), "hyperparams must be a dict of (members,) numbers; got float 0.1"),
     "misspelt number of members": (lambda: fits({"learning_rat": 0.1}), "did you mean 'learning_rate'?"),
     "a member's dropout rate": (
@@ -638,6 +645,29 @@ BAD = {
         lambda: MLP31.layers((STATES.params[0], PARAMS[1])),
         "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (2, 3, 4)",
     ),
+    "apply: an activation of the batch": (
+        lambda: MLP31.replace(activation=lambda h: h.sum(0, keepdims=True)).apply(PARAMS, X),
+        "activation must be elementwise, from floats (..., units) to floats of that shape; got float32 of shape (1, 4)",
+    ),
+    "apply: an activation without floats": (
+        lambda: MLP31.replace(activation=lambda h: h > 0).apply(PARAMS, X),
+        "to floats of that shape; got bool of shape (10, 4) of float32 of shape (10, 4)",
+    ),
+    "apply: a rate for each unit": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY, dropout_rate=np.full(4, 0.1)),
+        "dropout_rate must be one number; got float64 of shape (4,)",
+    ),
+    "apply: many keys": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEYS, dropout_rate=0.1),
+        "key must be a single key; got keys of shape (2,)",
+    ),
+    "init: a scale for each unit": (lambda: MLP31.init(KEY, init_scale=np.ones(4)), "init_scale must be one number"),
+    "init: a scale that is too large": (
+        lambda: MLP31.init(KEY, init_scale=1e39),
+        "init_scale must be finite in float32; got 1e+39",
+    ),
+    "init: NaN": (lambda: MLP31.init(KEY, init_scale=np.nan), "init_scale must be finite in float32; got nan"),
+    "sizes: too wide": (lambda: MLP((3, 2**31)).init(KEY), "every size must be at most 2147483647"),
     "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
     "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
     "in_numpy: a callable": (

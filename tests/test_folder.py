@@ -8,7 +8,7 @@ import pytest
 
 from jaxmlp import loop
 from jaxmlp.loop._digest import of_array
-from jaxmlp.loop.streams import _npy, open_stream
+from jaxmlp.loop.streams import Position, _npy, of_other_data, open_stream
 
 KEY = jax.random.key(0)
 X = np.arange(24, dtype=np.float32).reshape(12, 2)
@@ -109,9 +109,9 @@ def elsewhere(path):
 
 
 REFUSED = {
-    "a FIFO": (lambda p: (p.unlink(), os.mkfifo(p)), "it is no regular file"),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), "it is no regular file"),
-    "a device": (elsewhere, "it is no regular file"),
+    "a FIFO": (lambda p: (p.unlink(), os.mkfifo(p)), "must be a regular file; it is a"),
+    "a folder": (lambda p: (p.unlink(), p.mkdir()), "must be a regular file; it is a"),
+    "a device": (elsewhere, "must be a regular file; it is a"),
     "objects": (lambda p: np.save(p, np.array([[1, "a"]] * 12, object), allow_pickle=True), "Python objects in dtype"),
     "an archive": (lambda p: (np.savez(f"{p}.npz", X), os.rename(f"{p}.npz", p)), "it does not begin as one"),
     "records": (lambda p: np.save(p, np.zeros(12, [("a", "f4")])), "must hold numbers; got dtype"),
@@ -169,7 +169,9 @@ def test_any_numbers_are_read_as_they_are(tmp_path, monkeypatch, small):
     table(tmp_path, "x.npy", "y.npy")
     os.rename(tmp_path / "x.npy", tmp_path / "real")
     os.symlink(tmp_path / "real", tmp_path / "x.npy")
-    x, y, weight = opened(tmp_path)._read(0, 0, 3)
+    stream = opened(tmp_path)
+    assert of_other_data(stream) == {}
+    x, y, weight = stream._read(0, 0, 3)
     assert sorted(y.ravel().tolist()) == Y.ravel().tolist() and weight.all()
     for name, change in RIGHT.items():
         np.save(tmp_path / "x.npy", change(X))
@@ -188,6 +190,12 @@ def test_rows_above_the_order_are_refused(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("place", [(0, 3, 3), (0, -1, 0), (-1, 0, 0), (0, 10**9, 10**9)])
+def test_a_place_that_no_epoch_has_is_refused(tmp_path, place):
+    with pytest.raises(ValueError, match="position of the checkpoint must be one in an epoch of 3 steps; got"):
+        next(opened(table(tmp_path, "x.npy", "y.npy")).stacks(Position(*place), 2, None, {}))
+
+
 @pytest.mark.parametrize("limit", [2**28, 0])
 def test_a_file_cut_short_while_it_is_mapped_is_an_error_and_not_the_end(tmp_path, monkeypatch, limit):
     """A map of it would end the process by SIGBUS."""
@@ -202,6 +210,20 @@ def test_a_file_cut_short_while_it_is_mapped_is_an_error_and_not_the_end(tmp_pat
         _ = stream.fingerprint
     with pytest.raises(ValueError, match=r"x.npy must hold row \d+; it was cut short since it was mapped"):
         open_stream(mapped, KEY, 4096, None)._read(0, 0, 9)
+
+
+@pytest.mark.parametrize("limit", [2**28, 0])
+def test_a_file_that_another_has_replaced_is_read_as_it_was_mapped(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(_npy, "MAPPED_BYTES", limit)
+    table(tmp_path, "x.npy", "y.npy")
+    mapped = tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+    before = open_stream(mapped, KEY, 4, None)
+    np.save(tmp_path / "other.npy", X + 1)
+    os.replace(tmp_path / "other.npy", tmp_path / "x.npy")
+    (tmp_path / "y.npy").unlink()
+    after = open_stream(mapped, KEY, 4, None)
+    assert after.fingerprint == before.fingerprint
+    jax.tree.map(np.testing.assert_array_equal, after._read(0, 0, 3), before._read(0, 0, 3))
 
 
 # What the digest reads.

@@ -259,7 +259,6 @@ def run(tmp_path_factory):
         ({"data": (X[:99], Y[:99])}, "data.0.shape: saved [100, 3], given [99, 3]"),
         ({"validation": None}, "validation"),
         ({"key": jax.random.key(1)}, "key.sha256: saved "),
-        ({"stop": loop.Patience(3)}, "stop.patience: saved nothing, given {'epochs': 3"),
         ({"epochs": 10}, "recipe.epochs: saved 9, given 10"),
     ],
 )
@@ -281,7 +280,7 @@ def test_what_cannot_be_gone_on_with_is_named(run, tmp_path, monkeypatch):
     newest = max((tmp_path / "stream").glob("0*"))
     (newest / "run.json").write_text((newest / "run.json").read_text().replace('"format": 1', '"format": 2'))
     (newest / "SHA256SUMS").write_text(_checkpoints._sums(newest))
-    with pytest.raises(ValueError, match="must be of format 1; got 2"):
+    with pytest.raises(ValueError, match="must be of format 1; got '2'"):
         loop.resume(tmp_path / "stream", Loader(), progress=False)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxmlp\[checkpoint\]'"):

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmlp import MLP, Recipe, loop, losses
-from jaxmlp.loop.streams import Position
+from jaxmlp.loop.streams import Position, of_other_data
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._trail import MARKS, Trail
 
@@ -213,6 +213,14 @@ def changed(batch):
     return found
 
 
+class Turning(Shuffling):
+    """Goes on without an end, each turn in another order."""
+
+    def __iter__(self):
+        while True:
+            yield from pairs(ROWS[self.rng.permutation(18)])
+
+
 class Short:
     def __init__(self, count):
         self.count = count
@@ -283,6 +291,64 @@ def test_what_an_earlier_version_saved_goes_on(name):
         stacks(Unseeded(), after=without_trails(stacks(Sampled("sampler"))[5]))
 
 
+def accepted(stack):
+    """Return a stack whose place is that of a run that the caller goes on with, with other data."""
+    return stack._replace(state=of_other_data(Batches(Same(), None, None)))
+
+
+def test_other_data_that_are_accepted_begin_at_the_place_of_the_run():
+    straight = [s for s in stacks(Same(), every=1) if s.after[:2] in ((1, 0), (2, 3))]
+    for stack in straight:
+        for make in (Shuffling, lambda: Sampled("sampler")):
+            rest = stacks(make(), every=1, after=accepted(stack))
+            passes = stacks(make(), every=1)
+            at = 7 * stack.after.epoch * isinstance(make(), Sampled) + stack.after.step
+            expected = passes[at : at + len(rest)]
+            assert [t[4] for t in told(rest)] == [t[4] for t in told(expected)]
+            for i, later in enumerate(rest[:-1]):
+                if isinstance(make(), Sampled):
+                    again = stacks(make(), every=1, after=later)
+                    assert [t[4] for t in told(again)] == [t[4] for t in told(rest[i + 1 :])]
+                else:
+                    with pytest.raises(ValueError, match="to be resumed a second time after other data were accepted"):
+                        stacks(make(), every=1, after=later)
+    (inside,) = (s for s in stacks(Turning(1), 3, 1, steps=4) if s.after.total == 6)
+    rest = stacks(Turning(), 3, 1, 4, after=accepted(inside))
+    assert [t[4] for t in told(rest)] == [t[4] for t in told(stacks(Turning(), 3, 1, 4)[:6])]
+    with pytest.raises(ValueError, match="to be resumed a second time"):
+        stacks(Turning(), 3, 1, 4, after=rest[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digests": 7},
+        {"digests": {}},
+        {"digests": {"run": {"count": 10**9}, "pass": None, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 1, "value": "", "stride": 0, "marks": []}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 9, "value": "", "stride": 1, "marks": []}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": {"count": 1, "value": "", "stride": 1, "marks": [[]]}, "alike": [0, ""]}},
+        {"digests": {"run": None, "pass": None, "alike": ["many", ""]}},
+        {"digests": {"run": Trail().to_json() | {"count": 0}, "pass": None, "alike": [0, ""]}},
+        {"length": "many"},
+        {"length": -1},
+        {"first": 7},
+        {"more": 7},
+    ],
+)
+def test_words_that_no_walk_has_saved_are_refused(change):
+    stack = stacks(Same())[4]
+    with pytest.raises(ValueError, match="of the checkpoint must|must be what it was"):
+        stacks(Same(), after=stack._replace(state={**stack.state, **change}))
+
+
+@pytest.mark.parametrize("place", [(0, 9, 3), (-1, 0, 3), (0, 2, 2**60), (1, 4, 8), (0, 4, 4)])
+def test_places_that_no_walk_has_stood_at_are_refused(place):
+    stack = stacks(Turning(), 3, 1, 4)[1]
+    with pytest.raises(ValueError, match="of the checkpoint must"):
+        stacks(Turning(), 3, 1, 4, after=stack._replace(after=Position(*place)))
+
+
 def test_a_long_pass_is_compared_all_the_way_by_few_marks():
     count = 5 * MARKS
     many = [(np.full((2, 1), i, "f"), np.zeros((2, 1), "f")) for i in range(count)]
@@ -313,6 +379,7 @@ def test_a_trail_knows_each_difference_of_up_to_127_batches():
 # Through `train`, where the order decides the result.
 
 RECIPE = Recipe(MLP((1, 3, 1)), losses.squared_error, optax.sgd, epochs=4)
+RECIPE2 = Recipe(MLP((1, 2, 1)), losses.squared_error, optax.sgd, epochs=4)
 
 
 @pytest.mark.parametrize("name", ["shuffling", "sampler", "equal"])
@@ -338,3 +405,14 @@ def test_a_run_ends_with_the_bits_of_one_that_was_not_stopped(tmp_path, name, af
     jax.tree.map(
         np.testing.assert_array_equal, (found[0].params, dict(found[1])), (straight[0].params, dict(straight[1]))
     )
+
+
+def test_several_recipes_are_trained_on_the_same_batches_or_not_at_all():
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def run(source):
+        return loop.train(keys, source, [RECIPE, RECIPE2], {"learning_rate": 0.003}, epochs=1, progress=False)
+
+    run(Sampled("sampler"))
+    with pytest.raises(ValueError, match="data must give the same batches to each recipe; this Shuffling goes on to"):
+        run(Shuffling())

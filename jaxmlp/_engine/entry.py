@@ -10,15 +10,22 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays, _check
+from jaxmlp._dry_run import check_optimizer, run_steps
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
+from jaxmlp._kinds import check_kind
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
-from jaxmlp.recipe import Numbers
+from jaxmlp.optimizers import RunLength, takes_run_steps
+from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Number, Numeric
 
 
-def enter(request: Request) -> tuple[Member, Tables]:
+def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
     """Check all that the host can before a run, and sort it; one network is a population of one.
+
+    Args:
+      request: what is to be trained.
+      steps: of the whole run, where the data do not tell: of a stream.
 
     Raises:
       ValueError: for keys, tables, numbers, weights and rows that do not fit each other.
@@ -63,7 +70,21 @@ def enter(request: Request) -> tuple[Member, Tables]:
         held_out = _rows("validation_rows", inputs.validation_rows, count, examples("validation"))
     if recipe.batch_size is not None and recipe.batch_size > used:
         raise ValueError(f"batch_size must be at most the {used} examples of a member; got {recipe.batch_size}")
-    return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out), Tables(**tables)
+    length = _run_length(recipe, used, rows, steps)
+    longest = length if isinstance(length, RunLength) or length is None else RunLength(int(length.max()))
+    check_optimizer(like_key(keys), first._replace(steps=longest), columns)
+    if longest is not length:
+        check_optimizer(like_key(keys), first._replace(steps=np.int32(0)), columns)  # as the program has it: traced
+    return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out, length), Tables(**tables)
+
+
+def _run_length(recipe: Recipe, examples: int, rows: Rows | None, steps: int | None) -> RunLength | np.ndarray | None:
+    """Return the steps of the run, where the optimizer asks for them: an array where members have their own."""
+    if not takes_run_steps(recipe.optimizer):
+        return None
+    if rows is not None and rows.count is not None:
+        return np.asarray(run_steps(recipe, rows.count), np.int32)
+    return RunLength(run_steps(recipe, examples) if steps is None else steps)
 
 
 def check_keys(keys: Array) -> int:
@@ -139,6 +160,7 @@ def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
         raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
     numbers = {}
     for name, value in hyperparams.items():
+        check_kind(name, value)
         value = as_number(f"hyperparams[{name!r}]", value)
         if value.ndim and len(value) != count:
             raise ValueError(

@@ -9,6 +9,7 @@ from jax import Array
 from jaxmlp import _arrays
 from jaxmlp._preflight import entered
 from jaxmlp.data import Rows
+from jaxmlp.optimizers import RunLength
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
 
@@ -135,6 +136,7 @@ class Member(NamedTuple):
     weight: Numeric | None  # (N,)
     rows: Rows | None
     validation_rows: Rows | None
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array where members differ
 
     @property
     def first_numbers(self) -> dict[str, Any]:

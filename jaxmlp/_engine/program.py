@@ -44,9 +44,11 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
     """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
     def one(member: Member, work: Work) -> Run:
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
         state = training.start(member.key, bound)
-        whole = bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers)
+        whole = (
+            bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers, member.steps)
+        )
         _, record = jax.eval_shape(lambda s, m, t: _epoch(s, m, t, whole), state, member, work.tables)
         # Zeros and not NaN, which `jax_debug_nans` would take for an error.
         history = {name: jnp.zeros((recipe.epochs, *a.shape), a.dtype) for name, a in record.items()}
@@ -71,7 +73,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
     _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
 
         def one_epoch(number: Array, run: Run) -> Run:
             state, record = _epoch(run.state, member, work.tables, bound)
@@ -89,7 +91,7 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
 
     def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
         batches, validation = work.tables
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
 
         def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
             state, mean, first_bad = carry

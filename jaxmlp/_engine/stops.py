@@ -22,6 +22,18 @@ class Patience(NamedTuple):
     epochs: Number
     min_improvement: Number = 0.0
 
+    def counts_from(self, losses: np.ndarray) -> tuple[Any, int]:
+        """Return loss and epoch from which patience counts after these validation losses (epochs,).
+
+        >>> Patience(5, 0.1).counts_from(np.array([1.0, 0.95, 0.8, 0.75]))
+        (np.float64(0.8), 2)
+        """
+        mark, since = losses.dtype.type(np.inf), 0
+        for epoch, loss in enumerate(losses):
+            if loss < mark - losses.dtype.type(self.min_improvement):
+                mark, since = loss, epoch
+        return mark, since
+
 
 class Target(NamedTuple):
     """Stop at the first epoch whose entry `metric` of the history is `at_least`, or `at_most`, so much.

@@ -123,7 +123,7 @@ def from_sklearn(estimator: Any, *, out_activation: str | None = None) -> tuple[
     The outputs of a regressor are its predictions; those of a classifier are logits, whose softmax, or for one output
     sigmoid, are its probabilities. Where the estimator makes something else of them, `out_activation` must say so, and
     whoever calls `apply` applies it: for a regressor of loss "poisson" predictions are exp(outputs), and for many
-    labels a row probabilities are sigmoid(outputs).
+    labels a row probabilities are sigmoid(outputs). Weights of float64 become float32 unless JAX has 64 bits.
 
     Args:
       estimator: of exactly one of these two types.

@@ -61,6 +61,7 @@ def from_torch(source: Any, activation: Activation | None = None) -> tuple[MLP, 
 
     Of a module everything is read: `apply` computes what the module does after `eval()`, or a ValueError names the part
     that an `MLP` has not. A Sequential within another, Identity, and in `eval` mode Dropout, are passed through.
+    Weights of float64 become float32 unless JAX has 64 bits.
 
     Args:
       source: the module, or its state dict, whose weights are taken in the order of their numbers. A state dict does

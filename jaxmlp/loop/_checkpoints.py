@@ -58,7 +58,7 @@ class Checkpoints:
         self.directory, self.keep = _disk.path_of("directory", directory), _check.positive_int("keep", keep)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._verified, self._kept = False, ""
+        self._kept = ""
         self._lock: Any = None
         try:
             if self.directory.exists() and not self.directory.is_dir():
@@ -83,7 +83,7 @@ class Checkpoints:
     ) -> None:
         """Do `first`, then write a checkpoint, in the background and after the one before it.
 
-        The first one is read back before it counts.
+        It is read back before it counts.
 
         Args:
           number: its name; the highest is the newest.
@@ -202,10 +202,9 @@ class Checkpoints:
         try:
             if first is not None:
                 first()
-            _folder.write(saving, arrays, meta, verify=not self._verified)
+            _folder.write(saving, arrays, meta)
             _folder.close(saving, _sums(saving))
             _folder.put(saving, self._folder(number))
-            self._verified = True
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
             self._error = error

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import _check, _disk
+from jaxmlp.loop._fields import read_json
 from jaxmlp.types import Json
 
 NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
@@ -96,8 +97,11 @@ def sums(folder: Path) -> str:
     return "".join(f"{_digest(folder / name)}  {name}\n" for name in _ours(names) if name != SUMS)
 
 
-def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json, *, verify: bool) -> None:
-    """Write arrays and what is said of them into a new folder; with `verify` the arrays are read back.
+def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
+    """Write arrays and what is said of them into a new folder, and read the arrays back.
+
+    Each time, and not only where the name is new: where a system call fails within Orbax, it may go on without a word
+    and leave what nobody can read.
 
     Raises:
       OSError: where it cannot be written.
@@ -108,11 +112,10 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json, *, verify:
     with _plain(folder) as plain:
         writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         writer.save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
-    if verify:
-        back = read_arrays(folder)
-        lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
-        if lost:
-            raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
+    back = read_arrays(folder)
+    lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
+    if lost:
+        raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
     # The names of the files stand in one of them, so that a list of digests that was cut short is seen.
     files = _ours(sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder)))
     (folder / TOLD).write_text(json.dumps({**meta, "files": files}, indent=1))
@@ -159,13 +162,7 @@ def read_meta(folder: Path) -> Json:
       ValueError: for what is no object of JSON.
       OSError: where it cannot be read.
     """
-    try:
-        meta = json.loads(_disk.read_file(folder / TOLD))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / TOLD} must hold JSON; it cannot be read: {error}") from error
-    if not isinstance(meta, dict):
-        raise ValueError(f"{folder / TOLD} must hold an object of JSON; got {type(meta).__name__}")
-    return meta
+    return read_json(_disk.read_file(folder / TOLD), folder / TOLD)
 
 
 def _orbax() -> Any:

@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxmlp.types import StrPath
 
+SAMPLES, SAMPLE = 16, 64  # so many pieces of so many bytes tell whether a file is the one that was mapped
+
 
 class MappedFile:
     """The file behind a mapped array, read past the map."""
@@ -23,7 +25,11 @@ class MappedFile:
 
     @staticmethod
     def behind(array: Any) -> "MappedFile | None":
-        """Return the file of a mapped array whose rows lie in it one after the other; None where there is none."""
+        """Return the file of a mapped array whose rows lie in it one after the other; None where there is none.
+
+        Raises:
+          ValueError: for a file that was cut short.
+        """
         base = array
         while isinstance(base, np.ndarray):
             base = base.base
@@ -34,7 +40,26 @@ class MappedFile:
             return None
         begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY  # of the map in the file
         inside = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-        return MappedFile(path, begin + inside, array.nbytes // len(array))
+        try:
+            file = MappedFile(path, begin + inside, array.nbytes // len(array))
+        except OSError:  # gone from there, but not from the map
+            return None
+        return file if file._holds(array) else None
+
+    def _holds(self, array: np.ndarray) -> bool:
+        """Tell whether this is the file of the map, and not one that has taken its name since."""
+        there = os.fstat(self._number).st_size - self._offset
+        if there < array.nbytes:
+            raise self._short(max(0, there))
+        flat = np.asarray(array).reshape(-1).view(np.uint8)
+        for start in np.linspace(0, max(0, len(flat) - SAMPLE), SAMPLES).astype(np.int64).tolist():
+            stop = min(start + SAMPLE, len(flat))
+            if self.block(start, stop) != flat[start:stop].data:
+                return False
+        return True
+
+    def _short(self, there: int) -> ValueError:
+        return ValueError(f"{self._path} must hold row {there // self._row}; it was cut short since it was mapped")
 
     def read(self, here: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
         """Read the rows at `places` into those of `out`, of the file's dtype, at `here`."""
@@ -63,6 +88,5 @@ class MappedFile:
         while done < len(target):
             count = os.preadv(self._number, (target[done:],), self._offset + start + done)
             if count == 0:
-                row = (start + done) // self._row
-                raise ValueError(f"{self._path} must hold row {row}; it was cut short since it was mapped")
+                raise self._short(start + done)
             done += count

@@ -37,7 +37,12 @@ class Progress:
                 from rich.live import Live
             except ImportError:  # plain lines will do
                 return
-            self._live = Live(console=Console(stderr=True), transient=False, auto_refresh=False)
+
+            class OwnConsole(Console):
+                def on_broken_pipe(self) -> None:
+                    raise BrokenPipeError  # and not end the process, as Rich does
+
+            self._live = Live(console=OwnConsole(stderr=True), transient=False, auto_refresh=False)
             self._live.start()
 
     def _try(self, show: Callable[..., object], *what: Any, **how: Any) -> None:

@@ -15,6 +15,7 @@ from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.runs import Run
 from jaxmlp.loop._checkpoints import Checkpoints
+from jaxmlp.loop._fields import META
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, StrPath
 
@@ -55,13 +56,17 @@ class SavedRun:
         """Return the key or keys and the numbers that the run began with."""
         return self.manifest.rebuild_start(self.arrays)
 
-    def check(self, given: Manifest) -> None:
-        """Compare with what is given now; warn where it was saved by other versions.
+    def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
+        """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
 
         Raises:
           ValueError: with a line for each difference.
         """
-        self.manifest.check_same(given, self.directory)
+        for line in self.manifest.check_same(given, self.directory, accept):
+            warnings.warn(
+                f"{line}: the run goes on, but only equal devices promise equal bits",
+                stacklevel=_check.level_of_caller(),
+            )
         now = _versions()
         for name in now:
             if self.versions.get(name) != now[name]:
@@ -134,12 +139,7 @@ class RunDirectory:
         found = self._store.recover()
         if found is None:
             return None
-        meta, wrong = found.meta, []
-        for name, kinds in (("run", dict), ("where", dict), ("every", int | None), ("versions", dict)):
-            if name not in meta or not isinstance(meta[name], kinds) or isinstance(meta[name], bool):
-                wrong.append(f"{name} {meta.get(name)!r:.80}")
-        if wrong:
-            raise ValueError(f"{self.path} must say in run.json what is saved; checkpoint {found.number} has {wrong}")
+        meta = META("run.json", found.meta)
         manifest = Manifest.from_json(meta["run"])
         return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 

@@ -50,6 +50,8 @@ class RunOptions(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
     more: bool = False  # whether parts of the call are to be trained after
     order_key: Any = None  # of the order of mapped files, where it is not the members' first
+    accept: frozenset[str] = frozenset()  # what may differ from the saved run
+    rebuilt: bool = False  # whether the recipe comes from the checkpoint, and is nobody's code
 
 
 class Saving(NamedTuple):

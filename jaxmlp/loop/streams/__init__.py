@@ -9,9 +9,10 @@ What `loop.train` takes for data, arrays in memory apart:
   `stacks_of` makes them of single batches.
 """
 
+import contextlib
 import os
+import weakref
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -24,12 +25,16 @@ from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._npy import Files
 from jaxmlp.loop.streams._own import Own
+from jaxmlp.loop.streams._stacks import OTHER
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
 from jaxmlp.loop.streams._stacks import Taken as Taken
 from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
 from jaxmlp.types import Json
+
+# The first batch that each loader gave to the recipe that was trained last.
+_BEGUN: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @runtime_checkable
@@ -106,7 +111,7 @@ def is_stream(data: object) -> bool:
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
-def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None) -> Stream:
+def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None, *, later: bool = False) -> Stream:
     """Return the stream behind data.
 
     Args:
@@ -114,6 +119,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
       key: the key of the run, of which the order of mapped files comes.
       batch_size: the recipe's; None where the stream's own is taken.
       steps: how many batches of an iterable make an epoch.
+      later: whether an earlier recipe of the same call was trained on these data.
 
     Raises:
       ValueError: for data that cannot be read, and sizes that do not agree.
@@ -123,7 +129,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
     if isinstance(data, Stream):
         return Own(data, batch_size, steps)
     if isinstance(data, str | os.PathLike):
-        data = Table(folder(Path(data)))
+        data = Table(folder(data))
     elif not isinstance(data, Table) and _is_table(data):
         if len(data) not in (2, 3):
             raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")
@@ -132,7 +138,20 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
         if steps is not None:
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
-    return Batches(data, batch_size, steps)
+    stream = Batches(data, batch_size, steps)
+    with contextlib.suppress(TypeError):  # of what cannot be referred to weakly, such as a list
+        if later and _BEGUN.get(data, stream.fingerprint) != stream.fingerprint:
+            raise ValueError(
+                f"data must give the same batches to each recipe; this {type(data).__name__} goes on to others; give "
+                f"it set_epoch(number), which is called before each pass, or train each recipe in a call of its own"
+            )
+        _BEGUN[data] = stream.fingerprint
+    return stream
+
+
+def of_other_data(stream: Stream) -> Json:
+    """Return the state to go on with where a run stands, with other data than before, which the caller has accepted."""
+    return {OTHER: "now"} if isinstance(stream, Batches) else {}
 
 
 def _is_table(data: object) -> bool:

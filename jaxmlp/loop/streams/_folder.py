@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxmlp import _check
+from jaxmlp._disk import open_file, path_of
 from jaxmlp.loop.streams._leaves import narrow
 from jaxmlp.types import PyTree, StrPath
 
@@ -60,7 +60,7 @@ def npy(source: StrPath | tuple[Any, ...], *, digest: Digest = "full") -> Table:
     """
     _check.one_of("digest", digest, ("sampled", "full"))
     if isinstance(source, str | os.PathLike):
-        return Table(folder(Path(source)), digest)
+        return Table(folder(source), digest)
     if not isinstance(source, tuple | list) or len(source) not in (2, 3):
         raise ValueError(
             f"source must be a folder, or (x, y) or (x, y, weight) of mapped arrays; got {type(source).__name__} "
@@ -91,7 +91,7 @@ class _Name(NamedTuple):
         return cls(part, rest, None if number is None else int(number), None if of is None else int(of))
 
 
-def folder(path: Path) -> list[Shard]:
+def folder(path: StrPath) -> list[Shard]:
     """Map the .npy files of a folder: x.npy and y.npy, or shards x-000.npy, y-000.npy, ...
 
     Where the examples have weights, these are in weight.npy, or in shards weight-000.npy, ... The shards of one number
@@ -102,7 +102,7 @@ def folder(path: Path) -> list[Shard]:
       ValueError: for a folder without them, with shards that do not match or are missing, or with names that are almost
         those of shards.
     """
-    path = path.expanduser()
+    path = path_of("data", path)
     try:
         names = sorted(entry.name for entry in os.scandir(path))
     except OSError as error:
@@ -182,9 +182,7 @@ def open_npy(path: Path) -> np.ndarray:
       ValueError: for what is no regular file, is damaged or cut short, or holds something else than numbers.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would be waited for without an end
-            raise ValueError("it is no regular file")
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             begin = file.read(12)
         if begin and begin[:6] != b"\x93NUMPY":
             raise ValueError("it does not begin as one")

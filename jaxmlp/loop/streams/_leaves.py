@@ -1,10 +1,13 @@
 """The arrays of a batch and of a file: numbers that JAX has, in the machine's byte order, narrowed without a loss."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmlp.loop.streams._stacks import Position, name
 
 
 def narrow(what: str, dtype: Any) -> np.dtype:
@@ -41,17 +44,31 @@ def fill(what: str, out: np.ndarray, values: np.ndarray) -> None:
         )
 
 
-def arrays(what: str, value: Any) -> np.ndarray:
+@lru_cache(maxsize=64)
+def _is_plain(dtype: np.dtype) -> bool:
+    return narrow("x", dtype) == dtype and dtype.isnative
+
+
+def arrays(part: str, position: Position, value: Any) -> np.ndarray:
     """Return a copy of an array in the dtype that JAX has for it: a loader may use its memory again.
+
+    Args:
+      part: what messages call it.
+      position: of its batch.
+      value: whatever the loader gave.
 
     Raises:
       ValueError: for what is no array of numbers, and for one that is masked, sparse or not on the host.
     """
+    if type(value) is np.ndarray and value.dtype.kind in "biuf" and _is_plain(value.dtype):
+        return value.copy()
+    what = f"{part} of {name(position)}"
     if isinstance(value, np.ma.MaskedArray) or hasattr(value, "todense"):
         raise ValueError(f"{what} must not be masked or sparse; got {type(value).__name__}; fill it, or make it dense")
     try:
         # PyTorch's tensors may hold a gradient, and lie elsewhere.
-        found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        detach = getattr(value, "detach", None)
+        found = np.asarray(value if detach is None else detach().cpu())
     except Exception as error:
         raise ValueError(
             f"{what} must be an array; {type(value).__name__} could not be read as one: {type(error).__name__}: {error}"

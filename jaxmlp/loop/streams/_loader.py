@@ -12,7 +12,7 @@ from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._leaves import arrays
 from jaxmlp.loop.streams._passes import Passes
 from jaxmlp.loop.streams._replay import resume
-from jaxmlp.loop.streams._stacks import Batch, Position, Stack, Taken, cuts, name, stack_size, stacks_of
+from jaxmlp.loop.streams._stacks import OTHER, Batch, Position, Stack, Taken, cuts, name, stack_size, stacks_of
 from jaxmlp.loop.streams._walk import Walk
 from jaxmlp.types import Json
 
@@ -51,12 +51,26 @@ class Batches:
     def _taken(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Taken]:
         if start.epoch >= epochs:
             return
+        self._check_place(start, state)
         size = stack_size(self.example, self.steps, every)
         walk = Walk(self._passes, start, resume(self._passes, start, state), state)
         while walk.position.epoch < epochs:
             place = walk.position
             taken = walk.take(lambda position: cuts(position, size, every))
             yield taken._replace(batch=self._whole(taken.batch, taken.ends, place))
+
+    def _check_place(self, start: Position, state: Json) -> None:
+        """Raise for a place in a checkpoint that no walk has stood at."""
+        length, known = state.get("length"), {"iterator", "length", "first", "digests", OTHER}
+        right = not set(state) - known and isinstance(state.get("first"), dict | None)
+        right = right and (length is None or type(length) is int and length > 0)
+        if self.steps is not None:
+            right = right and start.step < self.steps and start.total == start.epoch * self.steps + start.step
+        if not right or min(start) < 0 or start.total < start.step:
+            raise ValueError(
+                f"position and stream of the checkpoint must be a place in this stream; got {list(start)} and "
+                f"{state!r:.200}"
+            )
 
     def _unpack(self, batch: Any, position: Position) -> Batch:
         """Return a copy of a batch as (x, y, weight), and check its form against the first."""
@@ -65,7 +79,7 @@ class Batches:
                 f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_check.length(batch)}"
             )
         parts = [
-            jax.tree.map(partial(arrays, f"{part} of {name(position)}"), given)
+            jax.tree.map(partial(arrays, part, position), given)
             for part, given in zip(("x", "y", "weight"), batch, strict=False)
         ]
         leaves = jax.tree.leaves(parts)

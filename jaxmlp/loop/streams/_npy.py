@@ -1,7 +1,7 @@
 """Tables in mapped .npy files, larger than memory: shuffled rows by number, and no more pages than needed."""
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _compile
+from jaxmlp._order import MOST_ROWS
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._mapped import MappedFile
@@ -21,7 +22,6 @@ from jaxmlp.types import Json
 # Files that are small together are read into memory whole, which takes their rows fastest; of the others each row is
 # read into its place when it is wanted. No map is touched: whoever cuts a mapped file short kills who touches it.
 MAPPED_BYTES = 2**28
-MOST_ROWS = 2**31  # of which `data.shuffle` gives the numbers, in int32
 
 
 class Files:
@@ -36,20 +36,26 @@ class Files:
         if batch_size is None or batch_size > n:
             raise ValueError(f"batch_size must be at most the {n} rows of the files, and not None; got {batch_size}")
         self.count, self.batch_size, self.steps = n, batch_size, steps_per_epoch(n, batch_size)
-        self._table = table
+        self._table, self._fingerprint = table, None
         self.shards, self._files = _opened(shards)
         _, loop_key = jax.random.split(key)  # as `start` and `epoch` split it
         self._order_key, _ = jax.random.split(loop_key)
         x, y, weight = self._gather(np.arange(batch_size))
         self.example = x, y, np.ones(batch_size, np.float32 if weight is None else weight.dtype)
 
-    @cached_property
+    @property
     def fingerprint(self) -> list[Any]:
-        """The digests of the shards; made when a run that is saved asks for them."""
-        return [of_data(shard, full=self._table.digest == "full") for shard in self._table.shards]
+        """The digests of the shards; made when a run that is saved asks for them, and once."""
+        if self._fingerprint is None:
+            self._fingerprint = [of_data(shard, full=self._table.digest == "full") for shard in self._table.shards]
+        return self._fingerprint
 
     def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch; the position alone says where to go on."""
+        if min(start) < 0 or start.step >= self.steps:
+            raise ValueError(
+                f"the position of the checkpoint must be one in an epoch of {self.steps} steps; got {list(start)}"
+            )
         size = stack_size(self.example, self.steps, every)
         position = start
         while position.epoch < epochs:

@@ -35,17 +35,21 @@ class Passes:
         Raises:
           ValueError: where there is none.
         """
-        self._looked = self.begin(0)
+        iterator, seen = self.begin(0), []
 
         def unpack(batch: object, position: Position) -> Batch:
-            self._seen = [batch]
+            seen.append(batch)
             return self._unpack(batch, position)
 
-        first = Passes(self.loader, self.steps, unpack).read(self._looked, Position())
+        first = Passes(self.loader, self.steps, unpack).read(iterator, Position())
         if first is None:
             raise ValueError(
                 "data must give at least one batch; its first pass gave none; pass what makes a new iterator each time"
             )
+        # One that cannot begin again: itself the data, or one of Python's own, as a `zip` that the loader keeps.
+        # Another may begin anew, as PyTorch's with persistent workers, and to hold it would be to hold its workers.
+        if iterator is self.loader or type(iterator).__module__ in ("builtins", "itertools"):
+            self._looked, self._seen = iterator, seen
         return first
 
     @property
@@ -78,8 +82,10 @@ class Passes:
                 f"data must give its batches again for each of its epochs; this {type(self.loader).__name__} is used "
                 f"up after one; pass what makes a new iterator each time, or steps=, how many batches an epoch has"
             )
+        if not once:
+            return iterator
         seen, self._seen = self._seen, []
-        return itertools.chain(seen, iterator) if once else iterator
+        return itertools.chain(seen, iterator)
 
     def read(self, iterator: Iterator[object], position: Position) -> Batch | None:
         """Return the next batch, or None at the end of the pass."""

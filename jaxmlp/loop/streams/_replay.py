@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._passes import FIX, Passes, set_state
-from jaxmlp.loop.streams._stacks import Batch, Position, name
+from jaxmlp.loop.streams._stacks import OTHER, Batch, Position, name
 from jaxmlp.loop.streams._trail import Trail, Trails, digest
 from jaxmlp.types import Json
 
@@ -41,12 +41,20 @@ class _Replay:
     def run(self) -> Iterator[object]:
         """Return an iterator that stands at the start."""
         passes, start = self._passes, self._start
+        other = self._state.get(OTHER)
+        if other == "now":
+            iterator, done = passes.begin(0 if passes.steps else start.epoch), 0 if passes.steps else start.step
+            return self._read(iterator, Position(start.epoch), done, _Again(None, False))
         if passes.steps is not None:
             iterator, there = self._begun(0)
             again = _Again(self._saved.run, True)
+            if other and not there:
+                raise _unknown()
             return iterator if there else self._read(iterator, Position(), start.total, again)
         # Whether a pass can be read without those before it.
         alone = passes.told or type(passes.loader) in (list, tuple) or self._saved.alike.known
+        if not alone and other:
+            raise _unknown()
         if not alone and start.epoch > 0:
             return self._all(passes.begin(0))
         again = _Again(self._saved.this, False)
@@ -135,3 +143,10 @@ class _Again:
 def _other(first: Position, last: Position) -> ValueError:
     where = name(first) if first == last else f"{name(first)}, or one after it up to {name(last)},"
     return ValueError(f"{where} must be what it was before the run was saved; it holds other examples; {FIX}")
+
+
+def _unknown() -> ValueError:
+    return ValueError(
+        "data must give each pass by its number, as set_epoch(number) tells it, for a run to be resumed a second time "
+        "after other data were accepted; the order of this loader comes from all passes before; accept it again"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._passes import Passes, state_of
-from jaxmlp.loop.streams._stacks import Position, Taken, name
+from jaxmlp.loop.streams._stacks import OTHER, Position, Taken, name
 from jaxmlp.loop.streams._trail import Trails
 from jaxmlp.types import Json
 
@@ -42,6 +42,7 @@ class Walk:
         self._length: int | None = state.get("length")
         self._first: Json | None = state.get("first")
         self._trails = Trails(state.get("digests"), position)
+        self._other = {OTHER: "before"} if OTHER in state else {}
 
     def take(self, wants_state: Callable[[Position], bool]) -> Taken:
         """Return the next batch, whether it ends its epoch, where the walk stands now, and the state to go on from.
@@ -62,7 +63,7 @@ class Walk:
         wanted = wants_state(inside) or inside.step == self._passes.steps
         saved = state_of(self._iterator) if wanted else None
         ends = self._ends(inside)
-        state: Json = {"iterator": saved, "length": self._length, "first": self._first}
+        state: Json = {"iterator": saved, "length": self._length, "first": self._first, **self._other}
         if wanted or ends:
             state["digests"] = self._trails.to_json()
         self.position = self.position.after(1, ends)

@@ -86,7 +86,7 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
     if not layers:
         raise ValueError("compose needs at least one Layer; got an empty stack")
     for i, layer in enumerate(layers):
-        if layer.scale is not None:
+        if layer.scale is not None or layer.shift is not None:
             raise ValueError(f"compose needs affine layers; layer {i} has a norm, which is not affine in x")
         if i and layer.w.shape[0] != layers[i - 1].w.shape[1]:
             raise ValueError(

@@ -12,11 +12,12 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._gaussian import FLOOR as FLOOR
+from jaxmlp._gaussian import gaussian as gaussian
+from jaxmlp._gaussian import gaussian_for, negative_log
 from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
-
-FLOOR = 1e-6  # the floor under a variance where none is given, of the losses and of all that read their outputs
 
 
 @taking("outputs", "targets")
@@ -185,30 +186,6 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
-@taking("outputs")
-def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, Array]:
-    """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
-
-    variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
-
-    Raises:
-      ValueError: for outputs that are not pairs, or a negative floor.
-
-    >>> mean, variance = gaussian(jnp.array([[3.0, 0.0]]))
-    >>> mean, variance.round(4)
-    (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32))
-    """
-    _check.floating("outputs", outputs)
-    if outputs.ndim < 1 or outputs.shape[-1] % 2:
-        raise ValueError(
-            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
-            f"give the last layer two outputs a target"
-        )
-    number("min_variance", min_variance, 0, np.inf)
-    mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
-    return mean, jnp.square(jax.nn.softplus(raw_scale)) + spread("min_variance", min_variance, mean)
-
-
 @taking("outputs", "targets")
 def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = FLOOR) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
@@ -227,8 +204,8 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = F
     >>> gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]])).round(3)
     Array([0.919], dtype=float32)
     """
-    mean, variance = _gaussian_for(outputs, targets, min_variance)
-    return sum_outputs(_nll(mean, variance, targets))
+    mean, variance = gaussian_for(outputs, targets, min_variance)
+    return sum_outputs(negative_log(mean, variance, targets))
 
 
 @taking("outputs", "targets")
@@ -252,22 +229,6 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5,
     Array([0.919], dtype=float32)
     """
     number("beta", beta, 0, 1)
-    mean, variance = _gaussian_for(outputs, targets, min_variance)
+    mean, variance = gaussian_for(outputs, targets, min_variance)
     weight = jax.lax.stop_gradient(variance ** spread("beta", beta, variance))
-    return sum_outputs(weight * _nll(mean, variance, targets))
-
-
-def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:
-    """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
-    _check.floating("targets", targets)
-    if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
-        raise ValueError(
-            f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "
-            f"{_check.describe(outputs)} and {_check.describe(targets)}"
-        )
-    return gaussian(outputs, min_variance=min_variance)
-
-
-def _nll(mean: Array, variance: Array, targets: Numeric) -> Array:
-    error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
-    return 0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
+    return sum_outputs(weight * negative_log(mean, variance, targets))

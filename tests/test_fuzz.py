@@ -394,6 +394,12 @@ def verbs(directory):
         ),
         "write_csv": _with(here(records.write_csv), path="file", history=HISTORY, epochs=[None, [2]], positional=2),
     }
+    one, many = np.array([[-1.0], [2.0], [0.5], [-3.0], [1.0], [-0.1]], "f"), np.eye(2, dtype="i4")[LABELS]
+    for name in ("binary_accuracy", "roc_auc", "average_precision", "precision", "recall", "f1"):
+        found[name] = _loss(getattr(metrics, name), one, [LABELS[:, None]], weight=[None, WEIGHT])
+    for name in ("multilabel_accuracy", "exact_match"):
+        found[name] = _loss(getattr(metrics, name), LOGITS, [many], threshold=0.5, weight=[None, WEIGHT])
+    found["confusion_matrix"] = _loss(metrics.confusion_matrix, LOGITS, LABELS, weight=[None, WEIGHT])
     return found | _of_populations() | _of_the_loop(directory)
 
 

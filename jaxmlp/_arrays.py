@@ -148,7 +148,7 @@ def number(what: str, value: Any, must: str = "must be a number", ndim: int | No
     if found.dtype == bool:
         raise ValueError(f"{what} {must}; got {_check.describe(value)}; a flag chooses the program")
     if ndim not in (None, found.ndim):
-        raise ValueError(f"{what} must be one number; got {_check.describe(value)}")
+        raise ValueError(f"{what} must be one number; got {_check.describe(value)}; map over many with jax.vmap")
     return value if isinstance(value, np.generic) and found.dtype == value.dtype else found
 
 

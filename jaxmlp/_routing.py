@@ -21,7 +21,7 @@ class Numbers(NamedTuple):
     apply: Mapping[str, Number]
     loss: Mapping[str, Number]
     optimizer: Mapping[str, Number]
-    metrics: Mapping[str, Number]  # a number that loss and metrics both name stands in both
+    metrics: Mapping[str, Number] = {}  # a number that loss and metrics both name stands in both
 
     @property
     def by_name(self) -> dict[str, Number]:

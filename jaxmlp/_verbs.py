@@ -4,10 +4,9 @@ Whether parameters are those of a model is known by what its `init` makes. To as
 than a step, and a model of a caller's may take more than its own `init` makes: so it is asked where a call has failed.
 """
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import _arrays, _check
+from jaxmlp._dry_run import loose
 from jaxmlp._order import check_rows
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import History, PyTree
@@ -99,13 +99,6 @@ def _optimizer_state(bound: Any, numbers: Any, params: Any, shapes: Any) -> PyTr
             jax.tree.unflatten(bound, numbers),
             jax.tree.unflatten(params, shapes),
         )
-
-
-@contextlib.contextmanager
-def loose() -> Iterator[None]:
-    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def check_recipe(recipe: object) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check, _description, _stacking
@@ -172,7 +171,7 @@ class MLP:
         if dropout_rate is not None:
             if not self.dropout:
                 raise ValueError(f"dropout_rate was given to {self!r}; it takes one with MLP(..., dropout=True)")
-            _check_number("dropout_rate", dropout_rate)
+            _arrays.number("dropout_rate", dropout_rate, ndim=0)
             _check.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
         elif self.dropout and key is not None:
             raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
@@ -239,14 +238,6 @@ class MLP:
 
     def __str__(self) -> str:
         return _description.as_table(self)
-
-
-def _check_number(what: str, value: Any) -> None:
-    """Raise unless `value` is one real number, known or traced: an array would be broadcast over units or examples."""
-    array = value if _check.is_array(value) else np.asarray(value)
-    known = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
-    if array.shape != () or not known:
-        raise ValueError(f"{what} must be one number; got {_check.describe(value)}; map over many with jax.vmap")
 
 
 def _named(value: Any, known: Mapping[str, Any]) -> Any:

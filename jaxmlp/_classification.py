@@ -18,7 +18,7 @@ from jax import Array
 from jaxmlp import _check, _weights
 from jaxmlp._arrays import taking
 from jaxmlp._labels import Answers, Labels, answers_of, honest, read
-from jaxmlp._targets import number
+from jaxmlp._targets import number, spread
 from jaxmlp.types import Number, Numeric
 
 AVERAGES = ("binary", "macro", "micro", "weighted")
@@ -237,7 +237,7 @@ def _found(
 def _yes(answers: Answers, threshold: Number) -> Array:
     """Compare logits, since the sigmoid of a large one is 1."""
     number("threshold", threshold, 0, 1)
-    t = jnp.asarray(threshold, answers.score.dtype)
+    t = spread("threshold", threshold, answers.score)
     return answers.score > jnp.broadcast_to(jnp.log(t) - jnp.log1p(-t), answers.score.shape)
 
 

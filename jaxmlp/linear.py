@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmlp import _arrays, _check
 from jaxmlp._arrays import taking
+from jaxmlp._targets import wide
 from jaxmlp.layer import Layer, affine
 from jaxmlp.types import Number, Numeric
 
@@ -35,7 +36,7 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     _table(x, y)
     l2 = _arrays.number("l2", l2, ndim=0)
     _check.within("l2", l2, 0, float("inf"))
-    x = jnp.asarray(x)
+    x = wide(x)  # there is no decomposition in half precision
     y = jnp.asarray(y, x.dtype)
     x_mean, y_mean = x.mean(0), y.mean(0)
     u, s, vt = jnp.linalg.svd(x - jnp.broadcast_to(x_mean, x.shape), full_matrices=False)
@@ -68,7 +69,7 @@ def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
         if len(params) != 1:
             raise ValueError(f"gradients needs one affine layer; got {len(params)}; fold them with linear.compose")
         return (_gradients(params[0], x, y),)
-    return _gradients(params, x, y)
+    return _gradients(*_layers(params), x, y)
 
 
 def compose(params: Layer | tuple[Layer, ...]) -> Layer:
@@ -104,10 +105,11 @@ def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
     _table(x, y)
     if layer.w.shape != (x.shape[1], y.shape[1]):
         raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
-    residual = affine(layer, jnp.asarray(x)) - y  # (N, out)
+    x, y = wide(x), wide(y)
+    residual = affine(layer, x) - y  # (N, out)
     two_over_n = 2 / len(x)
     b = None if layer.b is None else two_over_n * residual.sum(0)
-    return Layer(two_over_n * jnp.asarray(x).T @ residual, b)
+    return Layer(two_over_n * x.T @ residual, b)
 
 
 def _layers(params: Any) -> tuple[Layer, ...]:

@@ -465,7 +465,7 @@ def _of_populations():
         "Mixture.sample": _with(MIXTURE.sample, key=KEY, count=2),
         "Mixture.unstandardise": _with(MIXTURE.unstandardise, by=data.statistics(Y)),
         "Categorical.log_prob": _with(VOTES.log_prob, y=LABELS),
-        "each": _with(_each, x=X, y=Y),
+        "each": _with(_each, x=np.stack([X, X]), y=np.stack([Y, Y])),
     }
 
 

@@ -162,6 +162,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     place = _arrays.array("place", place)
     if not jnp.issubdtype(place.dtype, jnp.integer):
         raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
+    place = place if place.dtype == jnp.uint32 else jnp.asarray(place, jnp.uint32)
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)
     return _swap_or_not(key, place, n, known=None)

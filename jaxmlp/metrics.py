@@ -103,7 +103,10 @@ def nll(
             inspect.signature(likelihood).bind(outputs, targets, **numbers)
         except TypeError as error:
             raise ValueError(f"numbers of nll must be those of {_check.name_of(likelihood)}; {error}") from None
-    return average(likelihood(outputs, targets, **numbers), weight)
+    values = likelihood(outputs, targets, **numbers)
+    if not _check.is_array(values) or values.shape != outputs.shape[:1]:
+        raise ValueError(f"likelihood must return one value an example; got {_check.describe(values)}")
+    return average(values, weight)
 
 
 @taking("outputs", "targets", "weight")

@@ -61,14 +61,14 @@ def _converted(what: str, value: Any) -> Numeric:
 def taking(*names: str, narrowed: bool = True) -> Callable[[Function], Function]:
     """Decorate a function of arrays, so that the arguments of these names are arrays as `array` gives them; None stays.
 
-    What is not `narrowed` is computed in float64 on the host, and may be larger than JAX's own float holds.
+    What is not `narrowed` is computed in float64 on the host, and may be larger than JAX's own float holds; so are
+    weights, of any scale.
 
     >>> @taking("x")
     ... def total(x):
     ...     return x.sum()
-    >>> total(np.matrix([[1.0, 2.0]])), total([1.0])
-    Traceback (most recent call last):
-    ValueError: x must be an array; got list [1.0]; pass jnp.asarray(x)
+    >>> total(np.array([1.0, 2.0], ">f4")) == 3
+    True
     """
 
     def decorate(function: Function) -> Function:
@@ -80,9 +80,9 @@ def taking(*names: str, narrowed: bool = True) -> Callable[[Function], Function]
             given = list(args)
             for place, name in places:
                 if place < len(given) and given[place] is not None:
-                    given[place] = array(name, given[place], narrowed=narrowed)
+                    given[place] = array(name, given[place], narrowed=narrowed and name != "weight")
                 elif options.get(name) is not None:
-                    options[name] = array(name, options[name], narrowed=narrowed)
+                    options[name] = array(name, options[name], narrowed=narrowed and name != "weight")
             return function(*given, **options)
 
         return call  # type: ignore[return-value]

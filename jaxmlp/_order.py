@@ -119,7 +119,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     [0, 1, 2, 3, 4]
     """
     _check.typed_key(key)
-    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n)
+    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n, most=2**63 - 1)
     if n > MOST_ROWS:
         raise ValueError(f"n must be at most 2^31; got {n}; rows are numbered in int32: train on a part of them")
     if batch_size > n:

@@ -64,7 +64,8 @@ class Structure(NamedTuple):
         if len(params) != len(parts):
             what = "parts, a run of equal hidden layers each," if self.scan else "layers"
             raise ValueError(f"params must have {len(parts)} {what} for {model!r}; got {len(params)}")
-        _check.floating(f"w of the last layer of {model!r}", params[-1].w)
+        if members:
+            _check.floating(f"w of the last layer of {model!r}", params[-1].w)
         lead = params[-1].w.shape[:-2] if members else ()  # the last layer is in no stack: what is left are members
         leaves = [run[0] if isinstance(run, list) else run for run in cut(self.leaves, parts)]
         for i, (layer, (count, _), wanted) in enumerate(zip(params, parts, leaves, strict=True)):

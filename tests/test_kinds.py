@@ -158,7 +158,7 @@ BAD = {
     "recipes: others": (lambda: fits(recipe=[RECIPE, 3]), "got 2, among them what is none"),
     "numbers: a flag": (
         lambda: fits(hyperparams={"learning_rate": [True, False]}),
-        "hyperparams['learning_rate'] must hold numbers; got True; a flag chooses the program",
+        "hyperparams['learning_rate'] must be a number; got bool True; this chooses the program",
     ),
     "rows: ragged": (
         lambda: fits(rows=[[0, 1], [2]]),

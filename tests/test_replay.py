@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmlp import MLP, Recipe, loop, losses
-from jaxmlp.loop.streams import Position, of_other_data
+from jaxmlp.loop.streams import Position, accepting
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._trail import MARKS, Trail
 
@@ -293,7 +293,7 @@ def test_what_an_earlier_version_saved_goes_on(name):
 
 def accepted(stack):
     """Return a stack whose place is that of a run that the caller goes on with, with other data."""
-    return stack._replace(state=of_other_data(Batches(Same(), None, None)))
+    return stack._replace(state=accepting(Batches(Same(), None, None), stack.state, others=True))
 
 
 def test_other_data_that_are_accepted_begin_at_the_place_of_the_run():
@@ -317,6 +317,27 @@ def test_other_data_that_are_accepted_begin_at_the_place_of_the_run():
     assert [t[4] for t in told(rest)] == [t[4] for t in told(stacks(Turning(), 3, 1, 4)[:6])]
     with pytest.raises(ValueError, match="to be resumed a second time"):
         stacks(Turning(), 3, 1, 4, after=rest[0])
+
+
+def test_data_that_may_be_others_go_on_exactly_where_they_are_not():
+    for make in (Shuffling, Same, lambda: pairs(ROWS), Unseeded):
+        straight = stacks(make(), every=1)
+        for stack in straight[4:20]:
+            may = stack._replace(state=accepting(Batches(make(), None, None), stack.state, others=False))
+            rest = stacks(make(), every=1, after=may)
+            if make is Unseeded:
+                assert rest[0].state["other"] == "before" and len(rest) == 28 - stack.after.total
+            else:
+                (index,) = (i for i, s in enumerate(straight) if s.after == stack.after)
+                assert told(rest) == told(straight[index + 1 :])
+    broken = type("Broken", (), {"__iter__": lambda self: itertools.chain(pairs(ROWS)[:2], raising())})()
+    with pytest.raises(ValueError, match="could not be read: OSError"):
+        stacks(broken, after=may)
+
+
+def raising():
+    raise OSError("gone")
+    yield
 
 
 @pytest.mark.parametrize(
@@ -416,3 +437,24 @@ def test_several_recipes_are_trained_on_the_same_batches_or_not_at_all():
     run(Sampled("sampler"))
     with pytest.raises(ValueError, match="data must give the same batches to each recipe; this Shuffling goes on to"):
         run(Shuffling())
+
+
+def test_other_batches_are_refused_with_the_ways_out_and_go_on_where_they_are_accepted(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(state, history):
+        if state.step >= 14:
+            raise Stop
+
+    def run(source, **options):
+        options = {"every": 14, "progress": False, "directory": tmp_path, **options}
+        return loop.train(jax.random.key(0), source, RECIPE, {"learning_rate": 0.003}, **options)
+
+    with pytest.raises(Stop):
+        run(Unseeded(), callbacks=[stop])
+    with pytest.raises(ValueError, match=r"give its generator a seed, or the loader set_epoch\(number\)"):
+        run(Shuffling())
+    with pytest.raises(ValueError, match="batch 1 of epoch 0 must be what it was .* accept='data' goes on"):
+        run(Unseeded())
+    assert run(Unseeded(), accept="data")[0].step == 28

@@ -17,6 +17,10 @@ WORDS = {
     **dict.fromkeys(("validation", "validation_rows"), "validation"),
     **{name: name for name in ("hyperparams", "schedule", "layout", "options")},
 }
+LOADER = (
+    "a loader is told by its first batch, which must be the same each time that it is made: give its generator a seed, "
+    "or the loader set_epoch(number)"
+)
 RECIPE = {*PARTS, "batch_size"}  # what "recipe" accepts
 ACCEPT = ("recipe", *dict.fromkeys(WORDS.values()))
 
@@ -52,6 +56,8 @@ def changes(saved: Any, given: Any) -> list[Change]:
         if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
             continue
         lines = differences(one.get(name), other[name], name)
+        if name == "data" and isinstance(other[name], list):
+            lines = [f"{line}; {LOADER}" for line in lines]
         found += [Change(WORDS.get(name), line) for line in lines]
     return found + _of_options(saved.program, given.program)
 

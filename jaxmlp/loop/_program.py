@@ -70,7 +70,9 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     def alone(takers: Sequence[str], **parts: Any) -> Bound:
         """Return the recipe with these parts, and with stand-ins for the others, which take no number."""
         numbers = {name: getattr(bound.numbers, name, {}) if name in takers else {} for name in bound.numbers._fields}
-        return bound._replace(recipe=dataclasses.replace(held, **parts), numbers=type(bound.numbers)(**numbers))
+        steps = bound.steps if "optimizer" in takers else None
+        recipe = dataclasses.replace(held, **parts)
+        return bound._replace(recipe=recipe, numbers=type(bound.numbers)(**numbers), steps=steps)
 
     model = alone(("init", "apply"))
     loss = alone(("loss",), model=_Held.of(outputs, whole=True), loss=recipe.loss)
@@ -103,7 +105,8 @@ def of_job(job: Job) -> Json:
     size = job.recipe.batch_size if job.batch is None else None
     batch = jax.tree.map(lambda a: _form(a, a.shape if size is None else (size, *a.shape[1:])), data)
     key = jax.ShapeDtypeStruct((), members.key.dtype)
-    return of_program(Bound(job.recipe, own.numbers), key, batch, data if validation is None else validation)
+    bound = Bound(job.recipe, own.numbers, own.steps)
+    return of_program(bound, key, batch, data if validation is None else validation)
 
 
 def _form(value: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -224,12 +224,12 @@ def _with_new_optimizer(
         return found  # another model: the comparison of shapes says so
     params = jax.tree.unflatten(jax.tree.structure(like_params), [jnp.asarray(found[name]) for name in names])
 
-    def begin(key: Any, numbers: Any, params: Params) -> PyTree:
+    def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
         recipe = dataclasses.replace(job.recipe, model=_Given(params))
         alone = numbers._replace(**dict.fromkeys(("init", "apply"), {}))
-        return training.start(key, Bound(recipe, alone)).opt_state
+        return training.start(key, Bound(recipe, alone, steps)).opt_state
 
-    state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, params)
+    state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, job.members.steps, params)
     warnings.warn(
         "the optimizer that is given has a state of another form than the one that was saved: its state begins anew, "
         "at the parameters that were saved",

@@ -25,7 +25,7 @@ from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
-from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
+from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.optimizers import takes_run_steps
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
@@ -220,6 +220,9 @@ def _placed(
         if saving.saved is not None:
             saving.saved.check(manifest, options.accept)
             restore, place = going_on(saving.saved, manifest, job, streamed=feed.stream is not None)
+            if feed.stream is not None and "data" in options.accept:
+                others = manifest.data != saving.saved.manifest.data
+                place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
     executor = Executor(job, plan.layout, plan.slots, restore)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place

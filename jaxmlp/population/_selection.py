@@ -95,8 +95,6 @@ def best(
       ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
         member diverged.
     """
-    if not isinstance(states, list) and not hasattr(states, "params"):
-        raise ValueError(f"states must be those of population.fit or loop.train; got {type(states).__name__}")
     if _count(states) != len(members_history(history)["status"]):
         raise ValueError(
             f"states and history must be of one population; got {_count(states)} states and a history of "

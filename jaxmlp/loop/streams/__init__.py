@@ -3,8 +3,10 @@
 What `loop.train` takes for data, arrays in memory apart:
 
 - a folder of .npy files, or arrays that `numpy.load(..., mmap_mode="r")` has mapped: `_npy.Files`, which gives the
-  batches that `fit` would take of the same arrays, bit for bit;
-- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`;
+  batches that `fit` would take of the same arrays, bit for bit; `npy` opens either with a digest of all bytes;
+- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`. To resume a
+  run it must give the same batches again when it is made anew: it is told the number of each pass by `set_epoch`, its
+  iterator has `get_state` and `set_state`, or its order comes of a seed. What is read again is compared;
 - an object of your own that is a `Stream`: for a database, a simulation, or an order of your own. It yields `Stack`s;
   `stacks_of` makes them of single batches.
 """
@@ -25,7 +27,7 @@ from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
 from jaxmlp.loop.streams._npy import Files
 from jaxmlp.loop.streams._own import Own
-from jaxmlp.loop.streams._stacks import OTHER
+from jaxmlp.loop.streams._stacks import ACCEPTED, OTHER
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
@@ -149,9 +151,17 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
     return stream
 
 
-def of_other_data(stream: Stream) -> Json:
-    """Return the state to go on with where a run stands, with other data than before, which the caller has accepted."""
-    return {OTHER: "now"} if isinstance(stream, Batches) else {}
+def accepting(stream: Stream, state: Json, *, others: bool) -> Json:
+    """Return the state to go on with where the caller accepts other data.
+
+    Args:
+      stream: of the data that are given now.
+      state: what was saved.
+      others: whether these are known to be others, or only may be: then what is read again tells.
+    """
+    if isinstance(stream, Batches):
+        return {OTHER: "now"} if others else {**state, ACCEPTED: True}
+    return {} if others else state
 
 
 def _is_table(data: object) -> bool:

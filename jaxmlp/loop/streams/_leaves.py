@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlp import _arrays
 from jaxmlp.loop.streams._stacks import Position, name
 
 
@@ -63,16 +64,7 @@ def arrays(part: str, position: Position, value: Any) -> np.ndarray:
     if type(value) is np.ndarray and value.dtype.kind in "biuf" and _is_plain(value.dtype):
         return value.copy()
     what = f"{part} of {name(position)}"
-    if isinstance(value, np.ma.MaskedArray) or hasattr(value, "todense"):
-        raise ValueError(f"{what} must not be masked or sparse; got {type(value).__name__}; fill it, or make it dense")
-    try:
-        # PyTorch's tensors may hold a gradient, and lie elsewhere.
-        detach = getattr(value, "detach", None)
-        found = np.asarray(value if detach is None else detach().cpu())
-    except Exception as error:
-        raise ValueError(
-            f"{what} must be an array; {type(value).__name__} could not be read as one: {type(error).__name__}: {error}"
-        ) from error
+    found = np.asarray(_arrays.array(what, value))
     out = np.empty(found.shape, narrow(what, found.dtype))
     fill(what, out, found)
     return out

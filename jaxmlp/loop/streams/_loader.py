@@ -11,8 +11,19 @@ from jaxmlp import _check
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop.streams._leaves import arrays
 from jaxmlp.loop.streams._passes import Passes
-from jaxmlp.loop.streams._replay import resume
-from jaxmlp.loop.streams._stacks import OTHER, Batch, Position, Stack, Taken, cuts, name, stack_size, stacks_of
+from jaxmlp.loop.streams._replay import Differs, resume
+from jaxmlp.loop.streams._stacks import (
+    ACCEPTED,
+    OTHER,
+    Batch,
+    Position,
+    Stack,
+    Taken,
+    cuts,
+    name,
+    stack_size,
+    stacks_of,
+)
 from jaxmlp.loop.streams._walk import Walk
 from jaxmlp.types import Json
 
@@ -53,7 +64,14 @@ class Batches:
             return
         self._check_place(start, state)
         size = stack_size(self.example, self.steps, every)
-        walk = Walk(self._passes, start, resume(self._passes, start, state), state)
+        try:
+            iterator = resume(self._passes, start, state)
+        except Differs:
+            if not state.get(ACCEPTED):
+                raise
+            state = {OTHER: "now"}
+            iterator = resume(self._passes, start, state)
+        walk = Walk(self._passes, start, iterator, state)
         while walk.position.epoch < epochs:
             place = walk.position
             taken = walk.take(lambda position: cuts(position, size, every))
@@ -61,7 +79,7 @@ class Batches:
 
     def _check_place(self, start: Position, state: Json) -> None:
         """Raise for a place in a checkpoint that no walk has stood at."""
-        length, known = state.get("length"), {"iterator", "length", "first", "digests", OTHER}
+        length, known = state.get("length"), {"iterator", "length", "first", "digests", OTHER, ACCEPTED}
         right = not set(state) - known and isinstance(state.get("first"), dict | None)
         right = right and (length is None or type(length) is int and length > 0)
         if self.steps is not None:

@@ -11,7 +11,8 @@ from jaxmlp.loop.streams._stacks import Batch, Position, name
 
 FIX = (
     "a stream must give the same batches again, by set_epoch(number), which is called before each pass, by get_state "
-    "and set_state of its iterator, or made anew with the same seed as when the run began"
+    "and set_state of its iterator, or made anew with the same seed as when the run began; "
+    "accept='data' goes on with other batches"
 )
 
 

@@ -17,6 +17,10 @@ from jaxmlp.loop.streams._trail import Trail, Trails, digest
 from jaxmlp.types import Json
 
 
+class Differs(ValueError):
+    """A loader gives other batches than before."""
+
+
 def resume(passes: Passes, start: Position, state: Json) -> Iterator[object]:
     """Return an iterator that stands at `start`.
 
@@ -26,7 +30,8 @@ def resume(passes: Passes, start: Position, state: Json) -> Iterator[object]:
       state: what `Walk.take` gave with the batch before it; empty for a new run.
 
     Raises:
-      ValueError: where the loader gives other batches than before, or not as many.
+      Differs: where the loader gives other batches than before, or not as many.
+      ValueError: where it cannot be read.
     """
     return _Replay(passes, start, state).run()
 
@@ -89,7 +94,7 @@ class _Replay:
                 place = place.after(0, True)
                 iterator = self._passes.begin(place.epoch)
             else:
-                raise ValueError(
+                raise Differs(
                     f"the passes before epoch {start.epoch} must have {before} batches together, as before the run was "
                     f"saved; {name(place)} is not as it was; {FIX}"
                 )
@@ -101,7 +106,7 @@ class _Replay:
         for _ in range(count):
             batch = self._passes.read(iterator, place)
             if batch is None:
-                raise ValueError(
+                raise Differs(
                     f"{name(place)} must be there, as it was before; the stream ended; pass the stream that the "
                     f"run was begun with"
                 )
@@ -114,7 +119,7 @@ class _Replay:
 
     def _must_end(self, iterator: Iterator[object], place: Position) -> None:
         if self._passes.read(iterator, place) is not None:
-            raise ValueError(
+            raise Differs(
                 f"epoch {place.epoch} must end after {place.step} batches, as before the run was saved; the stream "
                 f"goes on; {FIX}"
             )
@@ -140,13 +145,13 @@ class _Again:
         self._since = None if agrees else self._since
 
 
-def _other(first: Position, last: Position) -> ValueError:
+def _other(first: Position, last: Position) -> Differs:
     where = name(first) if first == last else f"{name(first)}, or one after it up to {name(last)},"
-    return ValueError(f"{where} must be what it was before the run was saved; it holds other examples; {FIX}")
+    return Differs(f"{where} must be what it was before the run was saved; it holds other examples; {FIX}")
 
 
-def _unknown() -> ValueError:
-    return ValueError(
+def _unknown() -> Differs:
+    return Differs(
         "data must give each pass by its number, as set_epoch(number) tells it, for a run to be resumed a second time "
         "after other data were accepted; the order of this loader comes from all passes before; accept it again"
     )

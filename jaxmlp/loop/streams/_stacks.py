@@ -15,8 +15,9 @@ STACK_BYTES, STACK_STEPS = 2**25, 4096  # a dispatch takes about so much, and no
 
 Batch = tuple[PyTree, PyTree, PyTree]  # (x, y, weight): trees of NumPy arrays, with as many examples each
 
-# Of the state of a loader: the batches before are those of other data, which the caller accepts "now" or did "before".
-OTHER = "other"
+# Of the state of a loader: the batches before are those of other data, which the caller accepts "now" or did "before";
+# whether the caller accepts them if they turn out to be others.
+OTHER, ACCEPTED = "other", "accepted"
 
 
 class Position(NamedTuple):

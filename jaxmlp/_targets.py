@@ -79,8 +79,8 @@ def spread(what: str, value: Number, like: Array) -> Array:
     each = jnp.asarray(value, like.dtype)
     if each.ndim == 0:
         return each
-    fits = len(each.shape) <= like.ndim and all(n in (1, m) for n, m in zip(each.shape[::-1], like.shape[::-1]))
-    if not fits:
+    ends = zip(each.shape[::-1], like.shape[::-1], strict=False)
+    if each.ndim > like.ndim or not all(n in (1, m) for n, m in ends):
         raise ValueError(f"{what} must be one number, or one for each output; got {_check.describe(value)}")
     return jnp.broadcast_to(each, like.shape)
 

@@ -136,7 +136,7 @@ def other_kinds():
         "dates": np.zeros(6, "M8[s]"),
         "records": np.zeros(6, [("a", "f4")]),
         "masked": np.ma.masked_greater(np.arange(6.0), 3),
-        "matrix": np.matrix([[1.0, 2.0]]),
+        "matrix": np.ones((1, 2)).view(np.matrix),
         "sparse": _sparse(),
         "key": jax.random.key(1),
         "keys": jax.random.split(jax.random.key(1), 2),

@@ -210,7 +210,6 @@ BAD = {
         lambda: population.best(population.take(STATES, [0]), HISTORY),
         "states and history must be of one population; got 1 states and a history of 2 members",
     ),
-    "best: parameters": (lambda: population.best(STATES.params, HISTORY), "states must be those of population.fit or"),
     "greedy: a vector": (
         lambda: population.greedy(X[:, 0], jnp.sum, rounds=1),
         "predictions must have shape (members,",

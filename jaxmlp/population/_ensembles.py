@@ -191,6 +191,7 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
     Array(1.82, dtype=float32)
     """
     losses.cross_entropy(logits, y)  # for its door
+    logits, y = _arrays.array("logits", logits), _arrays.array("y", y)
     logits = losses.wide(logits)
     limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
     low, high = _bisect_slope(logits, jnp.asarray(y), -limit, limit)

@@ -24,7 +24,7 @@ from jaxmlp.types import Numeric, PyTree
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def array(what: str, value: Any) -> Numeric:
+def array(what: str, value: Any, *, narrowed: bool = True) -> Numeric:
     """Return `value` as an array of numbers or truth values that JAX takes; NumPy's and JAX's own as they are.
 
     Raises:
@@ -36,8 +36,9 @@ def array(what: str, value: Any) -> Numeric:
     if isinstance(value, jax.Array):
         return _of_jax(what, value)
     if type(value) is np.ndarray and is_plain(value.dtype):
-        return fitting(what, value)
-    return fitting(what, _converted(what, value))
+        return fitting(what, value) if narrowed else value
+    found = _converted(what, value)
+    return fitting(what, found) if narrowed else found
 
 
 def _converted(what: str, value: Any) -> Numeric:
@@ -57,15 +58,17 @@ def _converted(what: str, value: Any) -> Numeric:
     return _of_protocol(what, value)
 
 
-def taking(*names: str) -> Callable[[Function], Function]:
+def taking(*names: str, narrowed: bool = True) -> Callable[[Function], Function]:
     """Decorate a function of arrays, so that the arguments of these names are arrays as `array` gives them; None stays.
+
+    What is not `narrowed` is computed in float64 on the host, and may be larger than JAX's own float holds; so are
+    weights, of any scale.
 
     >>> @taking("x")
     ... def total(x):
     ...     return x.sum()
-    >>> total(np.matrix([[1.0, 2.0]])), total([1.0])
-    Traceback (most recent call last):
-    ValueError: x must be an array; got list [1.0]; pass jnp.asarray(x)
+    >>> bool(total(np.array([1.0, 2.0], ">f4")) == 3)
+    True
     """
 
     def decorate(function: Function) -> Function:
@@ -77,9 +80,9 @@ def taking(*names: str) -> Callable[[Function], Function]:
             given = list(args)
             for place, name in places:
                 if place < len(given) and given[place] is not None:
-                    given[place] = array(name, given[place])
+                    given[place] = array(name, given[place], narrowed=narrowed and name != "weight")
                 elif options.get(name) is not None:
-                    options[name] = array(name, options[name])
+                    options[name] = array(name, options[name], narrowed=narrowed and name != "weight")
             return function(*given, **options)
 
         return call  # type: ignore[return-value]

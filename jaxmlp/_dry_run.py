@@ -110,7 +110,7 @@ def _attempt(factory: Any, steps: Any, traced: dict[str, Any], known: dict[str, 
 
     def whole(traced: dict[str, Any], steps: Any, params: Params) -> tuple[PyTree, PyTree]:
         nonlocal building
-        bound = Bound(_Only(factory), Numbers({}, {}, {}, {**traced, **known}), steps)  # pyright: ignore
+        bound = Bound(_Only(factory), Numbers({}, {}, {}, {**traced, **known}, {}), steps)  # pyright: ignore
         with loose():
             building = True
             optimizer = bound.optimizer()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
@@ -89,7 +90,7 @@ def steps_per_epoch(n: Any, batch_size: int | None) -> Any:
     (4, 1)
     """
     for name, value in (("n", n), ("batch_size", batch_size)):
-        if not isinstance(value, jax.core.Tracer | None) and not _is_whole(value):
+        if not isinstance(value, Tracer | None) and not _is_whole(value):
             raise ValueError(f"{name} must be a whole number; got {_check.describe(value)}")
     return 1 if batch_size is None else -(-n // batch_size)
 
@@ -119,7 +120,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     [0, 1, 2, 3, 4]
     """
     _check.typed_key(key)
-    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n)
+    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n, most=2**63 - 1)
     if n > MOST_ROWS:
         raise ValueError(f"n must be at most 2^31; got {n}; rows are numbered in int32: train on a part of them")
     if batch_size > n:
@@ -162,6 +163,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     place = _arrays.array("place", place)
     if not jnp.issubdtype(place.dtype, jnp.integer):
         raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
+    place = place if place.dtype == jnp.uint32 else jnp.asarray(place, jnp.uint32)
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)
     return _swap_or_not(key, place, n, known=None)
@@ -169,7 +171,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
 
 def _is_whole(value: Any, least: int = 1) -> bool:
     """Tell whether it is one integer of at least so much, as far as that is known."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     whole |= isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ PARTS = ("x", "y", "weight")
 FIRST = "with the examples on its first axis"
 
 
-def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Array | None]:
+def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
     """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes.
 
     Raises:

@@ -5,10 +5,12 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._targets import widest
 from jaxmlp.types import Numeric
 
 
+@taking("outputs", "targets", "weight")
 def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the root of the mean squared error, one root an output and their mean, in the units of the targets.
 
@@ -23,6 +25,7 @@ def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -
     return jnp.mean(jnp.sqrt(_weights.columns(jnp.square(near), share)) * scale[0])
 
 
+@taking("outputs", "targets", "weight")
 def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
 
@@ -33,6 +36,7 @@ def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
     return jnp.mean(_weights.columns(jnp.abs(residual), share))
 
 
+@taking("outputs", "targets", "weight")
 def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     )
 
 
-def _number(name: str, value: object, vector: bool) -> Number:
+def _number(name: str, value: Any, vector: bool) -> Number:
     """Return a number as JAX takes it; a loss may take a vector (quantile levels), the others take one number each."""
     value = _arrays.number(f"hyperparams[{name!r}]", value)
     if not vector and np.ndim(value) != 0:

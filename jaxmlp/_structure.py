@@ -64,20 +64,22 @@ class Structure(NamedTuple):
         if len(params) != len(parts):
             what = "parts, a run of equal hidden layers each," if self.scan else "layers"
             raise ValueError(f"params must have {len(parts)} {what} for {model!r}; got {len(params)}")
-        lead = np.shape(params[-1].w)[:-2] if members else ()  # the last layer is in no stack: what is left are members
+        if members:
+            _check.floating(f"w of the last layer of {model!r}", params[-1].w)
+        lead = params[-1].w.shape[:-2] if members else ()  # the last layer is in no stack: what is left are members
         leaves = [run[0] if isinstance(run, list) else run for run in cut(self.leaves, parts)]
         for i, (layer, (count, _), wanted) in enumerate(zip(params, parts, leaves, strict=True)):
             given = {name: leaf for name, leaf in layer._asdict().items() if leaf is not None}
             if given.keys() != wanted.keys():
                 raise ValueError(f"layer {i} of {model!r} must have {', '.join(wanted)}; got {', '.join(given)}")
             for name, leaf in given.items():
+                _check.floating(f"{name} of layer {i} of {model!r}", leaf)
                 shape = (*lead, *((count,) if count > 1 else ()), *wanted[name])
                 if np.shape(leaf) != shape:
                     hint = "; map over members with jax.vmap" if np.ndim(leaf) > len(shape) else ""
                     raise ValueError(
                         f"layer {i} of {model!r} must have {name} of shape {shape}; got {np.shape(leaf)}{hint}"
                     )
-                _check.floating(f"{name} of layer {i} of {model!r}", leaf)
         return parts
 
 

@@ -124,6 +124,8 @@ def _check_state(state: Any) -> None:
         or not jnp.issubdtype(jax.dtypes.result_type(state.step), jnp.integer)
     ):
         raise ValueError(f"state.step must be one integer, the steps done; got {_check.describe(state.step)}")
+    if isinstance(state.step, int) and not 0 <= state.step < 2**31:
+        raise ValueError(f"state.step must be in 0 ... {2**31 - 1}; got {state.step}")
 
 
 def _explain(given: dict[str, Any], error: Exception) -> None:

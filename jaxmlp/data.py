@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxmlp import _arguments, _arrays, _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._idx import read_idx as read_idx
 from jaxmlp._order import Order as Order
 from jaxmlp._order import Rows as Rows
@@ -28,6 +29,7 @@ class Statistics(NamedTuple):
     std: Numeric  # (d,)
 
 
+@taking("x", "weight", narrowed=False)
 def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     """Return mean and standard deviation of the columns of x (N, d), weighted by `weight` (N,) where given.
 
@@ -65,6 +67,7 @@ def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     return Statistics(jnp.asarray(mean.astype(dtype)), jnp.asarray(np.where(lost, np.ones_like(narrow), narrow)))
 
 
+@taking("x", narrowed=False)
 def standardise(x: Numeric, by: Statistics) -> Array:
     """Return (x - mean) / std, columns of x (..., d) by the statistics of the training rows.
 
@@ -84,6 +87,7 @@ def standardise(x: Numeric, by: Statistics) -> Array:
     return ((x - jnp.broadcast_to(mean, x.shape)) / jnp.broadcast_to(std, x.shape)).astype(dtype)
 
 
+@taking("z", narrowed=False)
 def unstandardise(z: Numeric, by: Statistics) -> Numeric:
     """Return z std + mean, the inverse of `standardise`; NumPy's float64 for float64 statistics, which need it.
 
@@ -150,7 +154,13 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
 
 def _width(what: str, x: Numeric, by: Statistics) -> None:
     _check.floating(what, x)
-    if x.ndim < 1 or x.shape[-1:] != by.mean.shape:
+    if not isinstance(by, tuple) or len(by) != 2 or not all(map(_check.is_array, by)):
+        raise ValueError(f"by must be Statistics, as data.statistics makes them; got {_check.describe(by)}")
+    for name, values in zip(Statistics._fields, by, strict=True):
+        _check.floating(f"{name} of the statistics", _arrays.array(f"{name} of the statistics", values, narrowed=False))
+        if values.ndim != 1 or values.shape != by[0].shape:
+            raise ValueError(f"{name} of the statistics must have shape (d,); got {_check.describe(values)}")
+    if x.ndim < 1 or x.shape[-1:] != by[0].shape:
         raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_check.describe(x)}")
 
 

@@ -3,17 +3,20 @@
 The closed form of its least squares, its gradients by hand, and the fold of a stack of affine layers into one.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
+from jaxmlp._arrays import taking
+from jaxmlp._targets import wide
 from jaxmlp.layer import Layer, affine
 from jaxmlp.types import Number, Numeric
 
 Params = TypeVar("Params", Layer, tuple[Layer, ...])
 
 
+@taking("x", "y")
 def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     """Return the layer that minimises sum_i |x_i w + b - y_i|^2 + l2 |w|^2, with b free of the penalty.
 
@@ -31,8 +34,9 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32))
     """
     _table(x, y)
+    l2 = _arrays.number("l2", l2, ndim=0)
     _check.within("l2", l2, 0, float("inf"))
-    x = jnp.asarray(x)
+    x = wide(x)  # there is no decomposition in half precision
     y = jnp.asarray(y, x.dtype)
     x_mean, y_mean = x.mean(0), y.mean(0)
     u, s, vt = jnp.linalg.svd(x - jnp.broadcast_to(x_mean, x.shape), full_matrices=False)
@@ -42,6 +46,7 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     return Layer(w, y_mean - x_mean @ w)
 
 
+@taking("x", "y")
 def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     """Return the partial derivatives of the mean squared error in w and b, written out by hand.
 
@@ -60,10 +65,11 @@ def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     Layer(w=Array([[-12.]], dtype=float32), b=Array([-6.], dtype=float32), scale=None, shift=None)
     """
     if not isinstance(params, Layer):
+        params = _layers(params)
         if len(params) != 1:
             raise ValueError(f"gradients needs one affine layer; got {len(params)}; fold them with linear.compose")
         return (_gradients(params[0], x, y),)
-    return _gradients(params, x, y)
+    return _gradients(*_layers(params), x, y)
 
 
 def compose(params: Layer | tuple[Layer, ...]) -> Layer:
@@ -77,11 +83,11 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
     >>> folded.w, folded.b
     (Array([[6.]], dtype=float32), Array([7.], dtype=float32))
     """
-    layers = (params,) if isinstance(params, Layer) else tuple(params)
+    layers = _layers(params)
     if not layers:
         raise ValueError("compose needs at least one Layer; got an empty stack")
     for i, layer in enumerate(layers):
-        if layer.scale is not None:
+        if layer.scale is not None or layer.shift is not None:
             raise ValueError(f"compose needs affine layers; layer {i} has a norm, which is not affine in x")
         if i and layer.w.shape[0] != layers[i - 1].w.shape[1]:
             raise ValueError(
@@ -99,10 +105,27 @@ def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
     _table(x, y)
     if layer.w.shape != (x.shape[1], y.shape[1]):
         raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
-    residual = affine(layer, jnp.asarray(x)) - y  # (N, out)
+    x, y = wide(x), wide(y)
+    residual = affine(layer, x) - y  # (N, out)
     two_over_n = 2 / len(x)
     b = None if layer.b is None else two_over_n * residual.sum(0)
-    return Layer(two_over_n * jnp.asarray(x).T @ residual, b)
+    return Layer(two_over_n * x.T @ residual, b)
+
+
+def _layers(params: Any) -> tuple[Layer, ...]:
+    """Return one layer, or a tuple of them, as a tuple; raise for anything else."""
+    layers = (params,) if isinstance(params, Layer) else params
+    if not isinstance(layers, tuple | list) or not all(isinstance(layer, Layer) for layer in layers):
+        raise ValueError(f"params must be a Layer or a tuple of them; got {_check.describe(params)}")
+    for i, layer in enumerate(layers):
+        for name, ndim in (("w", 2), ("b", 1)):
+            leaf = getattr(layer, name)
+            if name == "b" and leaf is None:
+                continue
+            _check.floating(f"{name} of layer {i}", leaf)
+            if leaf.ndim != ndim or ndim == 1 and leaf.shape != layer.w.shape[1:]:
+                raise ValueError(f"layer {i} must have w (in, out) and b (out,); got {name} {_check.describe(leaf)}")
+    return tuple(layers)
 
 
 def _table(x: Numeric, y: Numeric) -> None:

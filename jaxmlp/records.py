@@ -54,10 +54,9 @@ def _checked(history: Any, epochs: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(
             f"history must be a dict of arrays with a loss, as fit gives it; got {_check.describe(history)}"
         )
+    loss = np.asarray(_arrays.listed("history['loss']", history["loss"]))
     for name, values in history.items():
-        found = np.asarray(_arrays.listed(f"history[{name!r}]", values))
-        if name == "loss":
-            loss = found
+        _arrays.listed(f"history[{name!r}]", values)
     if loss.ndim not in (1, 2):
         raise ValueError(f"history['loss'] must have shape (epochs,) or (members, epochs); got {_check.describe(loss)}")
     if epochs is None:

@@ -256,7 +256,7 @@ BAD = {
     ),
     "metric weight in a list": (
         lambda: metrics.rmse(Y, Y, weight=[1.0] * 10),
-        "weight must have shape (10,), one an example; got list",
+        "weight must be an array; got list",
     ),
     "metric weights": (
         lambda: metrics.rmse(Y, Y, weight=jnp.ones(3)),
@@ -664,7 +664,7 @@ BAD = {
     "init: a scale for each unit": (lambda: MLP31.init(KEY, init_scale=np.ones(4)), "init_scale must be one number"),
     "init: a scale that is too large": (
         lambda: MLP31.init(KEY, init_scale=1e39),
-        "init_scale must be finite in float32; got 1e+39",
+        "init_scale must fit float32, in which JAX computes; got 1e+39",
     ),
     "init: NaN": (lambda: MLP31.init(KEY, init_scale=np.nan), "init_scale must be finite in float32; got nan"),
     "sizes: too wide": (lambda: MLP((3, 2**31)).init(KEY), "every size must be at most 2147483647"),
@@ -698,7 +698,10 @@ BAD = {
     "save: metadata": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata=X), "metadata must be what JSON can hold"),
     "save: too much of it": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata="a" * 3_000_000), "metadata must leave"),
     "load: nothing": (lambda: jaxmlp.load("nowhere"), "nowhere must be a file that can be read"),
-    "export: no example": (lambda: jaxmlp.export(object(), PARAMS), "x must be given for a model that is no MLP"),
+    "export: no example": (
+        lambda: jaxmlp.export(type("M", (), {"apply": max})(), PARAMS),
+        "x must be given for a model that is no MLP",
+    ),
     "sklearn: norm": (
         lambda: interop.to_sklearn(MLP((3, 4, 1), norm="rms"), PARAMS),
         "model must be an MLP of affine maps and a named activation",

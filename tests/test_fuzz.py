@@ -136,7 +136,7 @@ def other_kinds():
         "dates": np.zeros(6, "M8[s]"),
         "records": np.zeros(6, [("a", "f4")]),
         "masked": np.ma.masked_greater(np.arange(6.0), 3),
-        "matrix": np.matrix([[1.0, 2.0]]),
+        "matrix": np.ones((1, 2)).view(np.matrix),
         "sparse": _sparse(),
         "key": jax.random.key(1),
         "keys": jax.random.split(jax.random.key(1), 2),
@@ -394,6 +394,12 @@ def verbs(directory):
         ),
         "write_csv": _with(here(records.write_csv), path="file", history=HISTORY, epochs=[None, [2]], positional=2),
     }
+    one, many = np.array([[-1.0], [2.0], [0.5], [-3.0], [1.0], [-0.1]], "f"), np.eye(2, dtype="i4")[LABELS]
+    for name in ("binary_accuracy", "roc_auc", "average_precision", "precision", "recall", "f1"):
+        found[name] = _loss(getattr(metrics, name), one, [LABELS[:, None]], weight=[None, WEIGHT])
+    for name in ("multilabel_accuracy", "exact_match"):
+        found[name] = _loss(getattr(metrics, name), LOGITS, [many], threshold=0.5, weight=[None, WEIGHT])
+    found["confusion_matrix"] = _loss(metrics.confusion_matrix, LOGITS, LABELS, weight=[None, WEIGHT])
     return found | _of_populations() | _of_the_loop(directory)
 
 
@@ -459,7 +465,7 @@ def _of_populations():
         "Mixture.sample": _with(MIXTURE.sample, key=KEY, count=2),
         "Mixture.unstandardise": _with(MIXTURE.unstandardise, by=data.statistics(Y)),
         "Categorical.log_prob": _with(VOTES.log_prob, y=LABELS),
-        "each": _with(_each, x=X, y=Y),
+        "each": _with(_each, x=np.stack([X, X]), y=np.stack([Y, Y])),
     }
 
 

@@ -158,7 +158,7 @@ BAD = {
     "recipes: others": (lambda: fits(recipe=[RECIPE, 3]), "got 2, among them what is none"),
     "numbers: a flag": (
         lambda: fits(hyperparams={"learning_rate": [True, False]}),
-        "hyperparams['learning_rate'] must hold numbers; got True; a flag chooses the program",
+        "hyperparams['learning_rate'] must be a number; got bool True; this chooses the program",
     ),
     "rows: ragged": (
         lambda: fits(rows=[[0, 1], [2]]),
@@ -210,7 +210,6 @@ BAD = {
         lambda: population.best(population.take(STATES, [0]), HISTORY),
         "states and history must be of one population; got 1 states and a history of 2 members",
     ),
-    "best: parameters": (lambda: population.best(STATES.params, HISTORY), "states must be those of population.fit or"),
     "greedy: a vector": (
         lambda: population.greedy(X[:, 0], jnp.sum, rounds=1),
         "predictions must have shape (members,",

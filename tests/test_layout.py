@@ -12,7 +12,7 @@ FLOORS = [
     ["_arguments", "_libraries"],
     ["_arrays"],
     ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets"],
-    ["_matmul", "_order", "_weights"],
+    ["_gaussian", "_matmul", "_order", "_weights"],
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_stacking", "_roles", "_coupling"],

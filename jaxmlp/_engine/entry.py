@@ -93,7 +93,11 @@ def check_keys(keys: Array) -> int:
     Raises:
       ValueError: for anything but typed keys (members,), at least one.
     """
-    if not _check.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+    if (
+        not isinstance(keys, np.ndarray | jax.Array)
+        or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+        or keys.ndim != 1
+    ):
         raise ValueError(
             f"keys must be typed keys of shape (members,); got {_check.describe(keys)}; "
             f"make them with jax.random.split(jax.random.key(0), members)"

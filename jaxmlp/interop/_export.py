@@ -35,13 +35,13 @@ def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
 
     _check.extra("flatbuffers", "files")
     x = _arrays.tree("x", x)
+    for leaf in jax.tree.leaves(x):
+        if not _check.is_array(leaf) or not leaf.shape:
+            raise ValueError(f"x must be arrays with the examples on their first axis; got {_check.describe(leaf)}")
     if isinstance(model, MLP):
         x = jax.ShapeDtypeStruct((1, model.sizes[0]), jax.dtypes.canonicalize_dtype(float))
     elif x is None:
         raise ValueError(f"x must be given for a model that is no MLP, inputs (batch, ...) of it; got {model!r}")
-    for leaf in jax.tree.leaves(x):
-        if not _check.is_array(leaf) or not leaf.shape:
-            raise ValueError(f"x must be arrays with the examples on their first axis; got {_check.describe(leaf)}")
     (batch,) = jax_export.symbolic_shape("batch")
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), x)
 

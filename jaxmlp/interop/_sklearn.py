@@ -112,7 +112,11 @@ def _labels(classes: Sequence[object] | np.ndarray, outputs: int, out_activation
         raise ValueError("out_activation must be 'logistic' for one output: a softmax makes it 1; got 'softmax'")
     if classes.shape != (max(2, outputs),):
         raise ValueError(f"classes must name {max(2, outputs)} labels; got {len(np.atleast_1d(classes))}")
-    if not np.array_equal(np.unique(classes), classes):
+    try:
+        ordered = np.array_equal(np.unique(classes), classes)
+    except TypeError:  # labels of several kinds
+        ordered = False
+    if not ordered:
         raise ValueError(f"classes must be sorted, as scikit-learn has them, and distinct; got {classes}")
     return binarizer.fit(classes)
 

@@ -78,13 +78,13 @@ def cross_validate(
     splits = tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)
     found, xs, ys = [], [], []
     for split in splits:
-        one, scaled = {}, {"x": jnp.asarray(x), "y": jnp.asarray(y)}
+        one, scaled = {}, {"x": x, "y": y}  # as they are: float64 must be centred before it is narrowed
         for name in standardise:
-            one[name] = tables.statistics(scaled[name][split.train])
+            one[name] = tables.statistics(scaled[name][np.asarray(split.train)])
             scaled[name] = tables.standardise(scaled[name], one[name])
         found.append(one)
-        xs.append(scaled["x"])
-        ys.append(scaled["y"])
+        xs.append(jnp.asarray(scaled["x"]))
+        ys.append(jnp.asarray(scaled["y"]))
     # One table of all folds' rows, each standardised its own way: members own rows of it, and none is copied a member.
     table = jnp.concatenate(xs), jnp.concatenate(ys)
     own = _padded([np.asarray(split.train) + i * n for i, split in enumerate(splits)])

@@ -102,7 +102,7 @@ class Mixture(NamedTuple):
     def unstandardise(self, by: Statistics) -> "Mixture":
         """Return the mixture in the targets' own units, for members trained on standardised ones."""
         means = unstandardise(self.means, by)  # first: it checks the statistics
-        scale = jnp.broadcast_to(by.std, self.means.shape)
+        scale = jnp.broadcast_to(jnp.asarray(by.std, self.variances.dtype), self.means.shape)
         return Mixture(means, self.variances * jnp.square(scale))
 
     def _targets(self, y: Numeric) -> Array:
@@ -191,6 +191,7 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
     Array(1.82, dtype=float32)
     """
     losses.cross_entropy(logits, y)  # for its door
+    logits, y = _arrays.array("logits", logits), _arrays.array("y", y)
     logits = losses.wide(logits)
     limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
     low, high = _bisect_slope(logits, jnp.asarray(y), -limit, limit)

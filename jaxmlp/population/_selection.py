@@ -27,12 +27,12 @@ def member(states: States, i: int) -> State:
       ValueError: for a number outside the population.
     """
     count = _count(states)
+    if isinstance(i, bool | np.bool_) or not hasattr(i, "__index__") or np.ndim(i):
+        raise ValueError(f"i must be a member's number, an int; got {_check.describe(i)}")
     try:
         i = operator.index(i)
-    except TypeError:
+    except TypeError:  # an array of floats
         raise ValueError(f"i must be a member's number, an int; got {_check.describe(i)}") from None
-    if isinstance(i, bool):
-        raise ValueError(f"i must be a member's number, an int; got {i}")
     if not -count <= i < count:
         raise ValueError(f"i must be a member, 0 ... {count - 1}; got {i}")
     if isinstance(states, list):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -89,6 +90,28 @@ def times(factor: Array, values: Array) -> Array:
     """Return factor * values where the factor is not zero, else zero, also where the values are infinite."""
     counts = factor != 0
     return factor * jnp.where(counts, values, jnp.zeros_like(values))
+
+
+@jax.custom_jvp
+def yes_or_no(logits: Array, targets: Array) -> Array:
+    """Return the binary cross entropy of each logit, also of an infinite one: 0 where it is right, else infinite.
+
+    The derivative is Optax's: a choice within it would be fused with it and round otherwise.
+    """
+    return _at_the_ends(logits, targets, optax.sigmoid_binary_cross_entropy(logits, targets))
+
+
+@yes_or_no.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    values, slope = jax.jvp(optax.sigmoid_binary_cross_entropy, primals, tangents)
+    return _at_the_ends(*primals, values), slope
+
+
+def _at_the_ends(logits: Array, targets: Array, values: Array) -> Array:
+    """Zero times the log of zero is zero."""
+    right = jnp.where(logits > 0, targets == 1, targets == 0)
+    ends = jnp.where(right, jnp.zeros_like(values), jnp.full_like(values, jnp.inf))
+    return jnp.where(jnp.isinf(logits), ends, values)
 
 
 def wide(values: ArrayLike) -> Array:

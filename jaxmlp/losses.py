@@ -15,7 +15,7 @@ from jaxmlp._arrays import taking
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
-from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times
+from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times, yes_or_no
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
@@ -165,9 +165,7 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     check_same_shape(outputs, targets)
     _check.within("targets", targets, 0, 1)
     outputs = wide(outputs)
-    targets = jnp.asarray(targets, outputs.dtype)
-    yes, no = (times(y, jax.nn.log_sigmoid(o)) for y, o in ((targets, outputs), (1 - targets, -outputs)))
-    return sum_outputs(-yes - no)
+    return sum_outputs(yes_or_no(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
 @taking("outputs", "targets")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxmlp import _check, _compile
+from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._dry_run import check_optimizer, loose, run_steps, update
 from jaxmlp._naming import metric_names
@@ -82,7 +82,7 @@ def step(
 
     loss, grads = jax.value_and_grad(objective)(state.params)
     params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
-    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else weight.sum().astype(loss.dtype)
+    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
@@ -107,8 +107,7 @@ def epoch(
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
-    x, y, weight = unpack(data)
-    batch_size = bound.recipe.batch_size
+    (x, y, weight), batch_size = unpack(data), bound.recipe.batch_size
     if batch_size is None:
         return step(state, data if rows is None else take(data, rows), bound)
     rows = Rows(None) if rows is None else rows
@@ -116,6 +115,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
     count = n if rows.count is None else rows.count
     order_key, _ = jax.random.split(jax.random.clone(state.key))
     number = state.step // steps_per_epoch(count, batch_size)
+    weight, unit = (None, 1) if weight is None else _weights.scaled(jnp.asarray(weight))  # so that no sum overflows
     order = epoch_order(order_key, number, n, batch_size, count=rows.count)
 
     def take_step(carry: tuple[State, Mean], order: Order) -> tuple[tuple[State, Mean], None]:
@@ -130,7 +130,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         return (after, mean.add(metrics)), None
 
     (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
-    return state, mean._asdict()
+    return state, {"loss": mean.loss, "weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
 _epoch_at_once = _compile.jit(_epoch)

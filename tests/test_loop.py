@@ -280,7 +280,7 @@ def test_what_cannot_be_gone_on_with_is_named(run, tmp_path, monkeypatch):
     newest = max((tmp_path / "stream").glob("0*"))
     (newest / "run.json").write_text((newest / "run.json").read_text().replace('"format": 1', '"format": 2'))
     (newest / "SHA256SUMS").write_text(_checkpoints._sums(newest))
-    with pytest.raises(ValueError, match="must be of format 1; got '2'"):
+    with pytest.raises(ValueError, match="must be of format 1; got 2"):
         loop.resume(tmp_path / "stream", Loader(), progress=False)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxmlp\[checkpoint\]'"):

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, data, linear, losses, metrics, training
+from jaxmlp import MLP, Recipe, data, linear, losses, metrics, population, training
 from jaxmlp._check import name_of
 from jaxmlp.training import ClippedCosineAdamW, CosineAdamW
 
@@ -350,3 +350,27 @@ def test_a_fit_that_does_not_stay_finite_says_so_once(rate, found):
         jaxmlp.fit(jax.random.key(0), (x, x[:, :1]), recipe, {"learning_rate": rate})
     assert len(caught) == 1 and caught[0].filename == __file__
     jax.jit(jaxmlp.fit, static_argnums=2)(jax.random.key(0), (x, x[:, :1]), recipe, {"learning_rate": rate})
+
+
+SCALES = [2.0**100, 2.0**126, 2.0**-140, 2.0**-60, np.float16(2.0**13)]
+
+
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_weights_times_a_power_of_two_are_the_same_weights(batch_size):
+    """To the bit, also where a sum of them overflows or where they are subnormal, alone and for members."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(60, 3)).astype("f"), rng.integers(0, 4, 60).astype("f")
+    options: Any = {"epochs": 2, "batch_size": batch_size, "metrics": (metrics.rmse,)}
+    recipe = Recipe(MLP((3, 1)), losses.squared_error, optax.sgd, **options)
+    keys, rate = jax.random.split(jax.random.key(0), 2), {"learning_rate": 0.1}
+
+    def histories(weight):
+        data = (x, x[:, :1], weight)
+        together = population.fit(keys, data, recipe, rate, weights=np.stack([weight, weight[::-1]]))
+        return jaxmlp.fit(keys[0], data, recipe, rate)[1], together[1]
+
+    plain = histories(weight)
+    assert np.isfinite(plain[1]["loss"]).all()
+    for scale in SCALES:
+        dtype = np.float16 if isinstance(scale, np.float16) else np.float32
+        same(histories((weight * scale).astype(dtype)), plain)

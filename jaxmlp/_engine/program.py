@@ -20,6 +20,7 @@ from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work, with_key
 from jaxmlp._engine.stops import Stops
+from jaxmlp._weights import scaled
 from jaxmlp.data import pick, take
 from jaxmlp.metrics import Mean
 from jaxmlp.recipe import Bound, Recipe
@@ -171,7 +172,8 @@ def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[
     validation = member.validation if tables.validation is None else tables.validation
     if member.weight is not None:
         x, y, weight = (*data, None)[:3]
-        data = x, y, member.weight if weight is None else member.weight * weight
+        # Each near one: a product of extreme ones overflows or vanishes.
+        data = x, y, member.weight if weight is None else scaled(member.weight)[0] * scaled(weight)[0]
     if member.validation_rows is not None:
         validation = take(validation, member.validation_rows)
     return training.observed_epoch(state, data, bound, validation, member.rows)

@@ -224,6 +224,7 @@ def float_name(what: str, dtype: Any) -> str | None:
     if dtype is None:
         return None
     known = ("bfloat16", "float16", "float32", "float64")
+    name: Any = dtype
     try:  # an array has a dtype and is none
         name = dtype if is_array(dtype) else jnp.dtype(dtype).name
     except (TypeError, ValueError):

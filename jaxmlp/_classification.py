@@ -230,8 +230,10 @@ def _found(
         if single and average != "binary":  # both answers are classes then, as scikit-learn has it
             guess, truth = (jnp.concatenate([~a, a], axis=1) for a in (guess, truth))
     dtype = read_.score.dtype if isinstance(read_, Answers) else jnp.float32
-    sums = (_weights.sums(a, weight, dtype) for a in (guess & truth, guess, truth))
-    return _Found(*sums, average, isinstance(read_, Labels) or average != "binary" and single, read_.sound, weight)
+    both, guessed, true = (_weights.sums(a, weight, dtype) for a in (guess & truth, guess, truth))
+    return _Found(
+        both, guessed, true, average, isinstance(read_, Labels) or average != "binary" and single, read_.sound, weight
+    )
 
 
 def _yes(answers: Answers, threshold: Number) -> Array:

@@ -57,6 +57,13 @@ def run_steps(recipe: Recipe, examples: Any) -> Any:
     return recipe.epochs * (1 if recipe.batch_size is None else steps_per_epoch(examples, recipe.batch_size))
 
 
+def ready(key: Any, bound: Bound, examples: int) -> Bound:
+    """Return the recipe of a run on so many examples, which knows its steps, once its optimizer is checked."""
+    bound = bound.for_run(run_steps(bound.recipe, examples))
+    check_optimizer(key, bound)
+    return bound
+
+
 def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = None) -> None:
     """Check before a run what its optimizer needs and does; nothing is computed.
 

@@ -46,7 +46,7 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     index = _arrays.array("rows.index", rows.index)
     x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
-        present = jnp.arange(len(rows.index)) < rows.count
+        present = jnp.arange(len(index)) < rows.count
         weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
     return x, y, weight
 
@@ -160,7 +160,7 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     if not _is_whole(n):
         raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
     n = int(n) if isinstance(n, np.integer) else n
-    place = _arrays.array("place", place)
+    place = jnp.asarray(_arrays.array("place", place))
     if not jnp.issubdtype(place.dtype, jnp.integer):
         raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
     place = place if place.dtype == jnp.uint32 else jnp.asarray(place, jnp.uint32)

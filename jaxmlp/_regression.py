@@ -1,5 +1,7 @@
 """Metrics of regression, in the units of the targets, at any scale and in the wider of the two dtypes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -64,7 +66,7 @@ def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> 
     return jnp.mean(jnp.where(varies, 1 - missed / jnp.where(varies, total, jnp.ones_like(total)), met))
 
 
-def errors(outputs: Numeric, targets: Numeric, weight: Numeric | None) -> tuple[Array, Array, Array]:
+def errors(outputs: Any, targets: Any, weight: Numeric | None) -> tuple[Array, Array, Array]:
     """Return residuals and targets (batch, d), where what is left out is zero, and each example's share (batch,)."""
     for name, value in (("outputs", outputs), ("targets", targets)):
         _check.floating(name, value)

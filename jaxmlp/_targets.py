@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxmlp import _check
@@ -53,7 +54,7 @@ def number(
     several = isinstance(value, list | tuple) and len(value) > 0 and all(map(_check.is_number, value))
     if not several and not _check.is_number(value):
         raise ValueError(f"{what} must be a number; got {_check.describe(value)}")
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     known = np.asarray(value)
     if not (jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from jaxmlp import _arguments, _arrays, _check, _weights
@@ -176,7 +177,7 @@ def _narrow(dtype: DTypeLike) -> np.dtype:
 
 
 def _traced(x: Numeric, by: Statistics) -> bool:
-    return any(isinstance(a, jax.core.Tracer) for a in (x, *by))
+    return any(isinstance(a, Tracer) for a in (x, *by))
 
 
 def _wide(x: Numeric, by: Statistics) -> tuple[Array, Array, Array, np.dtype]:

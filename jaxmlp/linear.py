@@ -69,7 +69,7 @@ def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
         if len(params) != 1:
             raise ValueError(f"gradients needs one affine layer; got {len(params)}; fold them with linear.compose")
         return (_gradients(params[0], x, y),)
-    return _gradients(*_layers(params), x, y)
+    return _gradients(_layers(params)[0], x, y)
 
 
 def compose(params: Layer | tuple[Layer, ...]) -> Layer:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
@@ -140,7 +141,7 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number
         _check.labels("labels", targets, classes)
         # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
-        if not isinstance(label_smoothing, jax.core.Tracer) and not np.any(label_smoothing):
+        if not isinstance(label_smoothing, Tracer) and not np.any(label_smoothing):
             return hard
         even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
         return times(1 - smoothing, hard) + times(smoothing, even)  # a logit of -inf makes `even` infinite

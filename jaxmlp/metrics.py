@@ -6,7 +6,7 @@ zero leaves it out. Where scikit-learn has the metric, the number is scikit-lear
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,10 +103,10 @@ def nll(
             inspect.signature(likelihood).bind(outputs, targets, **numbers)
         except TypeError as error:
             raise ValueError(f"numbers of nll must be those of {_check.name_of(likelihood)}; {error}") from None
-    values = likelihood(outputs, targets, **numbers)
+    values: Any = likelihood(outputs, targets, **numbers)
     if not _check.is_array(values) or values.shape != outputs.shape[:1]:
         raise ValueError(f"likelihood must return one value an example; got {_check.describe(values)}")
-    return average(values, weight)
+    return average(jnp.asarray(values), weight)
 
 
 @taking("outputs", "targets", "weight")
@@ -171,10 +171,16 @@ def average(values: Array, weight: Numeric | None = None) -> Array:
     >>> average(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0]))
     Array(3., dtype=float32)
     """
+    near = None if weight is None else _weights.checked(weight, len(values), losses.wide(values).dtype)
+    return average_near(values, near)
+
+
+def average_near(values: Any, near: Array | None) -> Array:
+    """Return the mean of values (batch,) by weights that are near one, which a loop brings there once for all steps."""
     values = losses.wide(values)
-    if weight is None:
+    if near is None:
         return jnp.sum(jnp.full_like(values, 1 / max(values.size, 1)) * values)
-    return _weights.mean(values, _weights.shares(weight, len(values), values.dtype))
+    return _weights.mean(values, _weights.parts(near.astype(values.dtype)))
 
 
 class Mean(NamedTuple):

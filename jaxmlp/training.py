@@ -13,17 +13,17 @@ from jax import Array
 
 from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
-from jaxmlp._dry_run import check_optimizer, loose, run_steps, update
+from jaxmlp._dry_run import loose, ready, update
 from jaxmlp._naming import metric_names
 from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
 from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
-from jaxmlp.metrics import Mean, average
+from jaxmlp.metrics import Mean, average, average_near
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
-from jaxmlp.types import Data, History, Hyperparams, Numeric, Params, PyTree
+from jaxmlp.types import Data, History, Hyperparams, Params
 
 
 class State(NamedTuple):
@@ -66,19 +66,27 @@ def step(
       recipe: model, loss and optimizer.
       hyperparams: their numbers.
 
-    Returns:
-      The next state, and {"loss": the mean loss before the step, "weight": the batch's weight}.
+    Returns the next state, and {"loss": the mean loss before the step, "weight": the batch's weight}.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    x, y, weight = unpack(batch)
-    bound = recipe.bind(hyperparams)
+    (x, y, weight), bound = unpack(batch), recipe.bind(hyperparams)
+    if weight is None:
+        return _step(state, (x, y, None), bound)
+    weight, unit = _weights.near(weight, len(jax.tree.leaves(x)[0]))
+    state, metrics = _step(state, (x, y, weight), bound)
+    return state, metrics | {"weight": metrics["weight"] * unit.astype(metrics["weight"].dtype)}
+
+
+def _step(state: State, batch: Data, bound: Bound) -> tuple[State, dict[str, Array]]:
+    """Take a step on weights that are near one, which an epoch brings there once for all of its steps."""
+    x, y, weight = batch
     _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
     key = jax.random.fold_in(step_key, state.step)
 
     def objective(params: Params) -> Array:
-        return average(bound.per_example(bound.apply(params, x, key), y), weight)
+        return average_near(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
     params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
@@ -93,9 +101,7 @@ def epoch(
     """Take the steps of one epoch: each example once, in an order that state.key and the epoch's number give.
 
     With `rows`, the examples are those rows of the data: the run is that on `take(data, rows)`, without the copy.
-
-    Returns:
-      The next state, and the metrics of `step` over all examples of the epoch.
+    Returns the next state, and the metrics of `step` over all examples of the epoch.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
@@ -124,7 +130,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        after, metrics = step(state, (*batch[:2], present), bound)
+        after, metrics = _step(state, (*batch[:2], present), bound)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None
@@ -138,13 +144,8 @@ _epoch_at_once = _compile.jit(_epoch)
 
 def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
-    x, y, weight = batch
-
-    def loss(params: Params, x: PyTree, y: PyTree, weight: Numeric | None) -> Array:
-        return average(bound.per_example(bound.apply(params, x), y), weight)
-
-    zero = jnp.zeros((), jax.eval_shape(loss, state.params, x, y, weight).dtype)
-    return Mean(zero, zero)
+    loss = jax.eval_shape(lambda s, x, y: average(bound.per_example(bound.apply(s.params, x), y)), state, *batch[:2])
+    return Mean(jnp.zeros((), loss.dtype), jnp.zeros((), loss.dtype))
 
 
 @verb
@@ -191,12 +192,10 @@ def fit(
       hyperparams: a dict of numbers; each goes to the one of model, loss and optimizer whose signature names it.
       validation: data of the same form, evaluated after each epoch.
 
-    Warns:
-      RuntimeWarning: once, where a loss of the history or a parameter is NaN or infinite and values are known.
-
     Returns:
       The last state, and the history, arrays of shape (epochs,): "loss", the mean over the epoch's steps; with
-      validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data.
+      validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data. A `RuntimeWarning`
+      says where a loss of it or a parameter is NaN or infinite.
 
     Raises:
       ValueError: for data that is empty, not finite or does not fit; labels outside the classes; numbers that
@@ -214,17 +213,14 @@ def fit(
     data = check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
         validation = check_data("validation", key, validation, bound, measured=True)
-    bound = bound.for_run(run_steps(bound.recipe, len(jax.tree.leaves(data[0])[0])))
-    check_optimizer(key, bound)
-    # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
+    bound = ready(key, bound, len(jax.tree.leaves(data[0])[0]))
+    # Two programs, of which the first only draws: it compiles in a third of the time. The state is not copied.
     state, history = _run(_start(key, bound), data, bound, validation)
     warn_of_not_finite(state.params, history)
     return state, history
 
 
-@_compile.jit(quick=True)
-def _start(key: Array, bound: Bound) -> State:
-    return start(key, bound)
+_start = _compile.jit(quick=True)(lambda key, bound: start(key, bound))
 
 
 @_compile.jit(donate_argnums=0)

@@ -145,7 +145,7 @@ def plan(
 def _members(keys: Any) -> int:
     """Return how many members there are, of their keys or their number."""
     if _check.is_array(keys) and keys.shape:
-        return check_keys(keys)
+        return check_keys(keys)  # pyright: ignore[reportArgumentType]  (which says what keys are)
     return _check.positive_int("keys, the members,", keys)
 
 

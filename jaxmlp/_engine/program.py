@@ -173,7 +173,11 @@ def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[
     if member.weight is not None:
         x, y, weight = (*data, None)[:3]
         # Each near one: a product of extreme ones overflows or vanishes.
-        data = x, y, member.weight if weight is None else scaled(member.weight)[0] * scaled(weight)[0]
+        data = (
+            x,
+            y,
+            member.weight if weight is None else scaled(jnp.asarray(member.weight))[0] * scaled(jnp.asarray(weight))[0],
+        )
     if member.validation_rows is not None:
         validation = take(validation, member.validation_rows)
     return training.observed_epoch(state, data, bound, validation, member.rows)

@@ -101,7 +101,7 @@ class Mixture(NamedTuple):
 
     def unstandardise(self, by: Statistics) -> "Mixture":
         """Return the mixture in the targets' own units, for members trained on standardised ones."""
-        means = unstandardise(self.means, by)  # first: it checks the statistics
+        means = jnp.asarray(unstandardise(self.means, by))  # first: it checks the statistics
         scale = jnp.broadcast_to(jnp.asarray(by.std, self.variances.dtype), self.means.shape)
         return Mixture(means, self.variances * jnp.square(scale))
 

@@ -108,7 +108,8 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
         _check.typed_key(key)
         one_key = [jax.random.fold_in(key, seed) for seed in range(seeds)]
     # Repeated by NumPy: on the device each shape would be a handful of small programs to compile.
-    data = np.tile(np.stack([jax.random.key_data(k) for k in one_key]), (len(rows), 1))
+    count = len(next(iter(columns.values()))) if columns else 1
+    data = np.tile(np.stack([jax.random.key_data(k) for k in one_key]), (count, 1))
     keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(one_key[0]))
     return keys, Settings({name: jax.device_put(np.repeat(column, seeds, axis=0)) for name, column in columns.items()})
 

@@ -17,7 +17,6 @@ from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
 from jaxmlp._factories import RunLength
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
-from jaxmlp.data import steps_per_epoch
 from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Params, PyTree
@@ -54,7 +53,7 @@ def _as_before(after: Any, before: Any) -> Any:
 
 def run_steps(recipe: Recipe, examples: Any) -> Any:
     """Return how many steps a run has on a table of so many examples, or on an array of such counts."""
-    return recipe.epochs * (1 if recipe.batch_size is None else steps_per_epoch(examples, recipe.batch_size))
+    return recipe.epochs * (1 if recipe.batch_size is None else -(-examples // recipe.batch_size))
 
 
 def ready(key: Any, bound: Bound, examples: int) -> Bound:

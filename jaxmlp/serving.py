@@ -41,7 +41,9 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHU
     if not _check.is_array(x) or x.ndim < 2:
         raise ValueError(f"x must have a row an example, (N, in); got {_check.describe(x)}; one row is x[None]")
     chunk = None if chunk is None else _check.positive_int("chunk", chunk)
-    numbers = {name: value if name == "key" else _arrays.number(name, value) for name, value in numbers.items()}
+    numbers = {
+        name: a if name == "key" or _draws({name: a}) else _arrays.number(name, a) for name, a in numbers.items()
+    }
     return _predict(model, params, x, numbers, chunk=chunk)
 
 

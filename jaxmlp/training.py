@@ -13,7 +13,7 @@ from jax import Array
 
 from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
-from jaxmlp._dry_run import loose, ready, update
+from jaxmlp._dry_run import check_optimizer, loose, ready, update
 from jaxmlp._naming import metric_names
 from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
 from jaxmlp._verbs import verb

@@ -261,5 +261,5 @@ def test_a_schedule_that_does_not_fit_the_run_is_refused(call, words):
 
 def test_a_finished_run_whose_rate_follows_its_length_is_not_stretched(tmp_path):
     loop.train(KEY, (X, Y), RECIPE, RATE, directory=tmp_path, progress=False)
-    with pytest.raises(ValueError, match="epochs must stay at 3 where the rate follows the length of the run"):
+    with pytest.raises(ValueError, match="its schedule follows the length of the run, which is another now"):
         loop.resume(tmp_path, (X, Y), RECIPE, epochs=5, progress=False)

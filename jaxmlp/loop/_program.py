@@ -23,7 +23,6 @@ from jax.extend import core
 
 from jaxmlp import training
 from jaxmlp._engine.executor import Job
-from jaxmlp._preflight import unpack
 from jaxmlp.loop._code import of_behaviour, without_addresses
 from jaxmlp.loop._digest import of_array
 from jaxmlp.recipe import Bound
@@ -98,7 +97,8 @@ def of_job(job: Job) -> Json:
     own: Any = jax.tree.map(
         lambda a: _form(a, a.shape[1:]), members._replace(key=None, rows=None, validation_rows=None)
     )
-    data = unpack(own.data if data is None else data) if job.batch is None else unpack(job.batch)
+    x, y, weight = (*((own.data if data is None else data) if job.batch is None else job.batch), None)[:3]
+    data = x, y, weight
     if own.weight is not None:
         data = *data[:2], own.weight
     validation = own.validation if validation is None else validation

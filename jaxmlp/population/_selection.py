@@ -71,7 +71,7 @@ def ranking(history: Mapping[str, Numeric], *, by: str | None = None, largest: b
       ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
         member diverged.
 
-    >>> history = {"validation_accuracy": np.array([[0.2], [0.8]]), "status": np.zeros(2), "epochs": np.ones(2, int)}
+    >>> history = {"validation_accuracy": np.array([[0.2], [0.8]]), "status": np.zeros(2, int), "epochs": np.ones(2, int)}
     >>> ranking(history, by="validation_accuracy").tolist()
     [1, 0]
     """

@@ -8,7 +8,7 @@ import difflib
 import importlib
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any, TypeGuard
 
 import jax
@@ -29,19 +29,38 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 def one_of(what: str, name: object, known: Iterable[str]) -> None:
     """Raise unless `name` is one of the `known` names."""
     known = list(known)
-    if name not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)}; got {name!r}{did_you_mean(name, known)}")
+    if not (name is None or isinstance(name, str)) or name not in known:
+        raise ValueError(
+            f"{what} must be one of {', '.join(map(str, known))}; got {shown(name)}{did_you_mean(name, known)}"
+        )
 
 
-def positive_int(what: str, value: Any) -> int:
-    """Return `value` as an int of at least 1."""
+def positive_int(what: str, value: Any, most: int = 2**31 - 1) -> int:
+    """Return `value` as an int of at least 1, and at most what 32 bits count unless another limit is given."""
     try:
-        number = operator.index(value)
-    except TypeError:
+        number = 0 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:  # a number with a fraction, a traced one, or none at all
         number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{what} must be a positive int; got {value!r}")
+    if number < 1:
+        raise ValueError(f"{what} must be a positive int; got {shown(value)}")
+    if number > most:
+        raise ValueError(f"{what} must be at most {most}; got {shown(value)}")
     return number
+
+
+def is_number(value: object) -> bool:
+    """Tell whether `value` is a number, or an array of them, of Python, NumPy or JAX."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return not isinstance(value, np.ma.MaskedArray) and any(
+            jnp.issubdtype(value.dtype, kind) for kind in (np.floating, np.integer, np.bool_)
+        )
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**1023)
+
+
+def shown(value: object) -> str:
+    """Return a value's repr, cut short; that of an object may be as long as a table."""
+    told = repr(value)
+    return told if len(told) <= 200 else told[:197] + "..."
 
 
 def extra(module: str, name: str) -> Any:
@@ -60,7 +79,7 @@ def describe(value: object) -> str:
     """Return 'float32 of shape (3, 2)' for an array, else its type and value."""
     if is_array(value):
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+    return f"{type(value).__name__} {shown(value)}"
 
 
 def name_of(function: object) -> str:
@@ -72,7 +91,7 @@ def name_of(function: object) -> str:
 def typed_key(key: Any) -> None:
     """Raise unless `key` is one typed key, as `jax.random.key` makes it."""
     fix = "make one with jax.random.key(0)"
-    dtype = getattr(key, "dtype", None)
+    dtype = key.dtype if isinstance(key, np.ndarray | jax.Array | jax.ShapeDtypeStruct) else None
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         if dtype == jnp.uint32:
             fix = "jax.random.PRNGKey is the old form: use jax.random.key, or jax.random.wrap_key_data(key)"
@@ -82,13 +101,13 @@ def typed_key(key: Any) -> None:
 
 
 def is_array(value: object) -> TypeGuard[Numeric]:
-    """Tell whether `value` has a shape and a dtype."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    """Tell whether `value` has a shape and a dtype, and is no module that has functions of these names."""
+    return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
 
 
 def floating(what: str, value: object) -> None:
     """Raise unless `value` is an array of floating-point numbers."""
-    if not is_array(value):
+    if not isinstance(value, np.ndarray | np.generic | jax.Array | jax.ShapeDtypeStruct):
         raise ValueError(f"{what} must be an array of floats; got {describe(value)}; pass jnp.asarray({what})")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{what} must hold floats; got {describe(value)}; scale it or pass {what}.astype('float32')")
@@ -97,6 +116,15 @@ def floating(what: str, value: object) -> None:
 def on_host(value: object) -> np.ndarray | None:
     """Return the values as a NumPy array where they are known now, None while JAX traces them."""
     return None if isinstance(value, Tracer) else np.asarray(value)
+
+
+def counts(weights: Numeric) -> np.ndarray:
+    """Tell which known weights count: those that are not zero in JAX's own float.
+
+    >>> counts(np.array([1.0, 0.0, 1e-60, 1e-40])).tolist()
+    [True, False, False, True]
+    """
+    return np.asarray(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
 
 
 def finite(what: str, value: Numeric) -> None:
@@ -121,9 +149,11 @@ def finite(what: str, value: Numeric) -> None:
 
 def within(what: str, value: object, low: float, high: float, *, open_high: bool = False) -> None:
     """Raise if `value` is known and lies outside [low, high], or [low, high) with `open_high`."""
-    known = on_host(value)
-    if known is None:
+    if isinstance(value, Tracer):
         return
+    if not (all(map(is_number, value)) if isinstance(value, list | tuple) and value else is_number(value)):
+        raise ValueError(f"{what} must be a number; got {describe(value)}")
+    known = np.asarray(value)
     inside = (known >= low) & ((known < high) if open_high else (known <= high))
     if not np.all(inside):
         got = known if known.ndim == 0 else known[~inside].flat[0]
@@ -137,7 +167,7 @@ def labels(what: str, value: Numeric, classes: int) -> None:
 
     JAX itself clamps or drops an index that is out of range without a word.
     """
-    if not jnp.issubdtype(value.dtype, jnp.integer):
+    if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
     known = on_host(value)
     if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
@@ -151,7 +181,7 @@ def labels(what: str, value: Numeric, classes: int) -> None:
 
 def length(value: Any) -> str:
     """Return 'of length 3' where `value` has one."""
-    return f"of length {len(value)}" if hasattr(value, "__len__") else ""
+    return f"of length {len(value)}" if isinstance(value, Sized) and getattr(value, "ndim", 1) == 1 else ""
 
 
 def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
@@ -160,7 +190,7 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
     count = None
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if not is_array(leaf) or leaf.ndim < 1:
+        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim < 1:
             raise ValueError(
                 f"{name} of {what} must be an array with the examples on its first axis; got {describe(leaf)}"
             )
@@ -175,14 +205,18 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
     if count is None:
         raise ValueError(f"{what} must hold arrays; got none")
     if weight is not None:
-        if weight.shape != (count,):
-            raise ValueError(f"weight of {what} must have shape ({count},), one an example; got {describe(weight)}")
-        floating("weight", weight)
-        within("weight", weight, 0, float("inf"))
-        known = on_host(weight)
-        if known is not None and not known.any():
+        weights(f"weight of {what}", weight, count)
+        if not isinstance(weight, Tracer) and not counts(weight).any():
             raise ValueError(f"weight of {what} must not be zero for every example")
     return count
+
+
+def weights(what: str, weight: Any, count: int) -> None:
+    """Raise unless there is a float for each of `count` examples, none of them negative where they are known."""
+    if weight.shape != (count,):
+        raise ValueError(f"{what} must have shape ({count},), one an example; got {describe(weight)}")
+    floating("weight", weight)
+    within("weight", weight, 0, float("inf"))
 
 
 def float_name(what: str, dtype: Any) -> str | None:
@@ -190,9 +224,10 @@ def float_name(what: str, dtype: Any) -> str | None:
     if dtype is None:
         return None
     known = ("bfloat16", "float16", "float32", "float64")
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError:
+    name: Any = dtype
+    try:  # an array has a dtype and is none
+        name = dtype if is_array(dtype) else jnp.dtype(dtype).name
+    except (TypeError, ValueError):
         name = dtype
     one_of(what, name, known)
     return name

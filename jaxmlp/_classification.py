@@ -16,13 +16,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._labels import Answers, Labels, answers_of, honest, read
-from jaxmlp._targets import number
+from jaxmlp._targets import number, spread
 from jaxmlp.types import Number, Numeric
 
 AVERAGES = ("binary", "macro", "micro", "weighted")
 
 
+@taking("outputs", "targets", "weight")
 def binary_accuracy(
     outputs: Numeric, targets: Numeric, *, threshold: Number = 0.5, weight: Numeric | None = None
 ) -> Array:
@@ -40,6 +42,7 @@ def binary_accuracy(
     return _share_of(_yes(answers, threshold) == answers.truth, answers, weight)
 
 
+@taking("outputs", "targets", "weight")
 def multilabel_accuracy(
     outputs: Numeric, targets: Numeric, *, threshold: Number = 0.5, weight: Numeric | None = None
 ) -> Array:
@@ -58,6 +61,7 @@ def multilabel_accuracy(
     return _share_of(_yes(answers, threshold) == answers.truth, answers, weight)
 
 
+@taking("outputs", "targets", "weight")
 def exact_match(outputs: Numeric, targets: Numeric, *, threshold: Number = 0.5, weight: Numeric | None = None) -> Array:
     """Return the share of examples all of whose labels are predicted, the subset accuracy.
 
@@ -74,6 +78,7 @@ def exact_match(outputs: Numeric, targets: Numeric, *, threshold: Number = 0.5, 
     return _share_of(jnp.all(_yes(answers, threshold) == answers.truth, axis=-1), answers, weight)
 
 
+@taking("outputs", "targets", "weight")
 def precision(
     outputs: Numeric,
     targets: Numeric,
@@ -105,6 +110,7 @@ def precision(
     return found.score(found.hits, found.predicted)
 
 
+@taking("outputs", "targets", "weight")
 def recall(
     outputs: Numeric,
     targets: Numeric,
@@ -123,6 +129,7 @@ def recall(
     return found.score(found.hits, found.present)
 
 
+@taking("outputs", "targets", "weight")
 def f1(
     outputs: Numeric,
     targets: Numeric,
@@ -143,6 +150,7 @@ def f1(
     return found.score(2 * found.hits, found.predicted + found.present)
 
 
+@taking("outputs", "targets", "weight")
 def confusion_matrix(
     outputs: Numeric,
     targets: Numeric,
@@ -222,14 +230,16 @@ def _found(
         if single and average != "binary":  # both answers are classes then, as scikit-learn has it
             guess, truth = (jnp.concatenate([~a, a], axis=1) for a in (guess, truth))
     dtype = read_.score.dtype if isinstance(read_, Answers) else jnp.float32
-    sums = (_weights.sums(a, weight, dtype) for a in (guess & truth, guess, truth))
-    return _Found(*sums, average, isinstance(read_, Labels) or average != "binary" and single, read_.sound, weight)
+    both, guessed, true = (_weights.sums(a, weight, dtype) for a in (guess & truth, guess, truth))
+    return _Found(
+        both, guessed, true, average, isinstance(read_, Labels) or average != "binary" and single, read_.sound, weight
+    )
 
 
 def _yes(answers: Answers, threshold: Number) -> Array:
     """Compare logits, since the sigmoid of a large one is 1."""
     number("threshold", threshold, 0, 1)
-    t = jnp.asarray(threshold, answers.score.dtype)
+    t = spread("threshold", threshold, answers.score)
     return answers.score > jnp.broadcast_to(jnp.log(t) - jnp.log1p(-t), answers.score.shape)
 
 

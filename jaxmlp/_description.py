@@ -42,6 +42,8 @@ def to_dict(mlp: Any) -> dict[str, Any]:
 
 def from_dict(kind: type, told: Mapping[str, Any]) -> Any:
     """Return the description whose options were told."""
+    if not isinstance(told, Mapping):
+        raise ValueError(f"options of an {kind.__name__} must be a dict; got {_check.describe(told)}")
     for name in told:
         if name != "init":  # as files of before call the initializer
             _check.one_of(f"an option of {kind.__name__}", name, [field.name for field in dataclasses.fields(kind)])

@@ -2,17 +2,20 @@
 
 import gzip
 import math
-import os
 import zlib
+from pathlib import Path
 from typing import IO
 
 import numpy as np
+
+from jaxmlp import _check, _disk
+from jaxmlp.types import StrPath
 
 # The third byte of the magic number names the type (LeCun, Cortes and Burges 1998).
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndarray:
+def read_idx(path: StrPath, *, max_bytes: int = 2**31) -> np.ndarray:
     """Read an IDX file, plain or gzipped, as an array in the machine's byte order.
 
     Args:
@@ -20,8 +23,8 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndar
       max_bytes: the most that a header may claim. No more than the claim is ever read.
 
     Raises:
-      ValueError: says what in the file is wrong: the magic number, the sizes, too few bytes or too many, or
-        broken compression.
+      ValueError: says what in the file is wrong: the magic number, the sizes, too few bytes or too many, broken
+        compression, or that it is no regular file.
       OSError: where the file cannot be opened.
 
     >>> import tempfile
@@ -31,7 +34,9 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndar
     ...     read_idx(file.name)
     array([7, 8, 9], dtype=uint8)
     """
-    with open(path, "rb") as file:
+    path = _disk.path_of("path", path)
+    max_bytes = _check.positive_int("max_bytes", max_bytes, most=2**63 - 1)
+    with _disk.open_file(path) as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         if not zipped:
@@ -43,7 +48,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> np.ndar
             raise ValueError(f"{path}: the gzip data is broken ({error}); fetch the file again") from error
 
 
-def _read(file: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], max_bytes: int) -> np.ndarray:
+def _read(file: IO[bytes] | gzip.GzipFile, path: Path, max_bytes: int) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4:
         raise ValueError(f"{path}: an IDX file starts with 4 bytes of magic number; the file has {len(magic)} bytes")
@@ -58,7 +63,8 @@ def _read(file: IO[bytes] | gzip.GzipFile, path: str | os.PathLike[str], max_byt
         raise ValueError(f"{path}: truncated in the header: {axes} axes need {4 * axes} bytes, {len(header)} are there")
     shape = tuple(np.frombuffer(header, ">u4").tolist())
     claimed = math.prod(shape) * dtype.itemsize
-    if claimed > max_bytes or axes > 32:
+    # An axis of length zero makes the claim nothing, and the others could still be more than an array can have.
+    if claimed > max_bytes or axes > 32 or math.prod(n or 1 for n in shape) * dtype.itemsize >= 2**63:
         raise ValueError(
             f"{path}: the header claims {claimed:,} bytes in shape {shape}, over the bound of {max_bytes:,} bytes in "
             f"32 axes; pass max_bytes= if the file is right"

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
+MOST_ROWS = 2**31  # that the order has numbers for, in int32
 ROUNDS = 24  # of swap-or-not; the tests of uniformity in tests/test_data.py hold it
 
 
@@ -36,10 +39,47 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     >>> x, weight
     (Array([2., 0.], dtype=float32), Array([1., 0.], dtype=float32))
     """
-    x, y, weight = jax.tree.map(lambda a: pick(a, rows.index), (*data, None)[:3])
+    data = _entered(data)
+    check_rows(rows, data)
+    if rows.index is None and rows.count is None:
+        return data
+    index = _arrays.array("rows.index", rows.index)
+    x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
-        present = jnp.arange(len(rows.index)) < rows.count
+        present = jnp.arange(len(index)) < rows.count
         weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
+    return x, y, weight
+
+
+def check_rows(rows: Any, data: Data) -> None:
+    """Raise unless `rows` are rows of the data, whose arrays must be of one length.
+
+    JAX clamps or drops an index that is out of range without a word.
+    """
+    lengths = {a.shape[0] for a in jax.tree.leaves(data) if _check.is_array(a) and a.shape}
+    if len(lengths) != 1:
+        raise ValueError(f"x, y and weight of data must have as many examples; got {sorted(lengths)}")
+    if not isinstance(rows, Rows):
+        raise ValueError(f"rows must be Rows(index) or Rows(index, count); got {_check.describe(rows)}")
+    if rows.count is not None and not _is_whole(rows.count):
+        raise ValueError(f"rows.count must be a whole number; got {_check.describe(rows.count)}")
+    if rows.index is None:
+        return
+    index = _arrays.array("rows.index", rows.index)
+    if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(f"rows.index must be integers (n,); got {_check.describe(index)}")
+    known, n = _check.on_host(index), lengths.pop()
+    if known is not None and known.size and (known.min() < 0 or known.max() >= n):
+        raise ValueError(f"rows.index must be in 0 ... {n - 1}; got {known.min()} ... {known.max()}")
+
+
+def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
+    x, y, weight = (_arrays.tree("data", part) for part in (*data, None)[:3])
+    for leaf in jax.tree.leaves((x, y, weight)):
+        if not isinstance(leaf, np.ndarray | jax.Array) or not leaf.shape:
+            raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
     return x, y, weight
 
 
@@ -49,6 +89,9 @@ def steps_per_epoch(n: Any, batch_size: int | None) -> Any:
     >>> steps_per_epoch(100, 32), steps_per_epoch(100, None)
     (4, 1)
     """
+    for name, value in (("n", n), ("batch_size", batch_size)):
+        if not isinstance(value, Tracer | None) and not _is_whole(value):
+            raise ValueError(f"{name} must be a whole number; got {_check.describe(value)}")
     return 1 if batch_size is None else -(-n // batch_size)
 
 
@@ -67,7 +110,7 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     number that may be traced, only the first so many of n rows are there, in the order of a table of that length.
 
     Raises:
-      ValueError: for a batch larger than the data.
+      ValueError: for a batch larger than the data, and for more than 2^31 rows.
 
     >>> order = epoch_order(jax.random.key(0), 0, n=5, batch_size=3)
     >>> order.weight
@@ -77,11 +120,16 @@ def epoch_order(key: Array, epoch: Any, n: int, batch_size: int, *, count: Numbe
     [0, 1, 2, 3, 4]
     """
     _check.typed_key(key)
-    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n)
+    batch_size, n = _check.positive_int("batch_size", batch_size), _check.positive_int("n", n, most=2**63 - 1)
+    if n > MOST_ROWS:
+        raise ValueError(f"n must be at most 2^31; got {n}; rows are numbered in int32: train on a part of them")
     if batch_size > n:
         raise ValueError(
             f"batch_size must be at most the {n} rows; got {batch_size}; batch_size=None takes all at once"
         )
+    for name, value, least in (("epoch", epoch, 0), ("count", count, 1)):
+        if not _is_whole(value, least) and not (name == "count" and value is None):
+            raise ValueError(f"{name} must be a whole number of at least {least}; got {_check.describe(value)}")
     return _batches(jax.random.fold_in(key, epoch), count, n=n, batch_size=batch_size)
 
 
@@ -91,7 +139,7 @@ def _batches(key: Array, count: Number | None, *, n: int, batch_size: int) -> Or
     place = jnp.arange(steps * batch_size, dtype=jnp.uint32)
     there = n if count is None else jnp.asarray(count).astype(jnp.uint32)
     row = shuffle(key, place, there)
-    present = place < there
+    present = place < (np.uint32(n) if count is None else there)
     rows = jnp.where(present, row, jnp.zeros_like(row)).astype(jnp.int32)
     return Order(rows.reshape(steps, batch_size), present.astype(jnp.float32).reshape(steps, batch_size))
 
@@ -106,16 +154,33 @@ def shuffle(key: Array, place: Array, n: Any) -> Array:
     >>> sorted(shuffle(jax.random.key(0), jnp.arange(6, dtype=jnp.uint32), 6).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    if isinstance(n, int) and n > 2**31:
+    _check.typed_key(key)
+    if isinstance(n, int | np.integer) and n > 2**31:
         raise ValueError(f"n must be at most 2^31; got {n}")
+    if not _is_whole(n):
+        raise ValueError(f"n must be a whole number of at least 1; got {_check.describe(n)}")
+    n = int(n) if isinstance(n, np.integer) else n
+    place = jnp.asarray(_arrays.array("place", place))
+    if not jnp.issubdtype(place.dtype, jnp.integer):
+        raise ValueError(f"place must hold integers, uint32; got {_check.describe(place)}")
+    place = place if place.dtype == jnp.uint32 else jnp.asarray(place, jnp.uint32)
     if isinstance(n, int):  # a constant, by which the compiler divides faster
         return _swap_or_not(key, place, None, known=n)
     return _swap_or_not(key, place, n, known=None)
 
 
+def _is_whole(value: Any, least: int = 1) -> bool:
+    """Tell whether it is one integer of at least so much, as far as that is known."""
+    if isinstance(value, Tracer):
+        return value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    whole |= isinstance(value, jax.Array | np.ndarray) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    return whole and least <= int(value) < 2**32
+
+
 @compile_once("known")
 def _swap_or_not(key: Array, place: Array, n: Any, *, known: int | None) -> Array:
-    n = n if known is None else known
+    n = n if known is None else np.uint32(known)
     words = jax.random.bits(key, (ROUNDS, 2), jnp.uint32)
 
     def swap(r: Array, i: Array) -> Array:

@@ -1,30 +1,60 @@
-"""What only the host can check before a run: the values of the data, and the shapes before anything is compiled."""
+"""What only the host can check: the values of the data and all shapes before a run, and after it what came out."""
 
+import warnings
 from functools import partial
+from typing import Any
 
 import jax
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp.recipe import Bound
-from jaxmlp.types import Data, Model, Number, Params, PyTree
+from jaxmlp.types import Data, History, Model, Number, Params, PyTree
+
+PARTS = ("x", "y", "weight")
+FIRST = "with the examples on its first axis"
 
 
-def unpack(data: Data) -> tuple[PyTree, PyTree, Array | None]:
-    """Return data as (x, y, weight or None).
+def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
+    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes.
 
     Raises:
-      ValueError: for anything but a pair or a triple.
+      ValueError: for anything but a pair or a triple, and for leaves that are no arrays of numbers.
     """
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
-    x, y, weight = (*data, None)[:3]
+        raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
+    of = "" if what == "data" else f"{what} "
+    x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
+    for name, part in zip(PARTS, (x, y), strict=False):
+        for leaf in jax.tree.leaves(part):
+            if not isinstance(leaf, np.ndarray | jax.Array):
+                raise ValueError(f"{name} of {what} must be an array {FIRST}; got {_check.describe(leaf)}")
+    if not any(leaf.ndim for leaf in jax.tree.leaves(x)):
+        raise ValueError(f"x of {what} must hold an array {FIRST}; got {_check.describe(x)}")
+    if weight is not None and not _check.is_array(weight):
+        raise ValueError(f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}")
+    if isinstance(weight, np.ndarray):  # of JAX's arrays a look at the values would wait for the device
+        _check.weights(f"weight of {what}", weight, weight.size)
     return x, y, weight
 
 
-def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
-    """Check what only the host can before a run: the values, and with them the shapes before any compilation."""
-    x, y, weight = unpack(data)
+def entered(data: Data, what: str = "data") -> Data:
+    """Return data in the form in which it was given, (x, y) or (x, y, weight), as arrays that JAX takes."""
+    parts = unpack(data, what)
+    return parts[: len(data)]
+
+
+def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: bool) -> Data:
+    """Check what only the host can before a run: the values, and with them the shapes before any compilation.
+
+    Of data on which the metrics are `measured`, those too.
+
+    Returns:
+      The data, as arrays that JAX takes.
+    """
+    x, y, weight = unpack(data, what)
     n = _check.examples(what, x, y, weight)
     batch_size = bound.recipe.batch_size
     if what == "data" and batch_size is not None and batch_size > n:
@@ -37,7 +67,8 @@ def check_data(what: str, key: Array, data: Data, bound: Bound) -> None:
         _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    jax.eval_shape(lambda o: bound.per_example(o, y), outputs)
+    jax.eval_shape(lambda o: (bound.per_example(o, y), measured and bound.measures(o, y, weight)), outputs)
+    return (x, y, weight)[: len(data)]
 
 
 def check_outputs(params: Params, data: Data, bound: Bound) -> None:
@@ -46,10 +77,35 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
     Raises:
       ValueError: for shapes that do not fit, and for labels and probabilities that loss or metrics refuse.
     """
-    x, y, weight = unpack(data)
+    x, y, weight = (*data, None)[:3]
+    if weight is not None:
+        _check.weights("weight of data", weight, len(jax.tree.leaves(x)[0]))
     outputs = jax.eval_shape(bound.apply, params, x)
-    options = {} if weight is None else {"weight": weight}
-    jax.eval_shape(lambda o: [bound.per_example(o, y), *(m(o, y, **options) for m in bound.recipe.metrics)], outputs)
+    jax.eval_shape(lambda o: [bound.per_example(o, y), bound.measures(o, y, weight)], outputs)
+
+
+def warn_of_not_finite(params: Params, history: History) -> None:
+    """Warn once where a loss or a parameter is NaN or infinite, and the values are known: not while JAX traces."""
+    losses = {name: values for name, values in history.items() if name in ("loss", "validation_loss")}
+    leaves = jax.tree.leaves((losses, params))
+    if any(isinstance(a, Tracer) or not a.is_fully_addressable for a in leaves):
+        return
+    for name, values in losses.items():
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
+        if len(bad):
+            found = f"{name} of epoch {bad[0]} (the first is 0) is {np.asarray(values)[bad[0]]}"
+            break
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if all(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)) for a in jax.tree.leaves(params)):
+                return
+        found = "a parameter became NaN or infinite"
+    warnings.warn(
+        f"training must stay finite, and did not: {found}; likely causes are a learning rate that is too high, columns "
+        f"of x that are not standardised, parameters of too narrow a dtype, and a loss without bound",
+        RuntimeWarning,
+        stacklevel=_check.level_of_caller(),
+    )
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

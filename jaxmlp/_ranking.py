@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._eager import compile_once
 from jaxmlp._labels import Labels, honest, read
 from jaxmlp._targets import wide
@@ -15,6 +16,7 @@ from jaxmlp.types import Numeric
 AVERAGES = ("macro", "micro", "weighted")
 
 
+@taking("outputs", "targets", "weight")
 def roc_auc(
     outputs: Numeric,
     targets: Numeric,
@@ -45,6 +47,7 @@ def roc_auc(
     return _ranked("roc_auc", _area, outputs, targets, average, (multilabel, weight))
 
 
+@taking("outputs", "targets", "weight")
 def average_precision(
     outputs: Numeric,
     targets: Numeric,

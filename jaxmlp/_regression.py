@@ -1,14 +1,18 @@
 """Metrics of regression, in the units of the targets, at any scale and in the wider of the two dtypes."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._targets import widest
 from jaxmlp.types import Numeric
 
 
+@taking("outputs", "targets", "weight")
 def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the root of the mean squared error, one root an output and their mean, in the units of the targets.
 
@@ -23,6 +27,7 @@ def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -
     return jnp.mean(jnp.sqrt(_weights.columns(jnp.square(near), share)) * scale[0])
 
 
+@taking("outputs", "targets", "weight")
 def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
 
@@ -33,6 +38,7 @@ def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
     return jnp.mean(_weights.columns(jnp.abs(residual), share))
 
 
+@taking("outputs", "targets", "weight")
 def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
 
@@ -60,7 +66,7 @@ def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> 
     return jnp.mean(jnp.where(varies, 1 - missed / jnp.where(varies, total, jnp.ones_like(total)), met))
 
 
-def errors(outputs: Numeric, targets: Numeric, weight: Numeric | None) -> tuple[Array, Array, Array]:
+def errors(outputs: Any, targets: Any, weight: Numeric | None) -> tuple[Array, Array, Array]:
     """Return residuals and targets (batch, d), where what is left out is zero, and each example's share (batch,)."""
     for name, value in (("outputs", outputs), ("targets", targets)):
         _check.floating(name, value)

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from jaxmlp import _check
 from jaxmlp._eager import compile_once
-from jaxmlp._stacking import Parts, parts_of
+from jaxmlp._stacking import Parts, cut, parts_of
 from jaxmlp.layer import Layer
 from jaxmlp.types import Params
 
@@ -64,11 +64,22 @@ class Structure(NamedTuple):
         if len(params) != len(parts):
             what = "parts, a run of equal hidden layers each," if self.scan else "layers"
             raise ValueError(f"params must have {len(parts)} {what} for {model!r}; got {len(params)}")
-        for i, (layer, (count, shape)) in enumerate(zip(params, parts, strict=True)):
-            shape = shape if count == 1 else (count, *shape)
-            if not members and layer.w.shape != shape:
-                hint = "; map over members with jax.vmap" if layer.w.ndim > len(shape) else ""
-                raise ValueError(f"layer {i} of {model!r} must have w of shape {shape}; got {layer.w.shape}{hint}")
+        if members:
+            _check.floating(f"w of the last layer of {model!r}", params[-1].w)
+        lead = params[-1].w.shape[:-2] if members else ()  # the last layer is in no stack: what is left are members
+        leaves = [run[0] if isinstance(run, list) else run for run in cut(self.leaves, parts)]
+        for i, (layer, (count, _), wanted) in enumerate(zip(params, parts, leaves, strict=True)):
+            given = {name: leaf for name, leaf in layer._asdict().items() if leaf is not None}
+            if given.keys() != wanted.keys():
+                raise ValueError(f"layer {i} of {model!r} must have {', '.join(wanted)}; got {', '.join(given)}")
+            for name, leaf in given.items():
+                _check.floating(f"{name} of layer {i} of {model!r}", leaf)
+                shape = (*lead, *((count,) if count > 1 else ()), *wanted[name])
+                if np.shape(leaf) != shape:
+                    hint = "; map over members with jax.vmap" if np.ndim(leaf) > len(shape) else ""
+                    raise ValueError(
+                        f"layer {i} of {model!r} must have {name} of shape {shape}; got {np.shape(leaf)}{hint}"
+                    )
         return parts
 
 
@@ -77,9 +88,12 @@ def draw(
     key: Array, scale: Array, *, structure: Structure, initializer: Callable[..., Array], dtype: DTypeLike | None
 ) -> tuple[Layer, ...]:
     """Return the parameters of a net, as one program."""
-    keys = jax.random.split(key, len(structure.shapes))
+    # As integers, of which several loops may each take some: `jax_debug_key_reuse` counts an array of keys as one.
+    keys = jax.random.key_data(jax.random.split(key, len(structure.shapes)))
+    impl = jax.random.key_impl(key)
 
-    def weights(shape: tuple[int, int], key: Array) -> Array:
+    def weights(shape: tuple[int, int], words: Array) -> Array:
+        key = jax.random.wrap_key_data(words, impl=impl)
         w = initializer(key, shape, dtype)
         if getattr(w, "shape", None) != shape:
             raise ValueError(

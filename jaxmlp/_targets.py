@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxmlp import _check
-from jaxmlp.types import Numeric
+from jaxmlp.types import Number, Numeric
 
 
 def alike(outputs: Numeric, targets: Numeric) -> tuple[Array, Array]:
@@ -50,7 +51,10 @@ def number(
 
     Seen as the program gets it: a positive number that 32 bits take for zero is zero.
     """
-    if isinstance(value, jax.core.Tracer):
+    several = isinstance(value, list | tuple) and len(value) > 0 and all(map(_check.is_number, value))
+    if not several and not _check.is_number(value):
+        raise ValueError(f"{what} must be a number; got {_check.describe(value)}")
+    if isinstance(value, Tracer):
         return
     known = np.asarray(value)
     if not (jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)):
@@ -70,6 +74,17 @@ def number(
     if got < low and not open_low:
         raise ValueError(f"{what} must not be negative; got {got}")
     raise ValueError(f"{what} must be finite and {'above' if open_low else 'at least'} {low}; got {got}")
+
+
+def spread(what: str, value: Number, like: Array) -> Array:
+    """Return a number, or one for each of the d outputs of `like` (..., d), as an array that goes with it."""
+    each = jnp.asarray(value, like.dtype)
+    if each.ndim == 0:
+        return each
+    ends = zip(each.shape[::-1], like.shape[::-1], strict=False)
+    if each.ndim > like.ndim or not all(n in (1, m) for n, m in ends):
+        raise ValueError(f"{what} must be one number, or one for each output; got {_check.describe(value)}")
+    return jnp.broadcast_to(each, like.shape)
 
 
 def times(factor: Array, values: Array) -> Array:
@@ -111,7 +126,7 @@ def wide(values: ArrayLike) -> Array:
     return values if keep else values.astype(jnp.float32)
 
 
-def widest(*values: Array) -> np.dtype:
+def widest(*values: ArrayLike) -> np.dtype:
     """Return the one dtype, of at least 32 bits, that holds floats of all of these."""
     return max((wide(a).dtype for a in values), key=lambda dtype: dtype.itemsize)
 

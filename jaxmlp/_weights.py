@@ -42,6 +42,15 @@ def scaled(weight: Array) -> tuple[Array, Array]:
     return near, jnp.where(exponent == 0, smallest, power).reshape(())
 
 
+def near(weight: Numeric, n: int) -> tuple[Array, Array]:
+    """Return weights (n,) near one, and the power of two () that they were divided by.
+
+    Raises:
+      ValueError: for another shape, and, where they are known, for negative weights, NaN and infinity.
+    """
+    return scaled(_near(weight, n))
+
+
 def checked(weight: Numeric, n: int, dtype: DTypeLike) -> Array:
     """Return weights (n,) near one, in a dtype of at least 32 bits.
 
@@ -61,9 +70,13 @@ def shares(weight: Numeric | None, n: int, dtype: DTypeLike) -> Array:
     """Return each example's share of the whole, (n,), summing to one; all zero where all weights are."""
     if weight is None:
         return jnp.full((n,), 1 / max(n, 1), dtype)
-    each = checked(weight, n, dtype)
-    total = jnp.sum(each)
-    return each / jnp.where(total > 0, total, jnp.ones_like(total))
+    return parts(checked(weight, n, dtype))
+
+
+def parts(near: Array) -> Array:
+    """Return weights near one as shares of their sum; all zero where all weights are."""
+    total = jnp.sum(near)
+    return near / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
 def sums(hit: Array, weight: Numeric | None, dtype: DTypeLike) -> Array:

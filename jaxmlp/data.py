@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from jaxmlp import _check, _weights
+from jaxmlp import _arguments, _arrays, _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._idx import read_idx as read_idx
 from jaxmlp._order import Order as Order
 from jaxmlp._order import Rows as Rows
@@ -28,6 +30,7 @@ class Statistics(NamedTuple):
     std: Numeric  # (d,)
 
 
+@taking("x", "weight", narrowed=False)
 def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     """Return mean and standard deviation of the columns of x (N, d), weighted by `weight` (N,) where given.
 
@@ -65,6 +68,7 @@ def statistics(x: Numeric, weight: Numeric | None = None) -> Statistics:
     return Statistics(jnp.asarray(mean.astype(dtype)), jnp.asarray(np.where(lost, np.ones_like(narrow), narrow)))
 
 
+@taking("x", narrowed=False)
 def standardise(x: Numeric, by: Statistics) -> Array:
     """Return (x - mean) / std, columns of x (..., d) by the statistics of the training rows.
 
@@ -84,6 +88,7 @@ def standardise(x: Numeric, by: Statistics) -> Array:
     return ((x - jnp.broadcast_to(mean, x.shape)) / jnp.broadcast_to(std, x.shape)).astype(dtype)
 
 
+@taking("z", narrowed=False)
 def unstandardise(z: Numeric, by: Statistics) -> Numeric:
     """Return z std + mean, the inverse of `standardise`; NumPy's float64 for float64 statistics, which need it.
 
@@ -116,7 +121,7 @@ def split(key: Array, n: int, test: float = 0.2) -> Split:
     ((7,), (3,))
     """
     _check.typed_key(key)
-    if _check.positive_int("n", n) < 2 or not 0 < test < 1:
+    if _check.positive_int("n", n) < 2 or not 0 < _arguments.scalar("test", test) < 1:
         raise ValueError(f"split needs n >= 2 rows and a test share in (0, 1); got n={n}, test={test}")
     order = jax.random.permutation(key, n)
     cut = min(max(round(test * n), 1), n - 1)
@@ -139,6 +144,7 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
         raise ValueError(f"k must be at least 2 and at most the {n} rows; got {k}")
     order = jax.random.permutation(key, n)
     if stratify is not None:
+        stratify = _arrays.array("stratify", stratify)
         if stratify.shape != (n,):
             raise ValueError(f"stratify must hold a label for each of {n} rows; got {_check.describe(stratify)}")
         order = order[jnp.argsort(jnp.asarray(stratify)[order], stable=True)]
@@ -149,7 +155,13 @@ def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) 
 
 def _width(what: str, x: Numeric, by: Statistics) -> None:
     _check.floating(what, x)
-    if x.ndim < 1 or x.shape[-1:] != by.mean.shape:
+    if not isinstance(by, tuple) or len(by) != 2 or not all(map(_check.is_array, by)):
+        raise ValueError(f"by must be Statistics, as data.statistics makes them; got {_check.describe(by)}")
+    for name, values in zip(Statistics._fields, by, strict=True):
+        _check.floating(f"{name} of the statistics", _arrays.array(f"{name} of the statistics", values, narrowed=False))
+        if values.ndim != 1 or values.shape != by[0].shape:
+            raise ValueError(f"{name} of the statistics must have shape (d,); got {_check.describe(values)}")
+    if x.ndim < 1 or x.shape[-1:] != by[0].shape:
         raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_check.describe(x)}")
 
 
@@ -165,7 +177,7 @@ def _narrow(dtype: DTypeLike) -> np.dtype:
 
 
 def _traced(x: Numeric, by: Statistics) -> bool:
-    return any(isinstance(a, jax.core.Tracer) for a in (x, *by))
+    return any(isinstance(a, Tracer) for a in (x, *by))
 
 
 def _wide(x: Numeric, by: Statistics) -> tuple[Array, Array, Array, np.dtype]:

@@ -1,11 +1,15 @@
 """A model as one file: its parameters as safetensors, its description as JSON in the header.
 
 Any reader of safetensors opens it. `load` builds only what the description of an `MLP` can say, so no code is run, and
-checks every shape against the description before it reads a number.
+checks every shape against the description before it reads a number. A digest in the header shows later damage.
 """
 
+import hashlib
 import json
+import math
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _check, _stacking
+from jaxmlp import _check, _disk, _header, _stacking
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
-from jaxmlp.types import Model, StrPath
+from jaxmlp.types import Json, Model, StrPath
 
 FORMAT = 1
 HEADER = 2**21  # bytes: a thousand layers take a fifth of it
+DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -35,8 +40,8 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
       metadata: anything that JSON holds, such as the metrics or the units of the outputs.
 
     Raises:
-      ValueError: for a model that is no such `MLP`, parameters that do not fit it or are not finite, or metadata that
-        JSON cannot hold.
+      ValueError: for a model that is no such `MLP`, parameters that do not fit it or are not finite, metadata that JSON
+        cannot hold, or a path that cannot be written.
 
     >>> import tempfile
     >>> mlp = MLP((2, 3, 1))
@@ -47,6 +52,7 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     (MLP(sizes=(2, 3, 1)), (2, 3))
     """
     safetensors = _check.extra("safetensors.numpy", "files")
+    path = _disk.path_of("path", path)
     if not isinstance(model, MLP):
         raise ValueError(f"model must be an MLP, whose description is data; got {model!r}")
     tensors = _tensors(model, params)
@@ -55,18 +61,15 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     description = {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}
     try:
         told = json.dumps(description, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be what JSON can hold; got {metadata!r}: {error}") from error
-    data = safetensors.save(tensors, metadata={"jaxmlp": told})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata must be what JSON can hold; got {_shown(metadata)}: {error}") from error
+    data = safetensors.save(tensors, metadata={"jaxmlp": told, "sha256": _digest(told, tensors)})
     if int.from_bytes(data[:8], "little") > HEADER:
         raise ValueError(f"metadata must leave the header below {HEADER:,} bytes; got {len(told):,} of description")
-    path = Path(path)
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        new.write_bytes(data)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+        _disk.write_file(path, data)
+    except OSError as error:
+        raise ValueError(f"{path} must be a file that can be written: {error}") from error
 
 
 def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
@@ -74,70 +77,88 @@ def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
 
     Raises:
       ValueError: for whatever is not such a file: of another format, cut short, with tensors missing, left over, of
-        other shapes, or not finite.
+        other shapes, not finite, or other than they were saved; for what is no regular file.
     """
-    safetensors = _check.extra("safetensors", "files")
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-    except OSError as error:
-        raise ValueError(f"{path} must be a file that can be read: {error}") from error
-    if size < 8 or header > min(HEADER, size - 8):
-        raise ValueError(
-            f"{path} must be a safetensors file with a header of at most {HEADER:,} bytes; got {size:,} bytes, "
-            f"of which the header is said to take {header:,}"
-        )
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return _read(path, file)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} must be a whole safetensors file; it could not be read: {error}") from error
+    return _load(path)[:2]
 
 
 def read_metadata(path: StrPath) -> Any:
-    """Return the metadata that `save` was given."""
-    safetensors = _check.extra("safetensors", "files")
-    load(path)  # everything that must hold for the file
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return json.loads(file.metadata()["jaxmlp"])["metadata"]
+    """Return the metadata that `save` was given.
+
+    Raises:
+      ValueError: for a file that `load` refuses.
+    """
+    return _load(path)[2]
 
 
-def _read(path: Path, file: Any) -> tuple[MLP, tuple[Layer, ...]]:
-    model = _description(path, file.metadata())
+def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
+    """Return model, parameters and metadata; everything that must hold for the file is checked.
+
+    The file is read and not mapped, since one that is cut short while it is mapped ends the process. No more is read
+    than the header, before the header is known to be that of the model it describes.
+    """
+    path = _disk.path_of("path", path)
+    try:
+        with _disk.open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(HEADER, size - 8):
+                raise ValueError(
+                    f"{path} must be a safetensors file with a header of at most {HEADER:,} bytes; got {size:,} bytes, "
+                    f"of which the header is said to take {length:,}"
+                )
+            header = _header.read(path, file.read(length), size - 8 - length)
+            told = _description(path, header.metadata.get("jaxmlp"))
+            model = _model(path, told["model"], header.tensors)
+            _check_tensors(path, model, header.tensors)
+            body = file.read(size - 8 - length)
+    except (OSError, MemoryError) as error:
+        raise ValueError(f"{path} must be a file that can be read: {error or type(error).__name__}") from error
+    if len(body) < size - 8 - length:
+        raise ValueError(f"{path} must be a whole safetensors file; it was cut short while it was read")
+    arrays = {}
+    for name, (dtype, shape, begin, _) in header.tensors.items():
+        arrays[name] = np.frombuffer(body, jnp.dtype(DTYPES[dtype]), math.prod(shape), begin).reshape(shape)
+        _check.finite(f"{name} of {path.name}", arrays[name])
+    # Files of earlier versions have none; where its own name is damaged, it is known by its form.
+    known = {text for name, text in header.metadata.items() if name == "sha256" or DIGEST.fullmatch(text)}
+    if known - {_digest(header.metadata["jaxmlp"], arrays)}:
+        raise ValueError(
+            f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
+            f"copy, or leave sha256 out of the header's metadata if the change is meant"
+        )
+    layers = [
+        {name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model.structure.leaves)
+    ]
+    params = _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model.structure.parts)
+    return model, params, told["metadata"]
+
+
+def _check_tensors(path: Path, model: MLP, tensors: Mapping[str, _header.Tensor]) -> None:
+    """Raise unless the tensors that a header names are those of the model, in names, shapes and dtypes."""
     wanted = {f"{i}/{name}": shape for i, leaves in enumerate(model.structure.leaves) for name, shape in leaves.items()}
-    found = set(file.keys())
-    for word, names in (("hold", wanted.keys() - found), ("not hold", found - wanted.keys())):
+    for word, names in (("hold", wanted.keys() - tensors.keys()), ("not hold", tensors.keys() - wanted.keys())):
         if names:
-            shown = ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
+            shown = ", ".join(sorted(names)[:4])[:400] + (", ..." if len(names) > 4 else "")
             raise ValueError(f"{path} must {word} the tensors {shown}, for {_short(model)}")
     lead: tuple[int, ...] | None = None
     for name, shape in wanted.items():
-        part = file.get_slice(name)
-        got, dtype = tuple(part.get_shape()), part.get_dtype()
+        dtype, got, _, _ = tensors[name]
         if dtype not in DTYPES:
-            raise ValueError(f"{path}: {name} must be of {', '.join(DTYPES.values())}; got {dtype}")
+            raise ValueError(f"{path}: {name} must be of {', '.join(DTYPES.values())}; got {dtype[:80]}")
         _check.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
         axes = got[: len(got) - len(shape)]
         lead = axes if lead is None else lead
         if got != lead + shape or 0 in got:
             raise ValueError(f"{path}: {name} must have shape {(*lead, *shape)} for {_short(model)}; got {got}")
-    arrays = {}
-    for name in wanted:
-        arrays[name] = file.get_tensor(name)
-        _check.finite(f"{name} of {path.name}", arrays[name])
-    layers = [
-        {name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model.structure.leaves)
-    ]
-    return model, _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model.structure.parts)
 
 
-def _description(path: Path, metadata: dict[str, str] | None) -> MLP:
-    if not metadata or "jaxmlp" not in metadata:
+def _description(path: Path, text: str | None) -> Json:
+    """Return the description in a header, whose model is a dict."""
+    if text is None:
         raise ValueError(f"{path} must have been written by jaxmlp.save; its header has no description of a model")
     try:
-        told = json.loads(metadata["jaxmlp"], parse_constant=_no_constant)
+        told = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must have a description in JSON; it cannot be read: {error}") from error
     if not isinstance(told, dict) or set(told) != {"format", "model", "metadata"}:
@@ -149,10 +170,27 @@ def _description(path: Path, metadata: dict[str, str] | None) -> MLP:
         )
     if not isinstance(told["model"], dict):
         raise ValueError(f"{path} must describe a model by a dict; got {type(told['model']).__name__}")
+    return told
+
+
+def _model(path: Path, told: Json, tensors: Mapping[str, _header.Tensor]) -> MLP:
+    sizes = told.get("sizes")
+    if isinstance(sizes, list) and len(sizes) - 1 > len(tensors):  # before time is spent on layers that are not there
+        raise ValueError(f"{path} must hold a tensor for each of {len(sizes) - 1:,} layers; got {len(tensors):,}")
     try:
-        return MLP.from_dict(told["model"])
-    except (ValueError, TypeError, RecursionError) as error:
+        return MLP.from_dict(told)
+    except Exception as error:  # whatever an option of another kind makes it raise
         raise ValueError(f"{path} must describe an MLP: {str(error)[:400]}") from error
+
+
+def _digest(told: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the digest of a description and its tensors, whatever their order in a file."""
+    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _no_constant(name: str) -> None:
@@ -174,6 +212,13 @@ def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
                 _check.floating(f"{i}/{name}", array)
                 tensors[f"{i}/{name}"] = np.ascontiguousarray(np.asarray(jax.device_get(array)))
     return tensors
+
+
+def _shown(metadata: object) -> str:
+    try:
+        return repr(metadata)[:400]
+    except (RecursionError, ValueError):  # of lists without end, and of ints with too many digits
+        return type(metadata).__name__
 
 
 def _short(model: MLP) -> str:

@@ -12,6 +12,7 @@ from jax import Array, nn
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
+from jaxmlp import _check
 from jaxmlp._matmul import SHORT as SHORT
 from jaxmlp._matmul import matmul
 from jaxmlp.types import Number, Numeric
@@ -68,15 +69,23 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
 
 
+def _wide(h: Array) -> Array:
+    """Return h in float32 at least: in float16 the square of 256 is infinite, and bfloat16 subtracts in eight bits."""
+    return h.astype(jnp.float32) if h.dtype in (jnp.float16, jnp.bfloat16) else h
+
+
 def layer_norm(layer: Layer, h: Array) -> Array:
     """Return (h - mean) / sqrt(variance + 1e-5) * scale + shift over the last axis (Ba 2016, arXiv 1607.06450)."""
-    h = nn.standardize(h, axis=-1, epsilon=1e-5)
+    wide = _wide(h)
+    variance = None if wide is h else jnp.var(wide, axis=-1, keepdims=True)  # not JAX's difference of squares
+    h = jnp.asarray(nn.standardize(wide, axis=-1, variance=variance, epsilon=1e-5), h.dtype)
     return h * jnp.broadcast_to(layer.scale, h.shape) + jnp.broadcast_to(layer.shift, h.shape)
 
 
 def rms_norm(layer: Layer, h: Array) -> Array:
     """Return h / sqrt(mean(h^2) + 1e-5) * scale over the last axis (Zhang 2019, arXiv 1910.07467)."""
-    h = h * jax.lax.rsqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + 1e-5)
+    wide = _wide(h)
+    h = jnp.asarray(wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-5), h.dtype)
     return h * jnp.broadcast_to(layer.scale, h.shape)
 
 
@@ -96,3 +105,24 @@ def dropout(key: Array | None, rate: Number | None, h: Array) -> Array:
         return h
     keep = 1 - jnp.asarray(rate, h.dtype)
     return jnp.where(jax.random.bernoulli(key, keep, h.shape), h / keep, jnp.zeros_like(h))
+
+
+class Hidden(NamedTuple):
+    """A hidden layer without its numbers: h -> dropout(phi(norm(h W + b))), to which a residual net adds h."""
+
+    activation: Callable[[Array], Array]
+    norm: str | None
+    residual: bool
+    dtype: DTypeLike | None
+
+    def __call__(self, layer: Layer, h: Array, key: Array | None, rate: Number | None) -> Array:
+        """Return the new h; raise a ValueError where the activation gives another shape, or no floats."""
+        before = NORMS[self.norm](layer, affine(layer, h, self.dtype))
+        new = self.activation(before)
+        if not _check.is_array(new) or new.shape != before.shape or not jnp.issubdtype(new.dtype, jnp.floating):
+            raise ValueError(
+                f"activation must be elementwise, from floats (..., units) to floats of that shape; got "
+                f"{_check.describe(new)} of {_check.describe(before)} from {_check.name_of(self.activation)}"
+            )
+        new = dropout(key, rate, jnp.asarray(new))
+        return jnp.asarray(h, new.dtype) + new if self.residual and h.shape == new.shape else new

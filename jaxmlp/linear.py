@@ -3,7 +3,7 @@
 The closed form of its least squares, its gradients by hand, and the fold of a stack of affine layers into one.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxmlp import _check, _weights
+from jaxmlp import _arrays, _check, _weights
+from jaxmlp._arrays import taking
 from jaxmlp._targets import number, wide, widest
 from jaxmlp.layer import Layer, affine
 from jaxmlp.types import Number, Numeric
@@ -19,6 +20,7 @@ from jaxmlp.types import Number, Numeric
 Params = TypeVar("Params", Layer, tuple[Layer, ...])
 
 
+@taking("x", "y")
 def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     """Return the layer that minimises sum_i |x_i w + b - y_i|^2 + l2 |w|^2, with b free of the penalty.
 
@@ -36,6 +38,7 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     (Array([[2.]], dtype=float32), Array([1.], dtype=float32))
     """
     _table(x, y)
+    l2 = _arrays.number("l2", l2, ndim=0)
     number("l2", l2, 0, float("inf"))
     dtype = widest(x, y)
     (x, x_scale, x_mean), (y, y_scale, y_mean) = _centred(x, dtype), _centred(y, dtype)
@@ -48,6 +51,7 @@ def least_squares(x: Numeric, y: Numeric, l2: Number = 0.0) -> Layer:
     return Layer(jax.lax.optimization_barrier(w / x_scale) * y_scale, (y_mean - x_mean @ w) * y_scale)
 
 
+@taking("x", "y")
 def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     """Return the partial derivatives of the mean squared error in w and b, written out by hand.
 
@@ -66,10 +70,11 @@ def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     Layer(w=Array([[-12.]], dtype=float32), b=Array([-6.], dtype=float32), scale=None, shift=None)
     """
     if not isinstance(params, Layer):
+        params = _layers(params)
         if len(params) != 1:
             raise ValueError(f"gradients needs one affine layer; got {len(params)}; fold them with linear.compose")
         return (_gradients(params[0], x, y),)
-    return _gradients(params, x, y)
+    return _gradients(_layers(params)[0], x, y)
 
 
 def compose(params: Layer | tuple[Layer, ...]) -> Layer:
@@ -83,11 +88,11 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
     >>> folded.w, folded.b
     (Array([[6.]], dtype=float32), Array([7.], dtype=float32))
     """
-    layers = (params,) if isinstance(params, Layer) else tuple(params)
+    layers = _layers(params)
     if not layers:
         raise ValueError("compose needs at least one Layer; got an empty stack")
     for i, layer in enumerate(layers):
-        if layer.scale is not None:
+        if layer.scale is not None or layer.shift is not None:
             raise ValueError(f"compose needs affine layers; layer {i} has a norm, which is not affine in x")
         if i and layer.w.shape[0] != layers[i - 1].w.shape[1]:
             raise ValueError(
@@ -127,6 +132,22 @@ def _centred(a: Numeric, dtype: DTypeLike) -> tuple[Array, Array, Array]:
     near = near / scale
     mean = near.mean(0)
     return near - jnp.broadcast_to(mean, near.shape), scale, mean
+
+
+def _layers(params: Any) -> tuple[Layer, ...]:
+    """Return one layer, or a tuple of them, as a tuple; raise for anything else."""
+    layers = (params,) if isinstance(params, Layer) else params
+    if not isinstance(layers, tuple | list) or not all(isinstance(layer, Layer) for layer in layers):
+        raise ValueError(f"params must be a Layer or a tuple of them; got {_check.describe(params)}")
+    for i, layer in enumerate(layers):
+        for name, ndim in (("w", 2), ("b", 1)):
+            leaf = getattr(layer, name)
+            if name == "b" and leaf is None:
+                continue
+            _check.floating(f"{name} of layer {i}", leaf)
+            if leaf.ndim != ndim or ndim == 1 and leaf.shape != layer.w.shape[1:]:
+                raise ValueError(f"layer {i} must have w (in, out) and b (out,); got {name} {_check.describe(leaf)}")
+    return tuple(layers)
 
 
 def _table(x: Numeric, y: Numeric) -> None:

@@ -9,15 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.core import Tracer
 
 from jaxmlp import _check
-from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, sum_outputs, times, yes_or_no
+from jaxmlp._arrays import taking
+from jaxmlp._gaussian import FLOOR as FLOOR
+from jaxmlp._gaussian import gaussian as gaussian
+from jaxmlp._gaussian import gaussian_for, negative_log
+from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times, yes_or_no
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
-FLOOR = 1e-6  # the floor under a variance where none is given, of the losses and of all that read their outputs
 
-
+@taking("outputs", "targets")
 def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d (y_d - yhat_d)^2; its mean over examples is the notes' MSE.
 
@@ -32,6 +36,7 @@ def squared_error(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(optax.squared_error(*alike(outputs, targets)))
 
 
+@taking("outputs", "targets")
 def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     """Return sum_d |y_d - yhat_d|, minimised by the median.
 
@@ -47,6 +52,7 @@ def absolute_error(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(jnp.abs(targets - outputs))
 
 
+@taking("outputs", "targets")
 def huber(outputs: Numeric, targets: Numeric, *, delta: Number = 1.0) -> Array:
     """Return sum_d of r^2 / 2 for |r| <= delta, else delta (|r| - delta / 2), with r = y - yhat.
 
@@ -60,9 +66,10 @@ def huber(outputs: Numeric, targets: Numeric, *, delta: Number = 1.0) -> Array:
     """
     number("delta", delta, 0, np.inf, open_low=True)
     outputs, targets = alike(outputs, targets)
-    return sum_outputs(optax.huber_loss(outputs, targets, delta=jnp.asarray(delta, outputs.dtype)))  # type: ignore[arg-type]
+    return sum_outputs(optax.huber_loss(outputs, targets, delta=spread("delta", delta, outputs)))  # type: ignore[arg-type]
 
 
+@taking("outputs", "targets")
 def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
     """Return the pinball loss, sum of max(q r, (q - 1) r) with r = y - yhat, minimised by the quantile q of y.
 
@@ -100,6 +107,7 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
     return sum_outputs(jnp.maximum(q * residual, (q - 1) * residual))
 
 
+@taking("outputs", "targets")
 def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number = 0.0) -> Array:
     """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
 
@@ -127,11 +135,13 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number
     number("label_smoothing", label_smoothing, 0, 1)
     logits = wide(outputs)
     smoothing = jnp.asarray(label_smoothing, logits.dtype)
+    if smoothing.ndim:
+        raise ValueError(f"label_smoothing must be one number; got {_check.describe(smoothing)}")
     if targets.ndim == 1:
         _check.labels("labels", targets, classes)
         # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
-        if not isinstance(label_smoothing, jax.core.Tracer) and not np.any(label_smoothing):
+        if not isinstance(label_smoothing, Tracer) and not np.any(label_smoothing):
             return hard
         even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
         return times(1 - smoothing, hard) + times(smoothing, even)  # a logit of -inf makes `even` infinite
@@ -140,6 +150,7 @@ def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number
     return -jnp.sum(times(soft, jax.nn.log_softmax(logits)), axis=-1)
 
 
+@taking("outputs", "targets")
 def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d [y_d log p_d + (1 - y_d) log(1 - p_d)] with p = sigmoid(outputs): d independent yes-or-no labels.
 
@@ -158,6 +169,7 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(yes_or_no(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
+@taking("outputs", "targets")
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
 
@@ -173,29 +185,7 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
-def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, Array]:
-    """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
-
-    variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
-
-    Raises:
-      ValueError: for outputs that are not pairs, or a negative floor.
-
-    >>> mean, variance = gaussian(jnp.array([[3.0, 0.0]]))
-    >>> mean, variance.round(4)
-    (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32))
-    """
-    _check.floating("outputs", outputs)
-    if outputs.ndim < 1 or outputs.shape[-1] % 2:
-        raise ValueError(
-            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
-            f"give the last layer two outputs a target"
-        )
-    number("min_variance", min_variance, 0, np.inf)
-    mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
-    return mean, jnp.square(jax.nn.softplus(raw_scale)) + jnp.asarray(min_variance, mean.dtype)
-
-
+@taking("outputs", "targets")
 def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = FLOOR) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
@@ -213,10 +203,11 @@ def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = F
     >>> gaussian_nll(jnp.array([[0.0, 0.5413]]), jnp.array([[0.0]])).round(3)
     Array([0.919], dtype=float32)
     """
-    mean, variance = _gaussian_for(outputs, targets, min_variance)
-    return sum_outputs(_nll(mean, variance, targets))
+    mean, variance = gaussian_for(outputs, targets, min_variance)
+    return sum_outputs(negative_log(mean, variance, targets))
 
 
+@taking("outputs", "targets")
 def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5, min_variance: Number = FLOOR) -> Array:
     """Return sum_d of stop_gradient(variance_d^beta) [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.
 
@@ -237,22 +228,6 @@ def beta_gaussian_nll(outputs: Numeric, targets: Numeric, *, beta: Number = 0.5,
     Array([0.919], dtype=float32)
     """
     number("beta", beta, 0, 1)
-    mean, variance = _gaussian_for(outputs, targets, min_variance)
-    weight = jax.lax.stop_gradient(variance ** jnp.asarray(beta, variance.dtype))
-    return sum_outputs(weight * _nll(mean, variance, targets))
-
-
-def _gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:
-    """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
-    _check.floating("targets", targets)
-    if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
-        raise ValueError(
-            f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "
-            f"{_check.describe(outputs)} and {_check.describe(targets)}"
-        )
-    return gaussian(outputs, min_variance=min_variance)
-
-
-def _nll(mean: Array, variance: Array, targets: Numeric) -> Array:
-    error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
-    return 0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
+    mean, variance = gaussian_for(outputs, targets, min_variance)
+    weight = jax.lax.stop_gradient(variance ** spread("beta", beta, variance))
+    return sum_outputs(weight * negative_log(mean, variance, targets))

@@ -6,14 +6,15 @@ zero leaves it out. Where scikit-learn has the metric, the number is scikit-lear
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
 
-from jaxmlp import _check, _weights, losses
+from jaxmlp import _arguments, _check, _weights, losses
+from jaxmlp._arrays import taking
 from jaxmlp._classification import binary_accuracy as binary_accuracy
 from jaxmlp._classification import confusion_matrix as confusion_matrix
 from jaxmlp._classification import exact_match as exact_match
@@ -40,6 +41,7 @@ for _metric in (precision, r2, recall, rmse, roc_auc):
     _metric.__module__ = __name__
 
 
+@taking("outputs", "targets", "weight")
 def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the share of examples whose largest output is their label; NaN where outputs are.
 
@@ -56,6 +58,7 @@ def accuracy(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = Non
     return honest(_weights.portion(guess == labels, weight), sound, weight)
 
 
+@taking("outputs", "targets", "weight")
 def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Numeric | None = None) -> Array:
     """Return the share of examples whose label is among their `k` largest outputs; NaN where outputs are.
 
@@ -74,6 +77,7 @@ def top_k_accuracy(outputs: Numeric, targets: Numeric, *, k: int = 5, weight: Nu
     return honest(_weights.portion(jnp.any(best == labels[:, None], axis=-1), weight), sound, weight)
 
 
+@taking("outputs", "targets", "weight")
 def nll(
     outputs: Numeric,
     targets: Numeric,
@@ -93,14 +97,19 @@ def nll(
     >>> nll(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(3)
     Array(0.693, dtype=float32)
     """
+    _arguments.takes("likelihood", likelihood, 2, "(outputs, targets)", numbers=True)
     if numbers:
         try:
             inspect.signature(likelihood).bind(outputs, targets, **numbers)
         except TypeError as error:
             raise ValueError(f"numbers of nll must be those of {_check.name_of(likelihood)}; {error}") from None
-    return average(likelihood(outputs, targets, **numbers), weight)
+    values: Any = likelihood(outputs, targets, **numbers)
+    if not _check.is_array(values) or values.shape != outputs.shape[:1]:
+        raise ValueError(f"likelihood must return one value an example; got {_check.describe(values)}")
+    return average(jnp.asarray(values), weight)
 
 
+@taking("outputs", "targets", "weight")
 def expected_calibration_error(
     outputs: Numeric, targets: Numeric, *, bins: int = 15, weight: Numeric | None = None
 ) -> Array:
@@ -125,6 +134,7 @@ def expected_calibration_error(
     return honest(jnp.sum(jnp.abs(jax.ops.segment_sum(share * gap, bin_of, bins))), sound, weight)
 
 
+@taking("outputs", "targets", "weight")
 def interval_coverage(
     outputs: Numeric,
     targets: Numeric,
@@ -145,6 +155,8 @@ def interval_coverage(
     Array(1., dtype=float32)
     """
     number("level", level, 0, 1)
+    if jnp.ndim(level):
+        raise ValueError(f"level must be one number; got {_check.describe(level)}")
     mean, variance = losses.gaussian(outputs, min_variance=min_variance)
     half_width = ndtri(0.5 + 0.5 * jnp.asarray(level, mean.dtype)) * jnp.sqrt(variance)
     residual, _, _ = errors(mean, targets, weight)
@@ -159,10 +171,16 @@ def average(values: Array, weight: Numeric | None = None) -> Array:
     >>> average(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0]))
     Array(3., dtype=float32)
     """
+    near = None if weight is None else _weights.checked(weight, len(values), losses.wide(values).dtype)
+    return average_near(values, near)
+
+
+def average_near(values: Any, near: Array | None) -> Array:
+    """Return the mean of values (batch,) by weights that are near one, which a loop brings there once for all steps."""
     values = losses.wide(values)
-    if weight is None:
+    if near is None:
         return jnp.sum(jnp.full_like(values, 1 / max(values.size, 1)) * values)
-    return _weights.mean(values, _weights.shares(weight, len(values), values.dtype))
+    return _weights.mean(values, _weights.parts(near.astype(values.dtype)))
 
 
 class Mean(NamedTuple):

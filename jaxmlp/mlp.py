@@ -8,17 +8,18 @@ An `MLP` is a description: static, hashable, without arrays. `init` makes the pa
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
-from jaxmlp import _check, _description, _stacking
+from jaxmlp import _arguments, _arrays, _check, _description, _stacking
 from jaxmlp._structure import Structure, draw
-from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Layer, affine, default_init, dropout
+from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Hidden, Layer, affine, default_init
 from jaxmlp.types import Number, Numeric, Params
+
+WIDEST = 2**31 - 1
 
 
 @jax.tree_util.register_static
@@ -74,11 +75,15 @@ class MLP:
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
             _check.one_of("activation", activation, ACTIVATIONS)
+        if callable(activation):
+            _arguments.takes("activation", activation, 1, "an array")
         if initializer is None:
             initializer = default_init(activation)
-        if not callable(initializer):
+        if callable(initializer):
+            _arguments.takes("initializer", initializer, 3, "(key, shape, dtype)")
+        else:
             _check.one_of("initializer", initializer, INITIALIZERS)
-        if self.norm not in NORMS:
+        if not isinstance(self.norm, str | None) or self.norm not in NORMS:
             _check.one_of("norm", self.norm, [str(name) for name in NORMS])
         for name in ("bias", "dropout", "residual", "scan"):
             if not isinstance(getattr(self, name), bool):
@@ -98,12 +103,21 @@ class MLP:
         """Draw the parameters: w from the initializer times `init_scale`, b zero, scale one, shift zero.
 
         Raises:
-          ValueError: for a key that is not one typed key, or an initializer that returns another shape.
+          ValueError: for a key that is not one typed key, a scale that is not one finite number, sizes that
+            no array has, or an initializer that returns another shape.
         """
         _check.typed_key(key)
+        if max(self.sizes) > WIDEST:
+            raise ValueError(
+                f"every size must be at most {WIDEST}, the largest index of an array; got {max(self.sizes)}"
+            )
         dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = _named(self.initializer, INITIALIZERS)
-        scale = jnp.asarray(init_scale, dtype)
+        scale = _arrays.number("init_scale", init_scale, ndim=0)
+        known = _check.on_host(scale)
+        if known is not None and not abs(float(known)) <= float(jnp.finfo(dtype).max):
+            raise ValueError(f"init_scale must be finite in {jnp.dtype(dtype).name}; got {init_scale}")
+        scale = jnp.asarray(scale, dtype)
         return draw(key, scale, structure=self.structure, initializer=initializer, dtype=dtype)
 
     def apply(
@@ -115,11 +129,13 @@ class MLP:
         has dropout; without a key it is deterministic.
 
         Raises:
-          ValueError: for x or parameters that do not fit the sizes, and for a rate that is missing or not wanted.
+          ValueError: for x or parameters that do not fit the net, for a rate that is missing or not wanted, and for an
+            activation that gives another shape.
         """
+        x = _arrays.array("x", x) if _arrays.is_like_array(x) else x
         parts = self._check(params, x, key, dropout_rate)
         dtype = _check.usable_dtype("dtype", self.dtype)
-        hidden = _Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
+        hidden = Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
         keys: list[Array | None] = [None] * len(parts)
         if self.dropout and key is not None:
             keys = _stacking.cut(jax.random.split(key, len(self.sizes) - 1), parts)
@@ -150,9 +166,12 @@ class MLP:
                 f"x must have shape (..., {self.sizes[0]}) for layer 0 of {self!r}; got {_check.describe(x)}{hint}"
             )
         parts = self.structure.check(params, self)
+        if key is not None and getattr(key, "dtype", None) != jnp.uint32:  # JAX's old form of a key goes on working
+            _check.typed_key(key)
         if dropout_rate is not None:
             if not self.dropout:
                 raise ValueError(f"dropout_rate was given to {self!r}; it takes one with MLP(..., dropout=True)")
+            _arrays.number("dropout_rate", dropout_rate, ndim=0)
             _check.within("dropout_rate", dropout_rate, 0, 1, open_high=True)
         elif self.dropout and key is not None:
             raise ValueError(f"dropout_rate must be given with a key to {self!r}; add it to hyperparams")
@@ -221,26 +240,13 @@ class MLP:
         return _description.as_table(self)
 
 
-class _Hidden(NamedTuple):
-    """A hidden layer without its numbers: h -> dropout(phi(norm(h W + b))), to which a residual net adds h."""
-
-    activation: Callable[[Array], Array]
-    norm: str | None
-    residual: bool
-    dtype: DTypeLike | None
-
-    def __call__(self, layer: Layer, h: Array, key: Array | None, rate: Number | None) -> Array:
-        phi, norm = self.activation, NORMS[self.norm]
-        new = dropout(key, rate, phi(norm(layer, affine(layer, h, self.dtype))))
-        return jnp.asarray(h, new.dtype) + new if self.residual and h.shape == new.shape else new
-
-
 def _named(value: Any, known: Mapping[str, Any]) -> Any:
     return value if callable(value) else known[value]
 
 
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(sizes, Iterable) or isinstance(sizes, str):
+    other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
+    if not isinstance(sizes, Iterable) or other:
         raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
     sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:

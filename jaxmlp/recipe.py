@@ -1,32 +1,20 @@
-"""What a run is made of: a model, a loss and an optimizer, and who of them takes which hyperparameter."""
+"""What a run is made of: a model, a loss, an optimizer and metrics, and who of them takes which hyperparameter."""
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import partial
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax import Array
 
-from jaxmlp import _check
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory, Params, PyTree
-
-
-class Numbers(NamedTuple):
-    """The hyperparameters, sorted by who takes them."""
-
-    init: Mapping[str, Number]
-    apply: Mapping[str, Number]
-    loss: Mapping[str, Number]
-    optimizer: Mapping[str, Number]
-
-    @property
-    def by_name(self) -> dict[str, Number]:
-        """All of them in one dict, as they were given."""
-        return {**self.init, **self.apply, **self.loss, **self.optimizer}
+from jaxmlp import _arguments, _check
+from jaxmlp._factories import RunLength, of_run, takes_run_steps
+from jaxmlp._naming import metric_names
+from jaxmlp._per_layer import adapted, sees_stacks
+from jaxmlp._routing import Numbers as Numbers
+from jaxmlp._routing import names_of_metric, route, takes, takes_key
+from jaxmlp.types import Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
 
 
 @jax.tree_util.register_static
@@ -42,8 +30,10 @@ class Recipe:
         `optax.GradientTransformation`.
       epochs: how often each example is seen.
       batch_size: examples a step; None takes all at once, in their order.
-      metrics: functions (outputs, targets) -> number, read at each epoch's end on the validation data, or on the
-        training data where there is none.
+      metrics: functions (outputs, targets, *, weight=None, **numbers) -> number, read at each epoch's end on the
+        validation data, or on the training data where there is none. Each is a column of the history by its name;
+        of several partials of one function, by what they were given too: "top_k_accuracy(k=3)". A number that the
+        loss and a metric both name goes to both.
 
     Raises:
       ValueError: for a part that is not as said.
@@ -60,15 +50,22 @@ class Recipe:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
-        if isinstance(self.optimizer, optax.GradientTransformation):
-            raise ValueError(
-                "optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={'learning_rate': ...}; "
-                "got a finished optax.GradientTransformation"
-            )
-        metrics = (self.metrics,) if callable(self.metrics) else tuple(self.metrics)
+        for kind in (optax.GradientTransformation, optax.MultiSteps):
+            if isinstance(self.optimizer, kind):
+                raise ValueError(
+                    f"optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={{'learning_rate': "
+                    f"...}}; got a finished optax.{kind.__name__}"
+                )
+        metrics = (self.metrics,) if callable(self.metrics) else self.metrics
+        if not isinstance(metrics, tuple | list):
+            raise ValueError(f"metrics must be a function or a tuple of them; got {_check.describe(metrics)}")
+        metrics = tuple(metrics)
         for name, part in (("loss", self.loss), ("optimizer", self.optimizer), *(("metrics", m) for m in metrics)):
             if not callable(part):
-                raise ValueError(f"{name} must be callable; got {part!r}")
+                raise ValueError(f"{name} must be callable; got {_check.shown(part)}")
+            if name != "optimizer":
+                _arguments.takes(name, part, 2, "(outputs, targets)", numbers=True)
+        metric_names(metrics)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
         if self.batch_size is not None:
@@ -78,10 +75,14 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"every part of a Recipe must be hashable ({error}); use tuples for lists") from error
 
-    def bind(self, hyperparams: Hyperparams) -> "Bound":
+    def bind(self, hyperparams: Hyperparams, *, steps: int | None = None) -> "Bound":
         """Return this recipe with its hyperparameters, each routed to the one that takes it.
 
         Every verb of training takes the result in the place of the recipe, and then routes nothing again.
+
+        Args:
+          hyperparams: numbers by name.
+          steps: of the whole run, for an optimizer whose schedule follows it; `fit` and `loop.train` know them.
 
         Raises:
           ValueError: for a name that no part takes or that two take, and for a number that the optimizer lacks.
@@ -91,7 +92,8 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        return Bound(self, route(self.model, self.loss, self.optimizer, hyperparams))
+        bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, hyperparams))
+        return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
 
 class Bound(NamedTuple):
@@ -99,6 +101,24 @@ class Bound(NamedTuple):
 
     recipe: Recipe
     numbers: Numbers
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array is a member's own
+
+    def for_run(self, steps: int) -> "Bound":
+        """Return it with the steps of the run, where its optimizer asks for them.
+
+        Raises:
+          ValueError: where it was bound to fewer.
+        """
+        if not takes_run_steps(self.recipe.optimizer):
+            return self
+        if isinstance(self.steps, RunLength):
+            if self.steps.steps < steps:
+                raise ValueError(
+                    f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
+                    f"bind it without steps"
+                )
+            return self
+        return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
     def bind(self, hyperparams: None) -> "Bound":
         """Return itself: it has its hyperparameters."""
@@ -129,97 +149,30 @@ class Bound(NamedTuple):
             )
         return losses
 
+    def measures(self, outputs: PyTree, y: PyTree, weight: Numeric | None) -> dict[str, Array]:
+        """Return the value of each metric by its name, () each.
+
+        Raises:
+          ValueError: where examples are weighted and a metric takes no weight.
+        """
+        values = {}
+        for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
+            wanted = names_of_metric(metric)
+            numbers = {of: value for of, value in self.numbers.metrics.items() if of in wanted}
+            if weight is not None:
+                if not takes(metric, "weight"):
+                    raise ValueError(
+                        f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
+                        f"for padding: this run has weights or members of unequal size; got a function without it"
+                    )
+                numbers["weight"] = weight
+            values[name] = metric(outputs, y, **numbers)
+        return values
+
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """Return the Optax transformation of these numbers.
 
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
-        optimizer = self.recipe.optimizer(**self.numbers.optimizer)
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(f"optimizer must return an optax.GradientTransformation; got {type(optimizer).__name__}")
-        return optax.with_extra_args_support(optimizer)
-
-
-def route(model: Model, loss: Loss, optimizer: OptimizerFactory, hyperparams: Hyperparams) -> Numbers:
-    """Sort `hyperparams` by the one whose signature names each.
-
-    Raises:
-      ValueError: for a name that no part takes, or that two take; for a value that is no number; and where the
-        optimizer needs a number that is not there.
-    """
-    hyperparams = {} if hyperparams is None else hyperparams
-    if not isinstance(hyperparams, Mapping):
-        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
-    init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
-    of_loss = _names(loss, 2)
-    takers = {
-        f"model {type(model).__name__}": {**init, **apply},
-        f"loss {_check.name_of(loss)}": of_loss,
-        f"optimizer {_check.name_of(optimizer)}": needs,
-    }
-    for name, value in hyperparams.items():
-        _check_taken_once(name, takers)
-        _check_number(name, value, vector=name in of_loss)
-    missing = [name for name, required in needs.items() if required and name not in hyperparams]
-    if missing:
-        raise ValueError(
-            f"optimizer {_check.name_of(optimizer)} needs {missing[0]}: pass hyperparams={{{missing[0]!r}: ...}}"
-        )
-    return Numbers(
-        *(
-            {name: value for name, value in hyperparams.items() if name in names}
-            for names in (init, apply, of_loss, needs)
-        )
-    )
-
-
-def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
-    owners = [taker for taker, names in takers.items() if name in names]
-    if len(owners) == 1:
-        return
-    if owners:
-        found = f"is taken by {' and '.join(owners)}"
-        fix = f"; give one of them another name for it, as lambda *args, {name}_2: ..."
-    else:
-        found = "is taken by nobody"
-        fix = _check.did_you_mean(name, [known for names in takers.values() for known in names])
-    raise ValueError(
-        f"hyperparams[{name!r}] must be a number that one of model, loss and optimizer names; it {found}{fix}\n"
-        + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
-    )
-
-
-def _check_number(name: str, value: object, vector: bool) -> None:
-    """A loss may take a vector (quantile levels); a model and an optimizer take one number each."""
-    if not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise ValueError(f"hyperparams[{name!r}] must be a number; got {_check.describe(value)}")
-    if not vector and np.ndim(value) != 0:
-        raise ValueError(
-            f"hyperparams[{name!r}] must be one number for one network; got {_check.describe(value)}; to sweep it, "
-            f"map: jax.vmap(jaxmlp.fit, (None, None, None, 0))(key, data, recipe, {{{name!r}: values}})"
-        )
-
-
-@lru_cache(maxsize=1024)
-def _signature(function: Callable[..., object]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
-    """Names of the numbers that `function` takes after its first `data` arguments, and whether each is needed."""
-    signature = _signature(function)
-    parameters = list(signature.parameters.values())[data:] if signature else []
-    return {
-        p.name: p.default is p.empty
-        for p in parameters
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "key"
-    }
-
-
-def takes_key(function: Callable[..., object]) -> bool:
-    """Tell whether `function` names an argument `key`."""
-    signature = _signature(function)
-    return signature is not None and "key" in signature.parameters
+        build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
+        return adapted(build(**numbers), partial(sees_stacks, build, numbers))

@@ -9,13 +9,14 @@ import csv
 import io
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check, _disk, _events
 from jaxmlp.types import Callback, Json, Numeric, StrPath
 
 Epochs: TypeAlias = Sequence[int] | Numeric  # (members,), how many epochs each member took part in
@@ -29,24 +30,50 @@ def rows(history: Mapping[str, Numeric], epochs: Epochs | None = None) -> Iterat
     >>> list(rows({"loss": np.array([0.5, 0.25])}))
     [{'epoch': 0, 'loss': 0.5}, {'epoch': 1, 'loss': 0.25}]
     """
-    loss = np.asarray(history["loss"])
+    loss, epochs = _checked(history, epochs)
     single = loss.ndim == 1
     values = {name: np.asarray(v) for name, v in history.items() if np.shape(v)[: loss.ndim] == loss.shape}
     values = {name: v[None] if single else v for name, v in values.items()}
     count, length = next(iter(values.values())).shape[:2]
     names = ["loss", *(name for name in values if name != "loss")]
     for member in range(count):
-        for epoch in range(length if epochs is None else int(np.asarray(epochs)[member])):
+        for epoch in range(length if epochs is None else int(epochs[member])):
             line = {name: values[name][member, epoch].tolist() for name in names}
             if epochs is None and not single and all(v != v for v in line.values()):
                 break
             yield ({} if count == 1 else {"member": member}) | {"epoch": epoch} | line
 
 
+def _checked(history: Any, epochs: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the loss, and how many epochs each member has where that is given.
+
+    Raises:
+      ValueError: for what is no history, and for epochs that are not those of its members.
+    """
+    if not isinstance(history, Mapping) or "loss" not in history:
+        raise ValueError(
+            f"history must be a dict of arrays with a loss, as fit gives it; got {_check.describe(history)}"
+        )
+    loss = np.asarray(_arrays.listed("history['loss']", history["loss"]))
+    for name, values in history.items():
+        _arrays.listed(f"history[{name!r}]", values)
+    if loss.ndim not in (1, 2):
+        raise ValueError(f"history['loss'] must have shape (epochs,) or (members, epochs); got {_check.describe(loss)}")
+    if epochs is None:
+        return loss, None
+    epochs = np.asarray(_arrays.listed("epochs", epochs))
+    members = 1 if loss.ndim == 1 else len(loss)
+    if epochs.shape != (members,) or epochs.dtype.kind not in "iu":
+        raise ValueError(f"epochs must be an integer for each of {members} members; got {_check.describe(epochs)}")
+    if len(epochs) and (epochs.min() < 0 or epochs.max() > loss.shape[-1]):
+        raise ValueError(f"epochs must be in 0 ... {loss.shape[-1]}, those of the history; got {epochs}")
+    return loss, epochs
+
+
 def write_json_lines(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:
     """Write the history as a JSON object a line; the file is there whole or as it was."""
     lines = [json.dumps({name: _finite(v) for name, v in line.items()}) for line in rows(history, epochs)]
-    _replace(path, "".join(line + "\n" for line in lines).encode())
+    _disk.write_file(_disk.path_of("path", path), "".join(line + "\n" for line in lines).encode())
 
 
 def write_csv(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:
@@ -58,7 +85,7 @@ def write_csv(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | No
             writer = csv.DictWriter(text, line, lineterminator="\n")
             writer.writeheader()
         writer.writerow(line)
-    _replace(path, text.getvalue().encode())
+    _disk.write_file(_disk.path_of("path", path), text.getvalue().encode())
 
 
 def write(directory: Path, history: Mapping[str, Numeric], epochs: Epochs) -> None:
@@ -67,14 +94,18 @@ def write(directory: Path, history: Mapping[str, Numeric], epochs: Epochs) -> No
     write_csv(directory / "history.csv", history, epochs)
 
 
+BEGINNINGS = (b"epoch,", b"member,epoch,", b'{"epoch": ', b'{"member": ')  # of the files of a history
+
+
 class HistoryFiles:
     """history.jsonl and history.csv of a run in progress: each `update` appends the lines of the epochs that are new.
 
     Lines are sorted by epoch, then by member: a member that has stopped has no more. What the files hold is thereby the
     beginning of what they will hold, wherever a run was stopped, killed or resumed. The first `update` reads what is
     there and makes it this run's: a line that was cut short is completed, lines of epochs after the given ones (of a
-    run that is resumed from an earlier checkpoint) are cut off, and files of anything else are replaced. Those after it
-    read nothing and write the new lines alone. Who reads meanwhile may find the last line incomplete.
+    run that is resumed from an earlier checkpoint) are cut off, files of another run are replaced, and a file that is
+    no history is set aside as history.csv.before. Those after it read nothing and write the new lines alone. Who reads
+    meanwhile may find the last line incomplete.
 
     >>> import tempfile
     >>> directory = Path(tempfile.mkdtemp())
@@ -91,7 +122,7 @@ class HistoryFiles:
 
     def __init__(self, directory: StrPath):
         """Name the directory; nothing is read or written yet."""
-        self._directory = Path(directory)
+        self._directory = _disk.path_of("directory", directory)
         self._epochs: int | None = None  # how many the files show; None where that is not known
 
     def update(self, history: Mapping[str, Numeric], epochs: Epochs) -> None:
@@ -103,6 +134,7 @@ class HistoryFiles:
 
         Raises:
           OSError: where a file cannot be written; the next `update` puts it right.
+          ValueError: where something that is no regular file has the name of one.
         """
         done = np.shape(history["loss"])[1]
         before, self._epochs = self._epochs, None  # until both files are written it is not known what they show
@@ -111,21 +143,35 @@ class HistoryFiles:
             if before is None or before > done:
                 _put_right(path, text_of(history, epochs, 0).encode())
             else:
-                with open(path, "ab") as file:
-                    file.write(text_of(history, epochs, before).encode())
+                _disk.append(path, text_of(history, epochs, before).encode())
         self._epochs = done
 
 
 def _put_right(path: Path, wanted: bytes) -> None:
     """Let a file hold these bytes: what is right of it stays, and only what differs is written."""
-    found = path.read_bytes() if path.exists() else None
+    try:
+        found = _disk.read_file(path)
+    except FileNotFoundError:
+        found = None
     if found is None or not (found.startswith(wanted) or wanted.startswith(found)):
-        _replace(path, wanted)
+        if found and not found.startswith(BEGINNINGS):
+            _set_aside(path)
+        _disk.write_file(path, wanted)
     elif len(found) > len(wanted):
-        os.truncate(path, len(wanted))
+        with open(path, "rb+") as file:
+            file.truncate(len(wanted))
+            _disk.sync(file)
     else:
-        with open(path, "ab") as file:
-            file.write(wanted[len(found) :])
+        _disk.append(path, wanted[len(found) :])
+
+
+def _set_aside(path: Path) -> None:
+    """Give another name to a file that is no history, and so somebody's own."""
+    number, aside = 1, path.with_name(f"{path.name}.before")
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.before-{number}")
+    os.rename(path, aside)
 
 
 def _json_text(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> str:
@@ -179,33 +225,35 @@ def _csv_line(values: Sequence[object]) -> str:
 def tensorboard(directory: StrPath) -> Callback:
     """Return a callback for `loop.train` that writes each entry of the history for TensorBoard.
 
-    Of a population it writes the best and the median of the members. Needs the extra `tensorboard`.
+    Of a population it writes the best and the median of the members. What the directory shows already is not written
+    again, so a run that is resumed goes on with its curves. Needs the extra `tensorboard`.
 
     Raises:
       ImportError: where tensorboardX is not installed.
+      ValueError: for what is no path on this machine.
     """
-    writer = _check.extra("tensorboardX", "tensorboard").SummaryWriter(str(directory))
-    written = 0
+    files, seen = _events.EventFiles(_disk.path_of("directory", directory)), 0
 
     def callback(state: object, history: Mapping[str, Numeric]) -> None:
-        nonlocal written
-        loss = np.asarray(history["loss"])
-        for epoch in range(written, loss.shape[-1]):
-            for name, values in history.items():
-                values = np.asarray(values)
-                if values.shape == loss.shape and values.ndim == 1:
-                    writer.add_scalar(name, values[epoch], epoch)
-                elif values.shape == loss.shape and not np.isnan(values[:, epoch]).all():
-                    writer.add_scalar(f"{name}/lowest", np.nanmin(values[:, epoch]), epoch)
-                    writer.add_scalar(f"{name}/median", np.nanmedian(values[:, epoch]), epoch)
-        written = loss.shape[-1]
-        writer.flush()
+        nonlocal seen
+        count = np.shape(history["loss"])[-1]
+        # Of another run, as each of several recipes is, the entries before are others too.
+        same = seen <= count and all(files.shows(*entry) for entry in _scalars(history, max(seen - 1, 0), seen))
+        files.add(_scalars(history, seen if same else 0, count))
+        seen = count
 
+    weakref.finalize(callback, files.close)
     return callback
 
 
-def _replace(path: StrPath, data: bytes) -> None:
-    path = Path(path)
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(data)
-    os.replace(new, path)
+def _scalars(history: Mapping[str, Numeric], first: int, last: int) -> Iterator[_events.Entry]:
+    """Yield what TensorBoard shows of some epochs: the name, the epoch and the value of each point."""
+    shape = np.shape(history["loss"])
+    columns = {name: np.asarray(values) for name, values in history.items() if np.shape(values) == shape}
+    for epoch in range(first, last):
+        for name, values in columns.items():
+            if values.ndim == 1:
+                yield name, epoch, float(values[epoch])
+            elif not np.isnan(values[:, epoch]).all():
+                yield f"{name}/lowest", epoch, float(np.nanmin(values[:, epoch]))
+                yield f"{name}/median", epoch, float(np.nanmedian(values[:, epoch]))

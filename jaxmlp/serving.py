@@ -7,46 +7,75 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxmlp import _check, _compile
+from jaxmlp import _arrays, _check, _compile
+from jaxmlp._verbs import verb
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
-from jaxmlp.types import Model, Number, Numeric, Params
+from jaxmlp.types import Model, Number, Numeric, Params, PyTree
 
 CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than enough to fill it with work
 
 
-def predict(model: Model, params: Params, x: Numeric, *, chunk: int = CHUNK, **numbers: Number) -> Array:
+@verb
+def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHUNK, **numbers: Number) -> PyTree:
     """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
 
-    Shapes: x (N, in) -> (N, out). The activations of all rows at once would leave a CPU's cache; on an accelerator
-    pass a chunk as large as its memory likes.
+    Shapes: x (N, in) -> (N, out), or a pytree of such outputs. The activations of all rows at once would leave a CPU's
+    cache; on an accelerator pass a chunk as large as its memory likes, or None for all rows.
+
+    A row's outputs do not depend on the chunk, with two limits. What a model draws with a `key` depends on the shape
+    that it draws, so with a key all rows go through at once, whatever the chunk. And a model that mixes rows, say by
+    the mean of its batch, mixes those of a chunk: for that one pass None.
 
     Raises:
       ValueError: for x without rows or of another width than the model takes, for parameters that do not fit the model,
-        and for a chunk that is no positive int.
+        for outputs that have no entry for each row, and for a chunk that is no positive int.
 
     >>> params = MLP((3, 2)).init(jax.random.key(0))
     >>> predict(MLP((3, 2)), params, jnp.ones((5, 3)), chunk=2).shape
     (5, 2)
     """
+    if _arrays.is_like_array(x):
+        x = _arrays.array("x", x)
     if not _check.is_array(x) or x.ndim < 2:
         raise ValueError(f"x must have a row an example, (N, in); got {_check.describe(x)}; one row is x[None]")
-    return _predict(model, params, x, numbers, chunk=_check.positive_int("chunk", chunk))
+    chunk = None if chunk is None else _check.positive_int("chunk", chunk)
+    numbers = {
+        name: a if name == "key" or _draws({name: a}) else _arrays.number(name, a) for name, a in numbers.items()
+    }
+    return _predict(model, params, x, numbers, chunk=chunk)
 
 
-@_compile.jit(static_argnames="chunk")
-def _predict(model: Model, params: Params, x: Numeric, numbers: Mapping[str, Number], *, chunk: int) -> Array:
-    if len(x) <= chunk:
-        return model.apply(params, x, **numbers)
+@_compile.jit(static_argnames=("model", "chunk"))
+def _predict(model: Model, params: Params, x: Numeric, numbers: Mapping[str, Number], *, chunk: int | None) -> PyTree:
+    def of_rows(rows: Numeric) -> PyTree:
+        outputs = model.apply(params, rows, **numbers)
+        for leaf in jax.tree.leaves(outputs):
+            if jnp.shape(leaf)[:1] != (len(rows),):
+                raise ValueError(
+                    f"model.apply must return outputs with the rows of x on their first axis, {len(rows)} of them; got "
+                    f"{_check.describe(leaf)}"
+                )
+        return outputs
+
+    if chunk is None or len(x) <= chunk or _draws(numbers):
+        return of_rows(x)
     whole = len(x) // chunk * chunk
-    blocks = x[:whole].reshape(-1, chunk, *x.shape[1:])
-    outputs = jax.lax.map(lambda block: model.apply(params, block, **numbers), blocks)
-    outputs = outputs.reshape(whole, *outputs.shape[2:])
-    return outputs if whole == len(x) else jnp.concatenate([outputs, model.apply(params, x[whole:], **numbers)])
+    blocks = jax.lax.map(of_rows, x[:whole].reshape(-1, chunk, *x.shape[1:]))
+    outputs = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), blocks)
+    if whole == len(x):
+        return outputs
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, of_rows(x[whole:]))
 
 
+def _draws(numbers: Mapping[str, Number]) -> bool:
+    """Return whether a model is given a key, typed or of the old form by its name."""
+    typed = [jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(numbers) if _check.is_array(a)]
+    return any(typed) or numbers.get("key") is not None
+
+
+@verb
 def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
@@ -64,10 +93,13 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     >>> bool(np.allclose(in_numpy(mlp, params)(row), mlp.apply(params, row), atol=1e-6))
     True
     """
+    if not isinstance(model, MLP):
+        raise ValueError(f"model must be an MLP; got {_check.describe(model)}")
     if callable(model.activation):
         raise ValueError(f"in_numpy knows activations by name: {', '.join(_ACTIVATIONS)}; got {model.activation!r}")
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
         raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
+    model.structure.check(params, model)
     jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
     layers: Any = [jax.tree.map(np.array, layer) for layer in model.layers(params)]
     return partial(_forward, layers, model.activation, model.norm, model.residual)
@@ -76,6 +108,7 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
 def _forward(layers: list[Layer], activation: str, norm: str | None, residual: bool, x: np.ndarray) -> np.ndarray:
     phi, normalise = _ACTIVATIONS[activation], _NORMS[norm]
     *hidden, last = layers
+    x = np.asarray(_arrays.listed("x", x))
     h = np.asarray(x, layers[0].w.dtype)  # as `apply` does: NumPy would widen all that follows for a row of float64
     width = layers[0].w.shape[0]
     if h.ndim < 1 or h.shape[-1] != width:

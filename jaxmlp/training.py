@@ -4,8 +4,6 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
@@ -15,14 +13,17 @@ from jax import Array
 
 from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
-from jaxmlp._preflight import check_data, check_outputs, unpack
+from jaxmlp._dry_run import check_optimizer, loose, ready, update
+from jaxmlp._naming import metric_names
+from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
+from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
-from jaxmlp.metrics import Mean, average
+from jaxmlp.metrics import Mean, average, average_near
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
-from jaxmlp.types import Data, History, Hyperparams, Numeric, Params, PyTree
+from jaxmlp.types import Data, History, Hyperparams, Params
 
 
 class State(NamedTuple):
@@ -34,21 +35,26 @@ class State(NamedTuple):
     key: Array  # the run's key; each use folds its step or epoch into a part of it
 
 
+@verb
 def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> State:
     """Return the state before the first step.
 
     Raises:
-      ValueError: for a key that is not one typed key, and for numbers that no part takes or that two take.
+      ValueError: for a key that is not one typed key; for numbers that no part takes or that two take; for an optimizer
+        that cannot train these parameters.
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
+    if _compile.outermost():
+        check_optimizer(key, bound)
     init_key, loop_key = jax.random.split(key)
     params = bound.init(init_key)
-    with _loose():
+    with loose():
         opt_state = bound.optimizer().init(params)
     return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
+@verb
 def step(
     state: State, batch: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None
 ) -> tuple[State, dict[str, Array]]:
@@ -60,40 +66,42 @@ def step(
       recipe: model, loss and optimizer.
       hyperparams: their numbers.
 
-    Returns:
-      The next state, and {"loss": the mean loss before the step, "weight": the batch's weight}.
+    Returns the next state, and {"loss": the mean loss before the step, "weight": the batch's weight}.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    x, y, weight = unpack(batch)
-    bound = recipe.bind(hyperparams)
-    _, step_key = jax.random.split(state.key)
+    (x, y, weight), bound = unpack(batch), recipe.bind(hyperparams)
+    if weight is None:
+        return _step(state, (x, y, None), bound)
+    weight, unit = _weights.near(weight, len(jax.tree.leaves(x)[0]))
+    state, metrics = _step(state, (x, y, weight), bound)
+    return state, metrics | {"weight": metrics["weight"] * unit.astype(metrics["weight"].dtype)}
+
+
+def _step(state: State, batch: Data, bound: Bound) -> tuple[State, dict[str, Array]]:
+    """Take a step on weights that are near one, which an epoch brings there once for all of its steps."""
+    x, y, weight = batch
+    _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
     key = jax.random.fold_in(step_key, state.step)
 
     def objective(params: Params) -> Array:
-        return average(bound.per_example(bound.apply(params, x, key), y), weight)
+        return average_near(bound.per_example(bound.apply(params, x, key), y), weight)
 
     loss, grads = jax.value_and_grad(objective)(state.params)
-    with _loose():
-        # Line searches ask for more than the gradient; the others ignore it.
-        updates, opt_state = bound.optimizer().update(
-            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=objective
-        )
-        params = optax.apply_updates(state.params, updates)
+    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
     total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
 
 
+@verb
 def epoch(
     state: State, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, rows: Rows | None = None
 ) -> tuple[State, dict[str, Array]]:
     """Take the steps of one epoch: each example once, in an order that state.key and the epoch's number give.
 
     With `rows`, the examples are those rows of the data: the run is that on `take(data, rows)`, without the copy.
-
-    Returns:
-      The next state, and the metrics of `step` over all examples of the epoch.
+    Returns the next state, and the metrics of `step` over all examples of the epoch.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
@@ -101,7 +109,7 @@ def epoch(
     bound = recipe.bind(hyperparams)
     # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
     loops = bound.recipe.batch_size is not None and _compile.outermost()
-    return (_epoch_at_once if loops else _epoch)(state, data, bound, rows)
+    return (_epoch_at_once if loops else _epoch)(state, entered(data), bound, rows)
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:
@@ -111,7 +119,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
     rows = Rows(None) if rows is None else rows
     n = len(jax.tree.leaves(x)[0]) if rows.index is None else len(rows.index)
     count = n if rows.count is None else rows.count
-    order_key, _ = jax.random.split(state.key)
+    order_key, _ = jax.random.split(jax.random.clone(state.key))
     number = state.step // steps_per_epoch(count, batch_size)
     weight, unit = (None, 1) if weight is None else _weights.scaled(jnp.asarray(weight))  # so that no sum overflows
     order = epoch_order(order_key, number, n, batch_size, count=rows.count)
@@ -122,7 +130,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        after, metrics = step(state, (*batch[:2], present), bound)
+        after, metrics = _step(state, (*batch[:2], present), bound)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None
@@ -136,22 +144,18 @@ _epoch_at_once = _compile.jit(_epoch)
 
 def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
     """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
-    x, y, weight = batch
-
-    def loss(params: Params, x: PyTree, y: PyTree, weight: Numeric | None) -> Array:
-        return average(bound.per_example(bound.apply(params, x), y), weight)
-
-    zero = jnp.zeros((), jax.eval_shape(loss, state.params, x, y, weight).dtype)
-    return Mean(zero, zero)
+    loss = jax.eval_shape(lambda s, x, y: average(bound.per_example(bound.apply(s.params, x), y)), state, *batch[:2])
+    return Mean(jnp.zeros((), loss.dtype), jnp.zeros((), loss.dtype))
 
 
+@verb
 def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> dict[str, Array]:
     """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
 
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
-    bound = recipe.bind(hyperparams)
+    bound, data = recipe.bind(hyperparams), entered(data)
     if not _compile.outermost():
         return _evaluate(params, data, bound)
     try:
@@ -159,20 +163,20 @@ def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hy
         values = _evaluate_at_once(params, data, bound)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         return _evaluate(params, data, bound)  # a metric in NumPy, or one that branches on a value: as it stands
-    return {name: values[name] for name in ("loss", *map(_check.name_of, bound.recipe.metrics))}
+    return {name: values[name] for name in ("loss", *metric_names(bound.recipe.metrics))}
 
 
 def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
     x, y, weight = unpack(data)
     outputs = bound.apply(params, x)
-    options = {} if weight is None else {"weight": weight}
-    values = {_check.name_of(metric): metric(outputs, y, **options) for metric in bound.recipe.metrics}
+    values = bound.measures(outputs, y, weight)
     return {"loss": average(bound.per_example(outputs, y), weight), **values}
 
 
 _evaluate_at_once = _compile.jit(_evaluate)
 
 
+@verb
 def fit(
     key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
 ) -> tuple[State, History]:
@@ -190,7 +194,8 @@ def fit(
 
     Returns:
       The last state, and the history, arrays of shape (epochs,): "loss", the mean over the epoch's steps; with
-      validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data.
+      validation "validation_loss" and "validation_<metric>", else "<metric>" on the training data. A `RuntimeWarning`
+      says where a loss of it or a parameter is NaN or infinite.
 
     Raises:
       ValueError: for data that is empty, not finite or does not fit; labels outside the classes; numbers that
@@ -205,16 +210,17 @@ def fit(
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
-    check_data("data", key, data, bound)
+    data = check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
-        check_data("validation", key, validation, bound)
-    # Two programs, of which the first only draws: it is compiled in a third of the time. The state is not copied.
-    return _run(_start(key, bound), data, bound, validation)
+        validation = check_data("validation", key, validation, bound, measured=True)
+    bound = ready(key, bound, len(jax.tree.leaves(data[0])[0]))
+    # Two programs, of which the first only draws: it compiles in a third of the time. The state is not copied.
+    state, history = _run(_start(key, bound), data, bound, validation)
+    warn_of_not_finite(state.params, history)
+    return state, history
 
 
-@_compile.jit(quick=True)
-def _start(key: Array, bound: Bound) -> State:
-    return start(key, bound)
+_start = _compile.jit(quick=True)(lambda key, bound: start(key, bound))
 
 
 @_compile.jit(donate_argnums=0)
@@ -251,10 +257,3 @@ def where(condition: Array, state: State, other: State) -> State:
     """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
     one, two = state._replace(key=None), other._replace(key=None)
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
-
-
-@contextmanager
-def _loose() -> Iterator[None]:
-    """Let Optax mix dtypes and ranks, as its Adam does, also where the caller has made JAX strict."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

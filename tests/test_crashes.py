@@ -1,6 +1,8 @@
 """A run that is killed, or whose checkpoints are damaged, ends with the bits of one that was not."""
 
+import errno
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -10,15 +12,18 @@ import warnings
 from pathlib import Path
 
 import crash
+import faults
 import jax
 import numpy as np
 import pytest
 
 from jaxmlp import loop
+from jaxmlp.loop import _folder
 from jaxmlp.loop._saving import RunDirectory
 
 FILE = Path(__file__).parent / "crash.py"
-QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process: equal bits need equal compilers
+# As in this process: equal bits need equal compilers, and the library of this tree and not one that is installed.
+QUICK = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(FILE.parent.parent)}
 
 
 @pytest.fixture(autouse=True)
@@ -143,16 +148,94 @@ def test_every_damage_to_a_checkpoint_is_seen_named_and_survived(tmp_path):
             assert crash.digest(crash.run("one", folder, epochs=12)) == straight_run
 
 
-def test_a_run_begins_anew_where_nothing_whole_is_left(tmp_path):
+def test_a_run_stops_where_checkpoints_are_and_none_is_whole(tmp_path):
+    """What is there may be put back from a copy: neither door begins anew, and nothing is renamed."""
     straight_run = crash.digest(crash.run("one", tmp_path / "run", epochs=4))
-    for folder in (tmp_path / "run").glob("0*"):
+    good = {folder: (folder / "run.json").read_bytes() for folder in (tmp_path / "run").glob("0*")}
+    for folder in good:
         (folder / "run.json").write_text("{}")
-    with pytest.warns(UserWarning, match="run.json has changed"):
-        assert crash.digest(crash.run("one", tmp_path / "run", epochs=4)) == straight_run
-    for folder in (tmp_path / "run").glob("0*[0-9]"):
+    found = sorted(os.listdir(tmp_path / "run"))
+    words = r"must hold a whole checkpoint, or none; (.|\n)*00000004: run.json has changed(.|\n)*00000002: run.json"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=words):
+            crash.run("one", tmp_path / "run", epochs=4)
+        with pytest.raises(ValueError, match=words):
+            loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
+        assert sorted(os.listdir(tmp_path / "run")) == found
+    for folder, data in good.items():
+        (folder / "run.json").write_bytes(data)
+    assert crash.digest(crash.run("one", tmp_path / "run", epochs=4)) == straight_run
+    for folder in good:
         shutil.rmtree(folder)
-    with pytest.raises(ValueError, match="holds? a whole checkpoint|must hold a whole checkpoint"):
+    with pytest.raises(ValueError, match="must hold a whole checkpoint; .* has none; begin with loop.train"):
         loop.resume(tmp_path / "run", (crash.X, crash.Y), progress=False)
+
+
+def test_a_read_that_fails_stops_the_run_and_changes_nothing(tmp_path):
+    """Each call of the system while a run is recovered fails once, for many reasons: none is taken for damage."""
+    crash.run("one", tmp_path / "run", epochs=6)
+    for junk in (".DS_Store", "00000006/.DS_Store", "00000006/arrays/.nfs01", "00000006/Thumbs.db", "lost+found/a"):
+        (tmp_path / "run" / junk).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / junk).write_bytes(b"junk")
+    (tmp_path / "run" / "00000006" / "arrays" / "notes.txt~").write_text("of an editor")
+    found = faults.names(tmp_path / "run")
+
+    def recover():
+        with RunDirectory(tmp_path / "run") as opened:
+            saved = opened.recover()
+            return saved.where, {name: array.tobytes() for name, array in saved.arrays.items()}
+
+    with faults.failing(tmp_path / "run") as counted:
+        whole = recover()
+    errors = itertools.cycle([errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ETIMEDOUT])
+    stopped = 0
+    for name, count in dict(counted).items():
+        for number in sorted({*range(1, min(count, 6) + 1), count}):
+            try:
+                with faults.failing(tmp_path / "run", name, number, next(errors)):
+                    assert recover() == whole
+            except ValueError as error:
+                assert str(tmp_path / "run") in str(error) and str(error).startswith("directory must be"), (
+                    name,
+                    number,
+                )
+                stopped += 1
+            assert faults.names(tmp_path / "run") == found
+            assert recover() == whole
+    assert stopped > 10
+
+
+def test_checkpoints_of_versions_that_listed_no_files_are_found(tmp_path):
+    crash.run("one", tmp_path / "run", epochs=4)
+    for folder in (tmp_path / "run").glob("0*"):
+        meta = json.loads((folder / "run.json").read_text())
+        del meta["files"]
+        (folder / "run.json").write_text(json.dumps(meta))
+        (folder / "SHA256SUMS").write_text(_folder.sums(folder))
+    with RunDirectory(tmp_path / "run") as opened:
+        assert opened.recover().where == {"epoch": 4}
+    # A list of digests that lost a line, and one whose line is of a file elsewhere.
+    whole = (folder / "SHA256SUMS").read_text()
+    for text in (whole.replace("run.json", "../../run.json"), "".join(whole.splitlines(True)[:-1]), "\n", "é" * 70):
+        (folder / "SHA256SUMS").write_text(text)
+        assert "SHA256SUMS" in _folder.damages(folder)[0]
+
+
+def test_what_a_checkpoint_says_is_named_where_it_is_wrong(tmp_path):
+    crash.run("one", tmp_path / "run", epochs=4)
+    folder = tmp_path / "run" / "00000004"
+    good = json.loads((folder / "run.json").read_text())
+    wrong = {"run": [], "where": None, "every": "2", "versions": 7, "format": {}}
+    texts = [json.dumps({**good, name: value}) for name, value in wrong.items()] + ["[]", "[" * 100_000, "7", "{"]
+    texts += [json.dumps({name: value for name, value in good.items() if name != left}) for left in wrong]
+    for text in texts:
+        (folder / "run.json").write_text(text)
+        (folder / "SHA256SUMS").write_text(_folder.sums(folder))
+        with (
+            RunDirectory(tmp_path / "run") as opened,
+            pytest.raises(ValueError, match="run must|run.json|00000004"),
+        ):
+            opened.recover()
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoints_whole(tmp_path, monkeypatch):

@@ -153,6 +153,19 @@ def test_the_shuffle_is_a_bijection_asked_anywhere(n, seed):
 SHUFFLE = jax.jit(data.shuffle, static_argnums=2)
 
 
+def test_a_table_may_have_two_to_the_31_rows_and_no_more(key):
+    """Row numbers are of 32 bits: the largest table whose rows they can name, and one row more."""
+    places, most = jnp.array([0, 5, 2**30, 2**31 - 1], jnp.uint32), 2**31
+    rows = np.asarray(data.shuffle(key, places, most))
+    assert len(set(rows.tolist())) == 4 and (rows < most).all()
+    np.testing.assert_array_equal(rows, data.shuffle(key, places, jnp.uint32(most)))
+    order = jax.eval_shape(lambda key: data.epoch_order(key, 0, most, 2**20), key)
+    assert order.rows.shape == (2**11, 2**20)
+    for n in (most + 1, 2**32, 2**40):
+        with pytest.raises(ValueError, match=r"n must be at most 2\^31"):
+            data.epoch_order(key, 0, n, 4)
+
+
 def orders(n, keys):
     """Return (keys, n) permutations."""
     shuffle = jax.vmap(lambda key: data.shuffle(key, jnp.arange(n, dtype=jnp.uint32), n))

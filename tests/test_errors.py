@@ -256,7 +256,7 @@ BAD = {
     ),
     "metric weight in a list": (
         lambda: metrics.rmse(Y, Y, weight=[1.0] * 10),
-        "weight must have shape (10,), one an example; got list",
+        "weight must be an array; got list",
     ),
     "metric weights": (
         lambda: metrics.rmse(Y, Y, weight=jnp.ones(3)),
@@ -309,6 +309,10 @@ BAD = {
     "epoch's batch larger than data": (
         lambda: data.epoch_order(KEY, 0, 10, 11),
         "batch_size must be at most the 10 rows; got 11",
+    ),
+    "epoch of too many rows": (
+        lambda: data.epoch_order(KEY, 0, 2**31 + 1, 1000, count=7),
+        "n must be at most 2^31; got 2147483649; rows are numbered in int32",
     ),
     "constant split": (lambda: data.split(KEY, 1), "split needs n >= 2 rows and a test share in (0, 1); got n=1"),
     "test share": (lambda: data.split(KEY, 10, 1.5), "got n=10, test=1.5"),
@@ -413,7 +417,10 @@ BAD = {
         "hyperparams['learning_rate'] must have one entry for each of 2 keys, or be one number for all; got float32 of "
         "shape (3,)",
     ),
-    "text for rates": (lambda: fits({"learning_rate": "fast"}), "hyperparams['learning_rate'] must hold numbers"),
+    "text for rates": (
+        lambda: fits({"learning_rate": "fast"}),
+        "hyperparams['learning_rate'] must be a number; got str 'fast'",
+    ),
     "numbers no dict": (lambda: fits(0.1), "hyperparams must be a dict of (members,) numbers; got float 0.1"),
     "misspelt number of members": (lambda: fits({"learning_rat": 0.1}), "did you mean 'learning_rate'?"),
     "a member's dropout rate": (
@@ -618,6 +625,49 @@ BAD = {
         "the metric of a Target must be one of loss; got 'validation_loss'",
     ),
     # Models that travel.
+    "apply: biases of another net": (
+        lambda: MLP31.replace(bias=False).apply(PARAMS, X),
+        "layer 0 of MLP(sizes=(3, 4, 1), bias=False) must have w; got w, b",
+    ),
+    "apply: a norm without its scale": (
+        lambda: MLP31.replace(norm="rms").apply(PARAMS, X),
+        "layer 0 of MLP(sizes=(3, 4, 1), norm='rms') must have w, b, scale; got w, b",
+    ),
+    "apply: a bias that would broadcast": (
+        lambda: MLP31.apply((PARAMS[0]._replace(b=jnp.ones(1)), PARAMS[1]), X),
+        "layer 0 of MLP(sizes=(3, 4, 1)) must have b of shape (4,); got (1,)",
+    ),
+    "apply: integer weights": (
+        lambda: MLP31.apply(jax.tree.map(lambda a: a.astype("int32"), PARAMS), X),
+        "w of layer 0 of MLP(sizes=(3, 4, 1)) must hold floats; got int32",
+    ),
+    "layers: members of two counts": (
+        lambda: MLP31.layers((STATES.params[0], PARAMS[1])),
+        "layer 0 of MLP(sizes=(3, 4, 1)) must have w of shape (3, 4); got (2, 3, 4)",
+    ),
+    "apply: an activation of the batch": (
+        lambda: MLP31.replace(activation=lambda h: h.sum(0, keepdims=True)).apply(PARAMS, X),
+        "activation must be elementwise, from floats (..., units) to floats of that shape; got float32 of shape (1, 4)",
+    ),
+    "apply: an activation without floats": (
+        lambda: MLP31.replace(activation=lambda h: h > 0).apply(PARAMS, X),
+        "to floats of that shape; got bool of shape (10, 4) of float32 of shape (10, 4)",
+    ),
+    "apply: a rate for each unit": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEY, dropout_rate=np.full(4, 0.1)),
+        "dropout_rate must be one number; got float64 of shape (4,)",
+    ),
+    "apply: many keys": (
+        lambda: DROPOUT.model.apply(PARAMS, X, key=KEYS, dropout_rate=0.1),
+        "key must be a single key; got keys of shape (2,)",
+    ),
+    "init: a scale for each unit": (lambda: MLP31.init(KEY, init_scale=np.ones(4)), "init_scale must be one number"),
+    "init: a scale that is too large": (
+        lambda: MLP31.init(KEY, init_scale=1e39),
+        "init_scale must fit float32, in which JAX computes; got 1e+39",
+    ),
+    "init: NaN": (lambda: MLP31.init(KEY, init_scale=np.nan), "init_scale must be finite in float32; got nan"),
+    "sizes: too wide": (lambda: MLP((3, 2**31)).init(KEY), "every size must be at most 2147483647"),
     "predict: one row": (lambda: serving.predict(MLP31, PARAMS, X[0]), "x must have a row an example, (N, in)"),
     "predict: no chunk": (lambda: serving.predict(MLP31, PARAMS, X, chunk=0), "chunk must be a positive int; got 0"),
     "in_numpy: a callable": (
@@ -639,7 +689,7 @@ BAD = {
     "save: no MLP": (lambda: jaxmlp.save("m", object(), PARAMS), "model must be an MLP, whose description is data"),
     "save: other parameters": (
         lambda: jaxmlp.save("m", MLP((3, 5, 1)), PARAMS),
-        "0/w must have shape (3, 5) for MLP(sizes=(3, 5, 1)); got (3, 4)",
+        "layer 0 of MLP(sizes=(3, 5, 1)) must have w of shape (3, 5); got (3, 4)",
     ),
     "save: NaN": (
         lambda: jaxmlp.save("m", MLP31, jax.tree.map(lambda a: a * np.float32("nan"), PARAMS)),
@@ -648,7 +698,10 @@ BAD = {
     "save: metadata": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata=X), "metadata must be what JSON can hold"),
     "save: too much of it": (lambda: jaxmlp.save("m", MLP31, PARAMS, metadata="a" * 3_000_000), "metadata must leave"),
     "load: nothing": (lambda: jaxmlp.load("nowhere"), "nowhere must be a file that can be read"),
-    "export: no example": (lambda: jaxmlp.export(object(), PARAMS), "x must be given for a model that is no MLP"),
+    "export: no example": (
+        lambda: jaxmlp.export(type("M", (), {"apply": max})(), PARAMS),
+        "x must be given for a model that is no MLP",
+    ),
     "sklearn: norm": (
         lambda: interop.to_sklearn(MLP((3, 4, 1), norm="rms"), PARAMS),
         "model must be an MLP of affine maps and a named activation",

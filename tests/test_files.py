@@ -112,7 +112,7 @@ HOSTILE = {
     "an activation that is no name": (described(model={**TOLD["model"], "activation": []}), "activation must be"),
     "a model that is no dict": (described(model="MLP"), "must describe a model by a dict; got str"),
     "huge sizes": (described(model={**TOLD["model"], "sizes": [10**9] * 3}), "must have shape (1000000000"),
-    "sizes beyond any machine": (described(model={**TOLD["model"], "sizes": [10**300] * 3}), "must have shape"),
+    "sizes beyond any machine": (described(model={**TOLD["model"], "sizes": [10**300] * 3}), "every size must be at most 2147483647"),
     "sizes that are text": (described(model={**TOLD["model"], "sizes": "345"}), "sizes must list the widths"),
     "a layer more": (described(model={**TOLD["model"], "sizes": [3, 4, 4, 2]}), "must hold the tensors 2/b, 2/w"),
     "a layer less": (described(model={**TOLD["model"], "sizes": [3, 4]}), "must not hold the tensors 1/b, 1/w"),
@@ -123,6 +123,50 @@ HOSTILE = {
     "cut short": (PLAIN.read_bytes()[:-4], "could not be read"),
     "bytes left over": (PLAIN.read_bytes() + b"more", "could not be read"),
     "NaN": (join(HEADER, nan_body()), "must be finite"),
+    "more layers than tensors": (
+        described(model={**TOLD["model"], "sizes": [1] * 200_000}),
+        "must hold a tensor for each of 199,999 layers; got 4",
+    ),
+    "sizes within sizes": (
+        join({**HEADER, "__metadata__": {"jaxmlp": "[" * 90_000 + "]" * 90_000}}, BODY),
+        "must have a description in JSON",
+    ),
+    "a header within a header": (join(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, BODY), "could not be read"),
+    "a tensor twice": (join(json.dumps(HEADER)[:-1].encode() + b', "0/w": {}}', BODY), "a name stands there twice"),
+    "a header that is a list": (join(b"[]", BODY), "it is no object of JSON"),
+    "metadata of another kind": (join({**HEADER, "__metadata__": {"jaxmlp": 7}}, BODY), "must name texts"),
+    "no metadata": (join({**HEADER, "__metadata__": None}, BODY), "must name texts"),
+    "a tensor that is a number": (join({**HEADER, "0/w": 7}, BODY), "must have dtype, shape and data_offsets alone"),
+    "a shape of another kind": (with_tensor("0/w", shape=[3.0, 4]), "natural numbers for shape and data_offsets"),
+    "a shape below zero": (with_tensor("0/w", shape=[-3, -4]), "natural numbers for shape and data_offsets"),
+    "a shape of flags": (with_tensor("0/w", shape=[True, 12]), "natural numbers for shape and data_offsets"),
+    "a shape beyond all": (with_tensor("0/w", shape=[10**4000, 10**4000]), "as many bytes as numbers"),
+    "a dtype that is a list": (with_tensor("0/w", dtype=["F32"]), "must have a name for dtype"),
+    "offsets that go back": (with_tensor("0/w", data_offsets=[48, 0]), "could not be read"),
+    "three offsets": (with_tensor("0/w", data_offsets=[0, 48, 48]), "could not be read"),
+    "a gap": (join(HEADER, BODY + bytes(4)), "bytes, and"),
+    "a norm that is a list": (described(model={**TOLD["model"], "norm": [1]}), "must describe an MLP"),
+    "a dtype that is a dict": (described(model={**TOLD["model"], "dtype": {"a": 1}}), "must describe an MLP"),
+    "an activation without end": (
+        described(model={**TOLD["model"], "activation": "a" * 10**6}),
+        "must describe an MLP",
+    ),
+    "an initializer that is a number": (described(model={**TOLD["model"], "initializer": 7}), "must describe an MLP"),
+    "a flag that is a word": (described(model={**TOLD["model"], "bias": "no"}), "bias must be True or False"),
+    "sizes of fractions": (
+        described(model={**TOLD["model"], "sizes": [3, 4.5, 2]}),
+        "every size must be a positive int",
+    ),
+    "sizes that are a dict": (described(model={**TOLD["model"], "sizes": {"3": 4}}), "must describe an MLP"),
+    "no sizes": (described(model={}), "must describe an MLP"),
+    "a digest of another": (
+        join({**HEADER, "__metadata__": {**HEADER["__metadata__"], "sha256": "0" * 64}}, BODY),
+        "must hold what was saved",
+    ),
+    "a digest whose name is damaged": (
+        join({**HEADER, "__metadata__": {**HEADER["__metadata__"], "sha257": "0" * 64}}, BODY),
+        "must hold what was saved",
+    ),
 }
 
 
@@ -133,6 +177,42 @@ def test_a_hostile_file_is_an_error_that_says_what_is_wrong(name, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(words)):
         jaxmlp.load(path)
+
+
+def test_whatever_changes_in_a_file_is_seen(tmp_path, key):
+    """Each byte of the numbers and of the description, and two tensors that change places."""
+    path = tmp_path / "m.safetensors"
+    model = MLP((2, 2, 2), "tanh")
+    jaxmlp.save(path, model, model.init(key), metadata={"rmse": 0.25})
+    whole, (header, body) = path.read_bytes(), parts(path)
+    for at in range(len(whole) - len(body), len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="must hold what was saved; numbers or description have changed"):
+            jaxmlp.load(path)
+    for old, new in ((b"0.25", b"0.26"), (b"tanh", b"relu")):
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(ValueError, match="m.safetensors must"):
+            jaxmlp.load(path)
+    header["0/w"], header["1/w"] = header["1/w"], header["0/w"]
+    path.write_bytes(join(header, body))
+    with pytest.raises(ValueError, match="must hold what was saved"):
+        jaxmlp.load(path)
+    # A change that is meant, and metadata of other tools.
+    header["__metadata__"] = {"jaxmlp": header["__metadata__"]["jaxmlp"], "format": "pt"}
+    path.write_bytes(join(header, body))
+    assert jaxmlp.load(path)[0] == model and files.read_metadata(path) == {"rmse": 0.25}
+
+
+def test_metadata_that_json_cannot_hold_is_refused(tmp_path, key):
+    model, endless = MLP((2, 1)), []
+    endless.append(endless)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for metadata in ({1, 2}, float("nan"), endless, deep, {"a": object()}, 10**5000):
+        with pytest.raises(ValueError, match="metadata must be what JSON can hold"):
+            jaxmlp.save(tmp_path / "m", model, model.init(key), metadata=metadata)
+    assert list(tmp_path.iterdir()) == []
 
 
 def load_or_error(path, data):

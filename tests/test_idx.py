@@ -43,6 +43,10 @@ BAD = {
     "huge claim": (bytes([0, 0, 8, 3]) + b"\xff" * 12, "the header claims .* over the bound of 2,147,483,648 bytes"),
     "huge claim within the bound": (bytes([0, 0, 8, 1]) + b"\x7f" + b"\xff" * 3, "truncated"),
     "many axes": (bytes([0, 0, 8, 255]) + bytes(4 * 255), "in 32 axes"),
+    "axes of nothing and of all": (
+        bytes([0, 0, 14, 4]) + bytes(4) + b"\xff" * 12,
+        "the header claims 0 bytes in shape",
+    ),
     "broken gzip": (gzip.compress(GOOD)[:-12], "the gzip data is broken"),
     "flipped gzip": (gzip.compress(GOOD)[:-8] + b"\0" * 8, "the gzip data is broken"),
 }

@@ -259,7 +259,6 @@ def run(tmp_path_factory):
         ({"data": (X[:99], Y[:99])}, "data.0.shape: saved [100, 3], given [99, 3]"),
         ({"validation": None}, "validation"),
         ({"key": jax.random.key(1)}, "key.sha256: saved "),
-        ({"stop": loop.Patience(3)}, "stop.patience: saved nothing, given {'epochs': 3"),
         ({"epochs": 10}, "recipe.epochs: saved 9, given 10"),
     ],
 )
@@ -549,3 +548,38 @@ def test_a_resume_takes_a_budget_beside_its_rules_and_tells_whose_tables_are(tmp
     assert sorted(history.epochs.tolist()) == [2, 4]
     with pytest.raises(ValueError, match="epochs must not make a rung of Halving of the end of the run: at 4 epochs"):
         loop.resume(tmp_path / "run", population.each(*tables), epochs=13, progress=False)
+
+
+def reference(losses_, patience, least):
+    """Return after how many epochs patience ends a run, by the words of its docstring."""
+    mark, since = np.inf, 0
+    for epoch, loss in enumerate(losses_):
+        if loss < mark - least:
+            mark, since = loss, epoch
+        if epoch - since >= patience:
+            return epoch + 1
+    return len(losses_)
+
+
+@pytest.mark.parametrize("least, patience", [(0.0, 2), (0.003, 3), (0.02, 4), (1.0, 3)])
+def test_enough_improvement_resets_patience_and_the_least_loss_chooses_the_weights(least, patience):
+    rate, options = {"learning_rate": 0.03}, {"validation": HELD_OUT, "epochs": 30}
+    _, through = train(hyperparams=rate, **options)
+    state, history = train(hyperparams=rate, stop=loop.Patience(patience, least), **options)
+    found = history["validation_loss"]
+    np.testing.assert_array_equal(found, through["validation_loss"][: len(found)])
+    assert len(found) == reference(np.asarray(through["validation_loss"]), patience, np.float32(least))
+    loss = jaxmlp.evaluate(state.params, HELD_OUT, RECIPE, RATE)["loss"]
+    np.testing.assert_allclose(loss, found.min(), rtol=1e-6)
+
+
+def test_a_checkpoint_of_a_time_when_patience_counted_from_the_best_epoch_goes_on(tmp_path):
+    from jaxmlp._engine.runs import Best, Run
+    from jaxmlp.loop._saving import SavedRun
+
+    zero = np.zeros(1, np.int32)
+    best = Best((np.ones((1, 2), "f"),), np.full(1, 0.5, "f"), zero + 4, np.full(1, 0.5, "f"), zero + 4)
+    run = Run(None, zero, zero, {}, best, None)
+    arrays = {"run.status": zero, "run.epochs": zero, "run.best.params.0": best.params[0]}
+    arrays |= {"run.best.loss": best.loss, "run.best.epoch": best.epoch}
+    same(SavedRun(tmp_path, None, arrays, {}, None, {}).restore(run), run)

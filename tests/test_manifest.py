@@ -16,11 +16,11 @@ from jaxmlp import MLP, Recipe, losses, metrics
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import Run
 from jaxmlp._engine.stops import Budget, Halving, Patience, Stops, Target
-from jaxmlp.loop import _checkpoints, _description, _digest, _saving
+from jaxmlp.loop import _checkpoints, _description, _digest, _saving, _table
 from jaxmlp.loop._description import describe, rebuild
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._saving import Place, RunDirectory
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 
 X = np.arange(12, dtype="f").reshape(4, 3)
 RECIPE = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=6, batch_size=2)
@@ -64,7 +64,6 @@ OTHER_LOSS = dataclasses.replace(RECIPE, loss=losses.huber)
         ({"numbers": {}}, "hyperparams.learning_rate: saved {'shape': [4]"),
         ({"data": X + 1}, "data.0.sha256: saved "),
         ({"weights": np.ones((4, 4), "f")}, "weights: saved nothing, given "),
-        ({"stop": [*RULES[1:]]}, "stop.patience: saved {'epochs': 3, 'min_improvement': 0.0}, given nothing"),
         ({"steps": 5}, "steps: saved nothing, given 5"),
         ({"width": 8}, "layout.width: saved 16, given 8"),
         ({"devices": 1}, "layout.devices: saved 2, given 1"),
@@ -81,6 +80,7 @@ def test_each_difference_is_a_line(changes, line):
 
 def test_a_budget_is_a_calls_own():
     assert manifest(stop=[*RULES[:-1], Budget(1.0)]) == manifest() == manifest(stop=RULES[:-1])
+    assert manifest().diff(manifest(stop=RULES[1:])) == []  # and other rules are none of another run
 
 
 def test_another_layout_is_refused_with_the_plan_that_helps():
@@ -88,6 +88,10 @@ def test_another_layout_is_refused_with_the_plan_that_helps():
     for changes in ({"width": 8}, {"devices": 1}):
         with pytest.raises(ValueError, match=r"plan=population.plan\(..., width=16, devices=2\)"):
             manifest().check_same(manifest(**changes), "here")
+        lines = manifest().diff(manifest(**changes))
+        assert manifest().check_same(manifest(**changes), "here", frozenset(["layout"])) == lines  # to be warned of
+    kind = dataclasses.replace(manifest(), layout={**manifest().layout, "kind": "TPU v4"})
+    assert kind.check_same(manifest(), "here") == ["layout.kind: saved TPU v4, given cpu"]
     assert manifest().plan_options() == {"width": 16, "devices": 2}
     more = dataclasses.replace(manifest(), layout={"width": 4, "devices": 1 + len(jax.local_devices()), "kind": "cpu"})
     assert more.plan_options() == {}  # such a run cannot be had here: the comparison names the layout
@@ -111,6 +115,7 @@ def test_more_epochs_are_said_and_nothing_is_changed_in_place():
     [
         RECIPE,
         dataclasses.replace(RECIPE, optimizer=CosineAdamW(36), metrics=(metrics.rmse,), batch_size=None),
+        dataclasses.replace(RECIPE, optimizer=PerLayer(optax.lamb)),
         dataclasses.replace(RECIPE, optimizer=ClippedCosineAdamW(9), loss=functools.partial(losses.huber, delta=0.5)),
         dataclasses.replace(RECIPE, model=MLP((3, 8, 8, 1), "tanh", False, "orthogonal", norm="rms", dropout=True)),
         dataclasses.replace(RECIPE, model=MLP((3, 1), jnp.sin, dtype="bfloat16")),
@@ -180,7 +185,7 @@ def test_functions_of_the_house_are_found_by_name(module):
         for n, f in vars(module).items()
         if callable(f) and not n.startswith("_") and not isinstance(f, type) and hasattr(f, "__qualname__")
     }
-    told = {name: describe(f) for name, f in public.items() if (f.__module__ or "").split(".")[0] in _description.OWN}
+    told = {name: describe(f) for name, f in public.items() if (f.__module__ or "").split(".")[0] in _table.OWN}
     assert len(told) >= 5
     strange = {name: value for name, value in told.items() if set(value) != {"function"}}
     assert all(rebuild(name, value) is public[name] for name, value in told.items() if name not in strange)

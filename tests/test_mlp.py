@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxmlp import MLP, Layer
-from jaxmlp.layer import ACTIVATIONS, INITIALIZERS
+from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS
 
 
 def test_the_parameters_are_a_tuple_of_layers(key):
@@ -78,6 +78,22 @@ def test_norms_are_their_equations(key):
         else:
             h = a / np.sqrt((a**2).mean(-1, keepdims=True) + 1e-5)
         np.testing.assert_allclose(mlp.apply(params, x), h @ params[1].w, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_norms_of_half_precision_square_and_subtract_wide(norm, dtype, key):
+    """The square of 300 is infinite in float16, and 100 squared less nearly the same is nothing in bfloat16."""
+    normalise = NORMS[norm]
+    layer = Layer(jnp.zeros((1, 64), dtype), None, jnp.ones(64, dtype), jnp.zeros(64, dtype))
+    for scale, offset in ((1, 0), (300, 0), (1, 100), (1, 3000), (1e-4, 0)):
+        h = (scale * jax.random.normal(key, (5, 64)) + offset).astype(dtype)
+        wide = np.asarray(h, np.float64)
+        centred = wide - wide.mean(-1, keepdims=True) if norm == "layer" else wide
+        wanted = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
+        found = normalise(layer, h)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=1e-2, atol=1e-3)
 
 
 def test_residual_adds_the_input_of_equal_layers(key):

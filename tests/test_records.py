@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmlp import records
+from jaxmlp import _disk, records
 
 RNG = np.random.default_rng(0)
 NAMES = ("history.jsonl", "history.csv")
@@ -105,14 +105,23 @@ def test_after_any_kill_the_next_save_puts_the_files_right(tmp_path):
             assert {name: (directory / name).read_bytes() for name in NAMES} == whole
 
 
+def test_a_file_of_that_name_that_is_no_history_is_set_aside(tmp_path):
+    for turn, aside in enumerate(("history.csv.before", "history.csv.before-2")):
+        (tmp_path / "history.csv").write_text(f"year,event\n{turn},of a user\n")
+        records.HistoryFiles(tmp_path).update(*until(2))
+        assert (tmp_path / aside).read_text() == f"year,event\n{turn},of a user\n"
+        assert (tmp_path / "history.csv").read_text().startswith("member,epoch,loss")
+    records.HistoryFiles(tmp_path).update(*until(2, {"loss": LOSS + 1}))  # another run's is no user's
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_save_writes_the_new_lines_alone(tmp_path, monkeypatch):
     """Counted at the files: what a save writes grows with the epochs since the last one, not with those before."""
     written = []
     lines_of = records._json_text
     monkeypatch.setattr(records, "_json_text", lambda *args: written.append(lines_of(*args)) or written[-1])
-    monkeypatch.setattr(
-        records, "_replace", lambda *args, replace=records._replace: written.append(None) or replace(*args)
-    )
+    write_file = _disk.write_file
+    monkeypatch.setattr(_disk, "write_file", lambda *args: written.append(None) or write_file(*args))
     members, epochs = 50, 100
     history = {"loss": RNG.normal(size=(members, epochs)).astype("f")}
     files = records.HistoryFiles(tmp_path)
@@ -144,3 +153,46 @@ def test_a_save_that_failed_is_made_good_by_the_next(tmp_path, monkeypatch):
             files.update(*until(6))
     files.update(*until(9))
     assert {name: (tmp_path / "run" / name).read_bytes() for name in NAMES} == whole
+
+
+def curves(directory):
+    """Return what the event files of TensorBoard hold, in order, read by the library that writes them."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            end = 12 + int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12:end])
+            found += [(value.tag, event.step, np.float32(value.simple_value)) for value in event.summary.value]
+            data = data[end + 4 :]
+    return found
+
+
+@pytest.mark.parametrize("history", [{"loss": LOSS[0], "rmse of é": LOSS[1]}, {"loss": LOSS}], ids=["one", "many"])
+def test_tensorboard_is_shown_each_epoch_once_whatever_is_resumed(history, tmp_path):
+    def until(done):
+        return {name: values[..., :done] for name, values in history.items()}
+
+    calls = [(3, 6), (4, 6, 9), (9,), (2,)]  # the second resumes from before the end of the first, as after a kill
+    for call in calls:
+        callback = records.tensorboard(tmp_path / "resumed")
+        for done in call:
+            callback(None, until(done))
+    whole = records.tensorboard(tmp_path / "whole")
+    whole(None, until(9))
+    shown = curves(tmp_path / "resumed")
+    assert sorted(map(str, shown)) == sorted(map(str, curves(tmp_path / "whole")))
+    assert len({(tag, epoch) for tag, epoch, _ in shown}) == len(shown) >= 18
+    # Another run's curves are shown whole, and a callback for several recipes shows the second from its beginning.
+    whole(None, {"loss": LOSS[0] + 1})
+    assert sum(value == np.float32(LOSS[0, 8] + 1) for _, _, value in curves(tmp_path / "whole")) == 1
+    assert len(curves(tmp_path / "whole")) == len(shown) + 9
+    # What a kill cut short is shown again, and nothing else.
+    file = max((tmp_path / "whole").iterdir())
+    with open(file, "rb+") as cut:
+        cut.truncate(file.stat().st_size - 7)
+    records.tensorboard(tmp_path / "whole")(None, {"loss": LOSS[0] + 1})
+    second = [path for path in (tmp_path / "whole").iterdir() if path != file]
+    assert len(second) == 1 and second[0].stat().st_size < file.stat().st_size / 4

@@ -46,6 +46,55 @@ def test_chunks_give_what_all_rows_give(chunk, key):
     np.testing.assert_allclose(serving.predict(mlp, params, X, chunk=chunk), mlp.apply(params, X), rtol=1e-5, atol=1e-6)
 
 
+class Noisy:
+    """A model of a user's own, which draws one noise for every row and one for each, and returns two outputs."""
+
+    def init(self, key):
+        return jnp.ones(5)
+
+    def apply(self, params, x, *, rng=None):
+        if rng is None:
+            return {"sum": x.sum(-1), "x": (x,)}
+        one, each = jax.random.split(rng)
+        shared = params + jax.random.normal(one, params.shape)
+        return {"sum": (x * shared[None]).sum(-1), "x": (x + jax.random.normal(each, x.shape),)}
+
+
+def test_what_is_drawn_does_not_depend_on_the_chunk(key):
+    """Equal rows have masks of their own, and all outputs are those of `apply` on all rows, to the bit."""
+    mlp = MLP((5, 30, 30, 3), "tanh", dropout=True, scan=True)
+    params = mlp.init(key)
+    rows = jnp.tile(X[:1], (11, 1))
+    numbers = {"key": jax.random.key(1), "dropout_rate": 0.2}
+    wanted = jax.jit(mlp.apply)(params, rows, **numbers)
+    assert len(np.unique(np.asarray(wanted), axis=0)) == 11
+    for chunk in (1, 2, 7, 11, 1000, None):
+        np.testing.assert_array_equal(serving.predict(mlp, params, rows, chunk=chunk, **numbers), wanted)
+
+
+@pytest.mark.parametrize("numbers", [{}, {"rng": jax.random.key(2)}])
+def test_chunks_of_a_users_own_model_give_what_all_rows_give(numbers):
+    wanted = jax.jit(Noisy().apply)(jnp.ones(5), X, **numbers)
+    for chunk in (1, 4, None):
+        outputs = serving.predict(Noisy(), jnp.ones(5), X, chunk=chunk, **numbers)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), outputs, wanted)
+
+
+def test_outputs_without_rows_are_named():
+    class Mean(Noisy):
+        def apply(self, params, x):
+            return x.mean(0)
+
+    for chunk in (4, None):
+        with pytest.raises(ValueError, match="with the rows of x on their first axis"):
+            serving.predict(Mean(), jnp.ones(5), X, chunk=chunk)
+
+
+def test_no_rows_have_no_outputs(key):
+    mlp = MLP((5, 3))
+    assert serving.predict(mlp, mlp.init(key), X[:0]).shape == (0, 3)
+
+
 def test_chunks_are_one_loop(key):
     """Sixty chunks compile as one: a second network's program is no longer for more rows."""
     mlp = MLP((5, 7, 3))

@@ -13,8 +13,10 @@ import jaxmlp
 from jaxmlp import MLP, Recipe, data, loop, losses
 from jaxmlp.loop.streams import Position, Stream, Taken, is_stream, open_stream, stacks_of
 from jaxmlp.loop.streams._loader import Batches
+from jaxmlp.loop.streams._passes import Passes
 from jaxmlp.loop.streams._prefetch import ahead
-from jaxmlp.loop.streams._walk import Passes, Phase, Walk
+from jaxmlp.loop.streams._replay import resume
+from jaxmlp.loop.streams._walk import Phase, Walk
 
 ROWS = np.arange(10, dtype=np.float32)
 
@@ -95,7 +97,7 @@ def stacks(source, epochs, every=None, steps=None, start=START, state=None):
 
 def walk(source, steps=None, start=START, state=None):
     passes = Passes(source, steps, lambda found, position: (*found, np.ones(len(found[0]), np.float32)))
-    return Walk(passes, start, passes.resume(start, state or {}), state or {})
+    return Walk(passes, start, resume(passes, start, state or {}), state or {})
 
 
 def test_a_pass_without_a_known_end_is_read_one_batch_ahead():
@@ -149,6 +151,32 @@ def test_an_iterator_serves_one_epoch_its_first_batch_included():
     assert rows_of(stacks(iter(PAIRS), 1)) == [*range(10)]
     with pytest.raises(ValueError, match="list_iterator is used up after one; pass what makes a new iterator"):
         stacks(iter(PAIRS), 2)
+
+
+class Kept:
+    """Gives one iterator each time: of Python's own, which goes on, or one that begins anew as those of PyTorch."""
+
+    def __init__(self, anew):
+        self.anew, self.kept = anew, self if anew else zip(*zip(*PAIRS, strict=True), strict=True)
+
+    def __iter__(self):
+        self.at = 0
+        return self.kept
+
+    def __next__(self):
+        self.at += 1
+        if self.at > 5:
+            raise StopIteration
+        return PAIRS[self.at - 1]
+
+
+def test_an_iterator_that_a_loader_keeps_serves_one_epoch_or_begins_anew():
+    assert rows_of(stacks(Kept(False), 1)) == [*range(10)]
+    with pytest.raises(ValueError, match="this Kept is used up after one"):
+        stacks(Kept(False), 2)
+    kept = Kept(True)
+    loader = type("Loader", (), {"__iter__": lambda self: iter(kept)})()
+    assert rows_of(stacks(loader, 2)) == [*range(10), *range(10)]
 
 
 def test_an_endless_stream_is_cut_into_epochs_by_steps():
@@ -215,9 +243,9 @@ def test_a_state_that_is_refused_is_replaced_by_counting():
 
 
 def test_the_state_on_disk_keeps_its_form():
-    """Checkpoints hold it: position as (epoch, step, total), state with these three names."""
+    """Checkpoints hold it: position as (epoch, step, total), state with these names."""
     first = stacks(Counted(), 2, 3, 4)[0]
-    assert list(first.after) == [0, 3, 3] and set(first.state) == {"iterator", "length", "first"}
+    assert list(first.after) == [0, 3, 3] and set(first.state) == {"iterator", "length", "first", "digests"}
     assert first.state["iterator"] == {"bytes": "Mw=="} and first.state["length"] is None
     assert stacks(Numbered(), 1)[-1].state["length"] == 5
 
@@ -328,3 +356,174 @@ def test_a_stream_of_ones_own_is_checked_at_the_door():
         open_stream(Ordered(), KEY, None, 3)
     with pytest.raises(ValueError, match="batch_size must be None or that of the stream, 5; got 6"):
         open_stream(Ordered(), KEY, 6, None)
+
+
+class Broken(Ordered):
+    """Changes what it yields, as a mistake would."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def stacks(self, start, epochs, every, state):
+        return self.change(super().stacks, start, epochs, every, state)
+
+
+def from_the_start(stacks, start, epochs, every, state):
+    return stacks(Position(), epochs, every, state)
+
+
+def too_few(stacks, start, epochs, every, state):
+    return stacks(start, epochs - 1, every, state)
+
+
+def as_tuples(stacks, *place):
+    return map(tuple, stacks(*place))
+
+
+def another_end(stacks, start, *place):
+    yield from (s._replace(ends=not s.ends, after=s.first.after(s.taken, not s.ends)) for s in stacks(start, *place))
+
+
+def longer(stacks, start, epochs, every, state):
+    return stacks(start, epochs, None, state)
+
+
+def of_another_form(stacks, *place):
+    yield from (s._replace(batches=(s.batches[0][:, :, :2], *s.batches[1:])) for s in stacks(*place))
+
+
+def with_objects(stacks, *place):
+    yield from (s._replace(state={"set": {1}}) for s in stacks(*place))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (from_the_start, "must follow one another from where they are asked for; at epoch 1, step 0 (4 in all) got 2"),
+        (too_few, "must go on to the end of epoch 2; they ended at epoch 2, step 0 (8 in all)"),
+        (as_tuples, "a stream must yield stacks; got tuple; make them by stacks_of"),
+        (another_end, "an epoch of the stream must have 4 batches, as it says; the stack at epoch 1, step 0"),
+        (longer, "a stack must end where the steps done in all are a multiple of every=2; got 4 batches at epoch 1"),
+        (of_another_form, "must be of one form, that of its example with a first axis of steps"),
+        (with_objects, "the state of a stack must be JSON; at epoch 1, step 0 (4 in all) it is not"),
+    ],
+)
+def test_a_stream_of_ones_own_is_held_to_what_it_promises(change, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        list(open_stream(Broken(change), KEY, None, None).stacks(Position(1, 0, 4), 3, 2, {}))
+
+
+def test_the_batches_of_a_stream_of_ones_own_are_of_one_form():
+    parts = [X[:5], X[:4], X[:5, :2], X[:5].astype(int)]
+    for other in parts[1:]:
+        batches = [
+            Taken((x, Y[:5], ROWS[:5]), i == 1, START.after(i + 1, i == 1), {}) for i, x in enumerate((X[:5], other))
+        ]
+        with pytest.raises(ValueError, match="the batches of a stack must be of one form"):
+            list(stacks_of(batches, (X[:5], Y[:5], ROWS[:5]), 2, START, None))
+
+
+# What is an array, and what breaks.
+
+
+class Tensor:
+    """An array of another library."""
+
+    dtype, shape = "torch.float32", (2, 1)
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        if self.values is None:
+            raise RuntimeError("not on this device")
+        return self.values
+
+
+def test_batches_of_other_libraries_are_read_as_arrays():
+    whole = [*PAIRS[:2], batch(8)]
+    for change in (Tensor, jax.numpy.asarray, lambda a: a.astype(">f8"), lambda a: a.astype(np.longdouble)):
+        found = [[change(x), change(y)] for x, y in whole]
+        assert rows_of(stacks(found, 1)) == [0, 1, 2, 3, 8]
+    assert rows_of(stacks([(x, y, None) for x, y in whole], 1)) == [0, 1, 2, 3, 8]
+
+
+class Raising:
+    def __init__(self, error, where):
+        self.error, self.where = error, where
+
+    def __iter__(self):
+        if self.where == "begin":
+            raise self.error
+        return self
+
+    def __next__(self):
+        raise self.error
+
+    def set_epoch(self, epoch):
+        if self.where == "set_epoch":
+            raise self.error
+
+
+X2, Y2 = PAIRS[0]
+ODD = {
+    "text": ((["a", "b"], Y2), "x of batch 0 of epoch 0 must"),
+    "objects": ((np.array([[1], ["a"]], object), Y2), "x of batch 0 of epoch 0 must hold numbers; got"),
+    "dates": ((X2, np.zeros(2, "M8[s]")), "y of batch 0 of epoch 0 must hold numbers; got"),
+    "masked": ((np.ma.masked_less(X2, 1), Y2), "x of batch 0 of epoch 0 must not be masked"),
+    "wide": ((X2, Y2.astype(int) + 2**40), "y of batch 0 of epoch 0 must fit int32, in which JAX computes; got 1099"),
+    "unreadable": ((Tensor(None), Y2), "x of batch 0 of epoch 0 must"),
+    "lengths": (
+        (X2, Y2[:1]),
+        "must have arrays of as many examples each; got float32 of shape (2, 1), float32 of",
+    ),
+    "weights of another length": ((X2, Y2, np.ones(3, "f")), "must have arrays of as many examples each"),
+    "weights by name": ((X2, Y2, {"a": np.ones(2), "b": np.ones(2)}), "weight of batch 0 of epoch 0 must be one array"),
+    "nothing": ((None, Y2), "must have arrays of as many examples each"),
+    "a dict": ({"x": X2, "y": Y2}, "batch 0 of epoch 0 must be (x, y) or (x, y, weight); got dict of length 2"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_batch_is_named(name):
+    given, words = ODD[name]
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Batches([given], None, None)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), TypeError("gone"), KeyError("gone"), RuntimeError("gone")])
+def test_whatever_a_loader_raises_is_told_with_its_place(error):
+    for where, words in {
+        "begin": "pass 0 of data could not begin: ",
+        "set_epoch": "pass 0 of data could not begin: ",
+        "read": "batch 0 of epoch 0 could not be read: ",
+    }.items():
+        with pytest.raises(ValueError, match=words + type(error).__name__):
+            Batches(Raising(error, where), None, None)
+
+
+@pytest.mark.parametrize("state", [{1: "a"}, (1, 2), np.arange(2), {1, 2}, float("nan"), 7, b"7", "7", None])
+def test_a_state_that_json_would_change_is_replaced_by_counting(state):
+    class Odd(Counter):
+        def get_state(self):
+            return state
+
+        def set_state(self, given):
+            assert given == state, given
+            self.at = 2
+
+    class Loader(Counted):
+        def __iter__(self):
+            return Odd(True)
+
+    straight = stacks(Loader(), 2, 2, 4)
+    saved = json.loads(json.dumps(straight[0].state))
+    assert (saved["iterator"] is None) == (state not in (7, b"7", "7") if np.ndim(state) == 0 else True)
+    assert rows_of(stacks(Loader(), 2, 2, 4, straight[0].after, saved)) == rows_of(straight[1:])
+
+
+def test_a_later_pass_may_be_longer_and_not_empty():
+    assert rows_of(stacks(Numbered([3, 5]), 2)) == [*range(6), *range(2, 10), 0, 1]
+    with pytest.raises(ValueError, match="this pass gave no batch, where the first gave 3; pass what makes a new iter"):
+        stacks(Numbered([3, 0]), 2)

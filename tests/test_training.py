@@ -341,6 +341,17 @@ def test_metrics_that_cannot_be_compiled_are_evaluated_as_they_stand(key):
     assert list(values) == ["loss", "worst", "rmse"] and values["worst"] == abs(recipe.model.apply(params, x)).max()
 
 
+@pytest.mark.parametrize("rate, found", [(1e30, "loss of epoch 1 .* is inf"), (3e38, "a parameter became NaN")])
+def test_a_fit_that_does_not_stay_finite_says_so_once(rate, found):
+    epochs = 3 if rate == 1e30 else 1
+    recipe = Recipe(MLP((2, 1)), losses.squared_error, optax.sgd, epochs=epochs)
+    x = np.full((4, 2), 30.0, "f")
+    with pytest.warns(RuntimeWarning, match=f"must stay finite, and did not: {found}") as caught:
+        jaxmlp.fit(jax.random.key(0), (x, x[:, :1]), recipe, {"learning_rate": rate})
+    assert len(caught) == 1 and caught[0].filename == __file__
+    jax.jit(jaxmlp.fit, static_argnums=2)(jax.random.key(0), (x, x[:, :1]), recipe, {"learning_rate": rate})
+
+
 SCALES = [2.0**100, 2.0**126, 2.0**-140, 2.0**-60, np.float16(2.0**13)]
 
 

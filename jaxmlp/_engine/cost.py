@@ -66,7 +66,7 @@ def estimate(
     data: Data, recipe: Recipe, hyperparams: Hyperparams, *, devices: tuple[Any, ...], keep_best: bool = False
 ) -> Cost:
     """Return what members of this recipe take; the shapes tell it, nothing is computed."""
-    like = jax.eval_shape(lambda key: start(key, recipe, one(hyperparams)), jax.random.key(0))
+    like = jax.eval_shape(lambda key: start(key, recipe.bind(one(hyperparams), steps=1)), jax.random.key(0))
     state = sum(map(_bytes, jax.tree.leaves(like)))
     leaves = jax.tree.leaves(like.params)
     parameters = sum(math.prod(a.shape) for a in leaves)

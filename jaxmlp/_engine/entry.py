@@ -8,18 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
+from jaxmlp._dry_run import check_optimizer, run_steps
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
+from jaxmlp._factories import RunLength, takes_run_steps
+from jaxmlp._kinds import check_kind
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
-from jaxmlp.recipe import Numbers
+from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Number, Numeric
 
 
-def enter(request: Request) -> tuple[Member, Tables]:
+def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
     """Check all that the host can before a run, and sort it; one network is a population of one.
+
+    Args:
+      request: what is to be trained.
+      steps: of the whole run, where the data do not tell: of a stream.
 
     Raises:
       ValueError: for keys, tables, numbers, weights and rows that do not fit each other.
@@ -28,11 +34,10 @@ def enter(request: Request) -> tuple[Member, Tables]:
     single = request.single
     if single:
         _check.typed_key(key)
-        recipe.bind(hyperparams)  # before its numbers are stacked, so that an error speaks of one network
     keys = key[None] if single else key
     count = check_keys(keys)
     if single:
-        columns = {name: jnp.asarray(value)[None] for name, value in (hyperparams or {}).items()}
+        columns = {name: jnp.asarray(value)[None] for name, value in recipe.bind(hyperparams).numbers.by_name.items()}
     else:
         columns = _numbers(hyperparams, count)
     # Of the first member, on the host: slices on the device would each be a small program to compile.
@@ -49,7 +54,7 @@ def enter(request: Request) -> tuple[Member, Tables]:
         mine, table = whose(what, given, count, single)
         if table is not None:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
-            check_data(what, like_key(keys), flat, first)
+            check_data(what, like_key(keys), flat, first, measured=what == "validation" or validation is None)
         own[what], tables[what] = (table, None) if mine else (None, table)
 
     def examples(what: str) -> int:
@@ -58,14 +63,28 @@ def enter(request: Request) -> tuple[Member, Tables]:
 
     n = examples("data")
     weights = None if inputs.weights is None else _weights(inputs.weights, count, n)
-    used = n if inputs.rows is None else np.shape(inputs.rows)[-1]
     rows = _rows("rows", inputs.rows, count, n)
+    used = n if rows is None else rows.index.shape[1]
     held_out = None
     if inputs.validation_rows is not None:
         held_out = _rows("validation_rows", inputs.validation_rows, count, examples("validation"))
     if recipe.batch_size is not None and recipe.batch_size > used:
         raise ValueError(f"batch_size must be at most the {used} examples of a member; got {recipe.batch_size}")
-    return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out), Tables(**tables)
+    length = _run_length(recipe, used, rows, steps)
+    longest = length if isinstance(length, RunLength) or length is None else RunLength(int(length.max()))
+    check_optimizer(like_key(keys), first._replace(steps=longest), columns)
+    if longest is not length:
+        check_optimizer(like_key(keys), first._replace(steps=np.int32(0)), columns)  # as the program has it: traced
+    return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out, length), Tables(**tables)
+
+
+def _run_length(recipe: Recipe, examples: int, rows: Rows | None, steps: int | None) -> RunLength | np.ndarray | None:
+    """Return the steps of the run, where the optimizer asks for them: an array where members have their own."""
+    if not takes_run_steps(recipe.optimizer):
+        return None
+    if rows is not None and rows.count is not None:
+        return np.asarray(run_steps(recipe, rows.count), np.int32)
+    return RunLength(run_steps(recipe, examples) if steps is None else steps)
 
 
 def check_keys(keys: Array) -> int:
@@ -74,7 +93,11 @@ def check_keys(keys: Array) -> int:
     Raises:
       ValueError: for anything but typed keys (members,), at least one.
     """
-    if not _check.is_array(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+    if (
+        not isinstance(keys, np.ndarray | jax.Array)
+        or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+        or keys.ndim != 1
+    ):
         raise ValueError(
             f"keys must be typed keys of shape (members,); got {_check.describe(keys)}; "
             f"make them with jax.random.split(jax.random.key(0), members)"
@@ -137,10 +160,8 @@ def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
         raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
     numbers = {}
     for name, value in hyperparams.items():
-        try:
-            value = value if isinstance(value, jax.Array) else as_number(value)
-        except TypeError:
-            raise ValueError(f"hyperparams[{name!r}] must hold numbers; got {_check.describe(value)}") from None
+        check_kind(name, value)
+        value = as_number(f"hyperparams[{name!r}]", value)
         if value.ndim and len(value) != count:
             raise ValueError(
                 f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
@@ -156,20 +177,47 @@ def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     Raises:
       ValueError: for no rows, or rows that do not name the same numbers.
     """
+    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable) or (_check.is_array(rows) and rows.ndim == 0):
+        raise ValueError(f"settings must be a list of dicts of numbers; got {_check.describe(rows)}")
     rows = list(rows)
     if not rows:
         raise ValueError("settings must hold at least one dict of numbers; got none")
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping) or set(row) != set(rows[0]):
-            raise ValueError(f"settings must be dicts of the same names; got {dict(rows[0])} and, at {i}, {row!r}")
+            raise ValueError(
+                f"settings must be dicts of the same names; got {_check.shown(rows[0])} and, at {i}, "
+                f"{_check.shown(row)}"
+            )
+        if not all(isinstance(name, str) for name in row):
+            raise ValueError(f"settings must name their numbers by texts; got {_check.shown(row)}")
     # Stacked by NumPy: on the device each count and shape would be a program of its own.
-    return {name: as_number(np.stack([np.asarray(row[name]) for row in rows])) for name in rows[0]}
+    columns = {}
+    for name in rows[0]:
+        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
+        if len(shapes := {cell.shape for cell in cells}) > 1:
+            raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
+        columns[name] = as_number(f"{name!r} of settings", np.stack(cells))
+    return columns
 
 
-def as_number(value: ArrayLike) -> Array:
-    """Return a number or an array of them, Python floats in JAX's default float."""
+def _listed(what: str, value: Any, must: str) -> Any:
+    """Return a number, or several of an array or a list."""
+    if isinstance(value, list | tuple):
+        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
+    return _arrays.number(what, value, must)
+
+
+def as_number(what: str, value: Any) -> Array:
+    """Return a number or an array of them, in lists too, as an array: Python floats in JAX's default float.
+
+    Raises:
+      ValueError: for what is no number.
+    """
+    value = _listed(what, value, "must hold numbers")
+    if isinstance(value, jax.Array):
+        return value
     value = np.asarray(value)
-    return jnp.asarray(value, jnp.result_type(float) if value.dtype == np.float64 else value.dtype)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
 
 
 def _weights(weights: Numeric, count: int, n: int) -> Numeric:
@@ -180,7 +228,7 @@ def _weights(weights: Numeric, count: int, n: int) -> Numeric:
         )
     _check.finite("weights", weights)
     _check.within("weights", weights, 0, math.inf)
-    empty = np.flatnonzero(~np.asarray(weights).any(1))
+    empty = np.flatnonzero(~_check.counts(weights).any(1))
     if len(empty):
         raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}")
     return weights
@@ -189,7 +237,7 @@ def _weights(weights: Numeric, count: int, n: int) -> Numeric:
 def _rows(what: str, rows: Numeric | None, count: int, n: int) -> Rows | None:
     if rows is None:
         return None
-    rows = np.asarray(rows)
+    rows = np.asarray(_arrays.listed(what, rows))
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0 or not np.issubdtype(rows.dtype, np.integer):
         raise ValueError(
             f"{what} must be integers of shape ({count}, n), a member's rows each; got {_check.describe(rows)}"

@@ -1,8 +1,8 @@
 """The host's side of the members that are in memory at once: which device slot each has, and who still runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from jax import Array
 
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
-from jaxmlp._engine.program import BatchSpan, EpochSpan, Order, Run, Work, begin, put, train_batches, train_epochs
+from jaxmlp._engine.program import begin, put, train_batches, train_epochs
+from jaxmlp._engine.runs import BatchSpan, EpochSpan, Order, Run, Work
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
@@ -61,6 +62,7 @@ class Executor:
             self.runs = starting(first, job.recipe)
         else:
             runs = restore(jax.eval_shape(starting, first, job.recipe))
+            runs = runs._replace(history=_filled(runs.history, runs.epochs, 0))
             self.runs = put(layout, jax.tree.map(lambda a: _take(a, occupant), runs))
         self._running = np.zeros((devices, slots), bool)
         self._order = self._ordered(self._running)
@@ -114,7 +116,8 @@ class Executor:
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the history so far, (members, epochs)."""
-        return {name: np.asarray(values)[self.slots] for name, values in self.runs.history.items()}
+        history = {name: np.asarray(values)[self.slots] for name, values in self.runs.history.items()}
+        return _filled(history, np.asarray(self.runs.epochs)[self.slots], np.nan)
 
     def state(self, member: int | None = None) -> State:
         """Return a copy of the members' states, or of one's, that stays when training goes on."""
@@ -128,18 +131,30 @@ class Executor:
             told["best_epoch"] = np.asarray(self.runs.best.epoch)[self.slots]
         return told
 
+    def runs_so_far(self) -> Run:
+        """Return a copy of the runs in the order of the members."""
+        runs = jax.tree.map(lambda a: jnp.asarray(a)[self.slots], self.runs)
+        return runs._replace(history=jax.tree.map(jnp.asarray, self.history()))
+
     def saved_runs(self) -> Run:
         """Return a copy of the runs on the host, keys as the integers behind them."""
-        return jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
+        runs = jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
+        return runs._replace(history=_filled(runs.history, runs.epochs, np.nan))
 
     def results(self, to: Callable[[np.ndarray], Numeric] = jax.device_put) -> Run:
         """Return the runs, keys as the integers behind them, each array brought `to` its place; nothing can follow.
 
         Array by array, and each is freed before the next is read, so that the results do not need their room twice.
         """
-        leaves, structure = jax.tree.flatten(without_keys(self.runs))
+        runs = without_keys(self.runs)
         del self.runs
-        return jax.tree.unflatten(structure, [to(self._collect(leaf)) for leaf in leaves])
+        epochs = np.asarray(runs.epochs)[self.slots]
+        history = {
+            name: to(_filled({name: self._collect(leaf)}, epochs, np.nan)[name]) for name, leaf in runs.history.items()
+        }
+        leaves, structure = jax.tree.flatten(runs._replace(history={}))
+        brought = jax.tree.unflatten(structure, [to(self._collect(leaf)) for leaf in leaves])
+        return brought._replace(history=history)
 
     def _collect(self, leaf: Array) -> np.ndarray:
         values = np.empty((self.count, *leaf.shape[1:]), leaf.dtype)
@@ -157,6 +172,19 @@ def outcome(run: Run) -> tuple[State, History]:
     if run.best is None:
         return run.state, history
     return run.state._replace(params=run.best.params), History({**history, "best_epoch": run.best.epoch})
+
+
+def _filled(history: Mapping[str, Any], epochs: Any, value: float) -> dict[str, np.ndarray]:
+    """Return the history (members, epochs) with `value` where a member did not come to."""
+    filled = {}
+    for name, values in history.items():
+        values = np.asarray(values)
+        after = np.arange(values.shape[1]) >= np.asarray(epochs)[:, None]
+        if after.any() and jnp.issubdtype(values.dtype, jnp.floating):
+            values = values.copy() if not values.flags.writeable else values
+            values[after] = value
+        filled[name] = values
+    return filled
 
 
 def _take(array: Numeric, places: np.ndarray) -> Numeric:

@@ -6,6 +6,9 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxmlp import _arrays
+from jaxmlp._factories import RunLength
+from jaxmlp._preflight import entered
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
@@ -71,10 +74,31 @@ class Inputs(NamedTuple):
                 cut[name] = _rows_of(given, who)
         return self._replace(**cut)
 
+    def entered(self, *, streamed: bool = False) -> "Inputs":
+        """Return the inputs as arrays that JAX takes; a stream's data as it is, and rows as they are until checked.
+
+        Raises:
+          ValueError: for leaves that are no arrays of numbers.
+        """
+        data = self.data if streamed else _entered("data", self.data)
+        weights = None if self.weights is None else _arrays.array("weights", self.weights)
+        validation = None if self.validation is None else _entered("validation", self.validation)
+        return self._replace(data=data, validation=validation, weights=weights)
+
     @property
     def watched(self) -> bool:
         """Whether there is a validation loss to watch."""
         return self.validation is not None or self.validation_rows is not None
+
+
+def _entered(what: str, given: Any) -> Any:
+    """Return a table as arrays, under the word that says whose it is; what is no table stays, for its own check."""
+    table = plain(given)
+    if isinstance(given, Each):  # whose axes are others, for a check of their own
+        return Each(_arrays.tree(what, table))
+    if isinstance(table, tuple | list) and len(table) in (2, 3):
+        table = type(table)(entered(table, what)) if type(table) in (tuple, list) else entered(table, what)
+    return Shared(table) if isinstance(given, Shared) else table
 
 
 def _rows_of(values: Any, who: Any) -> Any:
@@ -92,6 +116,10 @@ class Request(NamedTuple):
     recipe: Recipe
     hyperparams: Hyperparams
 
+    def entered(self, *, streamed: bool = False) -> "Request":
+        """Return the request with its inputs as arrays that JAX takes; see `Inputs.entered`."""
+        return self._replace(inputs=self.inputs.entered(streamed=streamed))
+
     @property
     def single(self) -> bool:
         """Whether it is one network."""
@@ -108,6 +136,7 @@ class Member(NamedTuple):
     weight: Numeric | None  # (N,)
     rows: Rows | None
     validation_rows: Rows | None
+    steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array where members differ
 
     @property
     def first_numbers(self) -> dict[str, Any]:

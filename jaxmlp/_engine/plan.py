@@ -5,14 +5,17 @@ Of what a population costs and of the devices, `plan` chooses, and keeps a sente
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import cores
+from jaxmlp._engine.entry import check_keys
+from jaxmlp._engine.inputs import plain
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Hyperparams
 
@@ -105,12 +108,23 @@ def plan(
     >>> plan(4, data, recipe, {"learning_rate": 0.1}, width=2, devices=1).slots
     4
     """
-    members = _check.positive_int("members", len(keys) if hasattr(keys, "__len__") else keys)
+    data = checked_table(plain(data))
+    if not isinstance(keep_best, bool):
+        raise ValueError(f"keep_best must be True or False; got {_check.describe(keep_best)}")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one Recipe; got {_check.describe(recipe)}")
+    if not isinstance(hyperparams, Mapping | None):
+        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
+    hyperparams = {
+        name: _arrays.listed(f"hyperparams[{name!r}]", value) if isinstance(value, list | tuple) else value
+        for name, value in (hyperparams or {}).items()
+    }
+    members = _members(keys)
     chosen, why_devices = _devices(devices, members)
     cost = estimate(data, recipe, hyperparams, devices=chosen, keep_best=keep_best)
     width, why_width = _width(width, cost, cpu=chosen[0].platform == "cpu")
     given = memory is not None
-    memory, why_memory = (_check.positive_int("memory", memory), []) if given else _usable(chosen)
+    memory, why_memory = (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen)
     block = width * len(chosen)
     wave = _wave(cost, members, block, memory)
     if wave is None:
@@ -126,6 +140,30 @@ def plan(
     total = cost.total(members, wave, block)
     reasons.append(f"about {total / 2**20:,.0f} MiB of {'the given' if given else 'usable'} {memory / 2**20:,.0f} MiB")
     return Plan(members, width, chosen, wave, cost.member, memory, tuple(reasons))
+
+
+def _members(keys: Any) -> int:
+    """Return how many members there are, of their keys or their number."""
+    if _check.is_array(keys) and keys.shape:
+        return check_keys(keys)  # pyright: ignore[reportArgumentType]  (which says what keys are)
+    return _check.positive_int("keys, the members,", keys)
+
+
+def checked_table(data: Any) -> Any:
+    """Return data (x, y) or (x, y, weight) as arrays; only their shapes are asked for.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
+    data = _arrays.tree("data", data)
+    for leaf in jax.tree.leaves(data):
+        if not _check.is_array(leaf) or not leaf.shape:
+            raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
+    if not jax.tree.leaves(data[0]):
+        raise ValueError("x of data must hold an array; got none")
+    return data
 
 
 def _width(given: int | None, cost: Cost, *, cpu: bool) -> tuple[int, str]:
@@ -177,6 +215,8 @@ def _devices(given: Any, members: int) -> tuple[tuple[Any, ...], list[str]]:
     if isinstance(given, list | tuple):
         if not given:
             raise ValueError("devices must name at least one device; got none")
+        if not all(isinstance(device, jax.Device) for device in given):
+            raise ValueError(f"devices must be JAX devices, as jax.devices() lists them; got {_check.shown(given)}")
         return tuple(given), ["the devices were given"]
     count = _check.positive_int("devices", given)
     if count > len(local):

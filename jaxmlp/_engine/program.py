@@ -6,7 +6,7 @@ leave no gap and ask for no new compilation.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,64 +18,16 @@ from jax.sharding import PartitionSpec as P
 from jaxmlp import _compile, training
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work, with_key
 from jaxmlp._engine.stops import Stops
 from jaxmlp._weights import scaled
 from jaxmlp.data import pick, take
 from jaxmlp.metrics import Mean
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Number, Numeric, Params, PyTree, Status
+from jaxmlp.types import Params, PyTree, Status
 
 RUNNING, STOPPED, DIVERGED = (int(status) for status in (Status.RUNNING, Status.STOPPED, Status.DIVERGED))
-
-
-class Best(NamedTuple):
-    """The best weights so far, by validation loss."""
-
-    params: Params
-    loss: Array  # ()
-    epoch: Array  # ()
-
-
-class Run(NamedTuple):
-    """Where a member stands."""
-
-    state: State
-    status: Array  # () int32
-    epochs: Array  # () int32, epochs done
-    history: dict[str, Array]  # (epochs,) each, NaN where the member did not come to
-    best: Best | None
-    mean: Any  # Mean of the losses of an epoch that is under way: only a stream stops inside one
-
-
-class Work(NamedTuple):
-    """What does not change while members train."""
-
-    members: Member
-    tables: Tables
-    stops: Stops  # those that the program reads
-
-
-class Order(NamedTuple):
-    """Which members a call trains: on each device the first `blocks` blocks of those listed in `slots`."""
-
-    slots: Numeric  # (devices x slots,) int32, those that still run first
-    blocks: Numeric  # (devices,) int32
-
-
-class EpochSpan(NamedTuple):
-    """The epochs first ... last - 1."""
-
-    first: Number  # () int32
-    last: Number
-
-
-class BatchSpan(NamedTuple):
-    """The first `count` batches of a stack; with `closes` they are the last of that `epoch`."""
-
-    count: Any  # () int32
-    closes: Any
-    epoch: Any
 
 
 def mesh_of(layout: Layout) -> Mesh:
@@ -93,14 +45,18 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
     """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
     def one(member: Member, work: Work) -> Run:
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
         state = training.start(member.key, bound)
-        whole = bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers)
+        whole = (
+            bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers, member.steps)
+        )
         _, record = jax.eval_shape(lambda s, m, t: _epoch(s, m, t, whole), state, member, work.tables)
-        history = {name: jnp.full((recipe.epochs, *a.shape), jnp.nan, a.dtype) for name, a in record.items()}
+        # Zeros and not NaN, which `jax_debug_nans` would take for an error.
+        history = {name: jnp.zeros((recipe.epochs, *a.shape), a.dtype) for name, a in record.items()}
         zero = jnp.zeros((), jnp.int32)
         keep_best = work.stops.patience is not None
-        best = Best(state.params, jnp.full((), jnp.inf, history["loss"].dtype), zero) if keep_best else None
+        infinite = jnp.full((), jnp.inf, history["loss"].dtype)
+        best = Best(state.params, infinite, zero, infinite, zero) if keep_best else None
         mean = training.empty_mean(state, work.tables.data, bound) if batched else None
         return Run(state, zero, zero, history, best, mean)
 
@@ -118,7 +74,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
     _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
 
         def one_epoch(number: Array, run: Run) -> Run:
             state, record = _epoch(run.state, member, work.tables, bound)
@@ -136,7 +92,7 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
 
     def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
         batches, validation = work.tables
-        bound = Bound(recipe, member.numbers)
+        bound = Bound(recipe, member.numbers, member.steps)
 
         def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
             state, mean, first_bad = carry
@@ -177,12 +133,18 @@ def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
         def one_block(b: Array, runs: Run) -> Run:
             who = jax.lax.dynamic_slice_in_dim(order.slots, b * layout.width, layout.width)
             mine, theirs = jax.tree.map(lambda a: a.at[who].get(mode="promise_in_bounds"), (runs, members))
+            mine = with_key(mine, jax.random.wrap_key_data(mine.state.key, impl=impl))
             mine = _over(one, layout.width)(mine, theirs, work, span)
+            mine = with_key(mine, jax.random.key_data(mine.state.key))
             return jax.tree.map(
                 lambda a, new: a.at[who].set(new, mode="promise_in_bounds", unique_indices=True), runs, mine
             )
 
-        return jax.lax.fori_loop(0, order.blocks[0], one_block, runs)
+        # Keys go round as integers: to `jax_debug_key_reuse`, a key that is put back where it was is used again.
+        impl = jax.random.key_impl(runs.state.key)
+        words = with_key(runs, jax.random.key_data(runs.state.key))
+        runs = jax.lax.fori_loop(0, order.blocks[0], one_block, words)
+        return with_key(runs, jax.random.wrap_key_data(runs.state.key, impl=impl))
 
     own, all_ = P("members"), P()
     return _on_devices(on_device, layout, (own, own, all_, all_, own))
@@ -211,7 +173,11 @@ def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[
     if member.weight is not None:
         x, y, weight = (*data, None)[:3]
         # Each near one: a product of extreme ones overflows or vanishes.
-        data = x, y, member.weight if weight is None else scaled(member.weight)[0] * scaled(weight)[0]
+        data = (
+            x,
+            y,
+            member.weight if weight is None else scaled(jnp.asarray(member.weight))[0] * scaled(jnp.asarray(weight))[0],
+        )
     if member.validation_rows is not None:
         validation = take(validation, member.validation_rows)
     return training.observed_epoch(state, data, bound, validation, member.rows)
@@ -232,7 +198,7 @@ def _observe(run: Run, state: State, record: dict[str, Array], number: Array, st
     goes, status = _judge(run, record["loss"], state.params)
     # A `cond` and not a `select`: XLA would fuse a select into the optimizer's update, which then rounds differently
     # from the same update in `fit`. The branch keeps the member's bits those of its solo run.
-    state = jax.lax.cond(goes, lambda: state, lambda: run.state)
+    state = jax.lax.cond(goes, lambda: state._replace(key=None), lambda: run.state._replace(key=None))
     history = {
         name: run.history[name].at[number].set(jax.lax.select(goes, value, run.history[name][number]))
         for name, value in record.items()
@@ -240,14 +206,19 @@ def _observe(run: Run, state: State, record: dict[str, Array], number: Array, st
     ends = jnp.zeros((), bool)
     best = run.best
     if best is not None and stops.patience is not None:
-        loss = record["validation_loss"].astype(best.loss.dtype)
-        better = goes & (loss < best.loss - stops.patience.min_improvement)
-        new = Best(state.params, loss, number.astype(jnp.int32))
-        best = jax.tree.map(lambda a, b: jax.lax.select(better, a, b), new, best)
-        ends |= number - best.epoch >= stops.patience.epochs
+        loss, epoch = record["validation_loss"].astype(best.loss.dtype), number.astype(jnp.int32)
+        better, enough = goes & (loss < best.loss), goes & (loss < best.mark - stops.patience.min_improvement)
+        new = Best(state.params, loss, epoch, loss, epoch)
+        taken = zip((better, better, better, enough, enough), new, best, strict=True)
+        best = Best(*(jax.tree.map(partial(jax.lax.select, take), a, b) for take, a, b in taken))
+        ends |= number - best.since >= stops.patience.epochs
     for name, limit in stops.targets.items():
         ends |= record[name] >= limit.at_least if limit.at_most is None else record[name] <= limit.at_most
     status = jax.lax.select(goes & ends, jnp.full_like(status, STOPPED), status)
     return run._replace(
-        state=state, status=status, epochs=run.epochs + goes.astype(jnp.int32), history=history, best=best
+        state=state._replace(key=run.state.key),
+        status=status,
+        epochs=run.epochs + goes.astype(jnp.int32),
+        history=history,
+        best=best,
     )

@@ -7,18 +7,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
+from jaxmlp._naming import largest_is_best
 from jaxmlp.types import Number, Status
 
 
 class Patience(NamedTuple):
     """Stop when the validation loss did not fall by more than `min_improvement` for so many epochs; keep the best.
 
-    Prechelt 1998 (doi 10.1007/3-540-49430-8_3). The parameters that come back are those of the best epoch.
+    It must fall by so much below where it last did. The parameters that come back are those of the epoch of the least
+    validation loss, however little less it was. Prechelt 1998 (doi 10.1007/3-540-49430-8_3).
     """
 
     epochs: Number
     min_improvement: Number = 0.0
+
+    def counts_from(self, losses: np.ndarray) -> tuple[Any, int]:
+        """Return loss and epoch from which patience counts after these validation losses (epochs,).
+
+        >>> Patience(5, 0.1).counts_from(np.array([1.0, 0.95, 0.8, 0.75]))
+        (np.float64(0.8), 2)
+        """
+        mark, since = losses.dtype.type(np.inf), 0
+        for epoch, loss in enumerate(losses):
+            if loss < mark - losses.dtype.type(self.min_improvement):
+                mark, since = loss, epoch
+        return mark, since
 
 
 class Target(NamedTuple):
@@ -43,12 +57,14 @@ class Halving(NamedTuple):
     """Of a population, let the best 1 / factor go on after first, factor first, factor^2 first ... epochs.
 
     Of n members that still run, ceil(n / factor) go on at each of these rungs. Jamieson and Talwalkar 2016 (arXiv
-    1502.07943). `by` names the entry of the history to rank by; lower is better.
+    1502.07943). `by` names the entry of the history to rank by. Which way is better is known of the losses and of the
+    metrics of this library; of others, `largest` says whether the largest value is the best.
     """
 
     factor: float = 3
     first: int = 1
     by: str = "validation_loss"
+    largest: bool | None = None
 
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs members are left out.
@@ -66,7 +82,10 @@ class Halving(NamedTuple):
         """Return who is left out after `done` epochs: of those who run, all but the best 1 / factor."""
         _check.one_of("by", self.by, history)
         alive = np.flatnonzero(status == Status.RUNNING)
-        order = alive[np.argsort(history[self.by][alive, done - 1], kind="stable")]
+        scores = np.asarray(history[self.by][alive, done - 1])
+        if largest_is_best(self.by, self.largest):
+            scores = -scores  # NaN stays last
+        order = alive[np.argsort(scores, kind="stable")]
         return order[math.ceil(len(alive) / self.factor) :]
 
 
@@ -98,12 +117,21 @@ class Stops(NamedTuple):
         """When the budget of a call that begins now is used up, on the clock of `time.monotonic`."""
         return math.inf if self.budget is None else time.monotonic() + self.budget.seconds
 
-    def check_names(self, history: Mapping[str, Any]) -> None:
-        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by."""
+    def check_names(self, history: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
+        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by.
+
+        And unless members are ranked by one quantity: a loss of which members have numbers of their own is several.
+        """
         for metric in self.targets:
             _check.one_of("the metric of a Target", metric, history)
         if self.halving is not None:
             _check.one_of("by", self.halving.by, history)
+            own = [name for name, values in loss.items() if not (np.asarray(values) == np.asarray(values)[0]).all()]
+            if own and self.halving.by in ("loss", "validation_loss"):
+                raise ValueError(
+                    f"members that are ranked by {self.halving.by!r} must have one loss; got {own[0]!r}, a number of "
+                    f"the loss, that differs between members; rank them by a metric: metrics=(...), by='validation_...'"
+                )
 
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs the population is halved."""
@@ -131,7 +159,7 @@ class Stops(NamedTuple):
                 found["budget"] = _budget(rule)
             elif isinstance(rule, Halving):
                 found["halving"] = _halving(rule, members)
-            elif rule.metric in targets:
+            elif _metric(rule) in targets:
                 raise ValueError(f"stop must name at most one Target of {rule.metric!r}; got {given}")
             else:
                 targets[rule.metric] = _limit(rule)
@@ -142,27 +170,30 @@ def listed(stop: Any) -> list[Any]:
     """Return one rule, none or several as a list."""
     if stop is None:
         return []
-    return list(stop) if isinstance(stop, Iterable) and not isinstance(stop, Stop) else [stop]
+    return list(stop) if isinstance(stop, list | tuple | set) and not isinstance(stop, Stop) else [stop]
 
 
 def _patience(rule: Patience, validation: bool) -> Patience:
     epochs = _check.positive_int("patience", rule.epochs)
     if not validation:
         raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
-    _check.within("min_improvement", rule.min_improvement, 0, math.inf)
-    return Patience(epochs, float(rule.min_improvement))
+    least = _arguments.scalar("min_improvement", rule.min_improvement)
+    _check.within("min_improvement", least, 0, math.inf)
+    return Patience(epochs, least)
 
 
 def _budget(rule: Budget) -> Budget:
-    if not 0 < rule.seconds < math.inf:
+    if not 0 < _arguments.scalar("seconds of Budget", rule.seconds) < math.inf:
         raise ValueError(f"Budget must have seconds above 0; got {rule.seconds!r}")
     return rule
 
 
 def _halving(rule: Halving, members: bool) -> Halving:
-    if not rule.factor > 1:
+    if not _arguments.scalar("factor", rule.factor) > 1:
         raise ValueError(f"factor must be above 1; got {rule.factor}")
     _check.positive_int("first", rule.first)
+    _arguments.text("by", rule.by)
+    largest_is_best(rule.by, rule.largest)
     if not members:
         raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
     return rule
@@ -171,4 +202,13 @@ def _halving(rule: Halving, members: bool) -> Halving:
 def _limit(rule: Target) -> Limit:
     if (rule.at_least is None) == (rule.at_most is None):
         raise ValueError(f"Target must say either at_least or at_most; got {rule}")
-    return Limit(*(None if bound is None else float(bound) for bound in (rule.at_least, rule.at_most)))
+    bounds = {name: getattr(rule, name) for name in Limit._fields}
+    limit = Limit(*(None if b is None else _arguments.scalar(f"{name} of Target", b) for name, b in bounds.items()))
+    if any(bound is not None and math.isnan(bound) for bound in limit):
+        raise ValueError(f"Target must say a number, which no metric is beside NaN; got {rule}")
+    return limit
+
+
+def _metric(rule: Target) -> str:
+    _arguments.text("metric of Target", rule.metric)
+    return rule.metric

@@ -4,15 +4,13 @@
                        run.json     what the caller says of them
                        SHA256SUMS   a digest of every file; `sha256sum -c SHA256SUMS` reads it too
 
-A checkpoint is written under another name and renamed when complete: a process that is killed leaves either all of it
-or a folder that ends in ".saving", which the next one clears away. A power cut is another matter, since a renamed
-folder may then hold files whose bytes never reached the disk. To rule that out, each checkpoint would have to
-wait until the disk has every file (fsync). Digests tell it afterwards instead, and damage done later too, and the
-checkpoint before is used. Nothing here knows what a run is.
+It is written under another name and renamed when all of it is on the disk: a kill or a power cut leaves all of it or a
+folder that ends in ".saving", which the next process clears away. Older ones are removed after that. Damage done later
+is seen by the digests: it is set aside where an older one is whole, and never where none is. A file that cannot be read
+is not damaged: the run stops, and nothing is changed. Whatever else the directory holds is not touched.
+Nothing here knows what a run is.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import threading
@@ -23,11 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlp import _check
+from jaxmlp import _check, _disk
+from jaxmlp.loop import _folder
 from jaxmlp.types import Json, StrPath
 
-SAVING, DAMAGED = ".saving", ".damaged"
+DAMAGED = ".damaged"
 FORMAT = 1
+_sums = _folder.sums
 
 
 class Saved(NamedTuple):
@@ -36,6 +36,13 @@ class Saved(NamedTuple):
     number: int
     meta: Json
     arrays: dict[str, np.ndarray]
+
+
+class NotSaved(ValueError):
+    """A checkpoint could not be written; of a run, `state` and `history` are those so far."""
+
+    state: Any
+    history: Any
 
 
 class Checkpoints:
@@ -47,16 +54,22 @@ class Checkpoints:
         Raises:
           ValueError: for a directory that cannot be written, or that another process trains in.
         """
-        self._orbax = _check.extra("orbax.checkpoint", "checkpoint")
-        self.directory, self.keep = Path(directory).absolute(), _check.positive_int("keep", keep)
+        _check.extra("orbax.checkpoint", "checkpoint")
+        self.directory, self.keep = _disk.path_of("directory", directory), _check.positive_int("keep", keep)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._kept = ""
+        self._lock: Any = None
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.directory)
-            for unfinished in self.directory.glob(f"*{SAVING}"):
-                shutil.rmtree(unfinished)
+            if self.directory.exists() and not self.directory.is_dir():
+                raise ValueError(f"directory must be a folder; {self.directory} is a file; pass another")
+            _disk.make_folder(self.directory)
+            self._lock = _disk.hold(self.directory)
+            for path in sorted(self.directory.iterdir()):
+                if _folder.is_left_over(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
+            self.close()
             raise ValueError(_cannot_write(self.directory, error)) from error
 
     def save(
@@ -70,6 +83,8 @@ class Checkpoints:
     ) -> None:
         """Do `first`, then write a checkpoint, in the background and after the one before it.
 
+        It is read back before it counts.
+
         Args:
           number: its name; the highest is the newest.
           arrays: by name.
@@ -78,25 +93,32 @@ class Checkpoints:
           first: is done in the background before the checkpoint is begun, so that where the checkpoint is, it is done.
 
         Raises:
-          ValueError: where the one before could not be written.
+          NotSaved: where the one before could not be written.
         """
         self.wait()
-        meta = {**meta, "score": score}
+        meta = {"format": FORMAT, **meta, "score": score}
         self._thread = threading.Thread(target=self._write, args=(number, arrays, meta, first), daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until everything is on disk.
+        """Wait until everything is on disk; warn where an older checkpoint could not be removed.
 
         Raises:
-          ValueError: where it could not be written; the older checkpoints are whole.
+          NotSaved: where it could not be written; the older checkpoints are whole.
         """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise ValueError(_cannot_write(self.directory, error)) from error
+            raise NotSaved(_cannot_write(self.directory, error)) from error
+        if self._kept:
+            kept, self._kept = self._kept, ""
+            warnings.warn(
+                f"an older checkpoint in {self.directory} could not be removed: {kept}; the run goes on, and tries "
+                f"again at the next save",
+                stacklevel=_check.level_of_caller(),
+            )
 
     def close(self) -> None:
         """Wait for what is being written, whatever becomes of it, and let others into the directory."""
@@ -106,70 +128,91 @@ class Checkpoints:
             self._lock.close()
 
     def numbers(self) -> list[int]:
-        """Return which checkpoints are there, oldest first."""
-        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+        """Return which checkpoints are there, oldest first; whatever else the directory holds is nobody's business."""
+        return sorted(n for path in self.directory.iterdir() if (n := _folder.number_of(path)) is not None)
 
     def recover(self) -> Saved | None:
         """Return the newest whole checkpoint; damaged ones above it are named by a warning, and set aside.
 
         Raises:
-          ValueError: where it was written in another format.
+          ValueError: where checkpoints are there and none is whole, where a file of one cannot be read, and where it
+            was written in another format. Nothing is changed then.
         """
-        for number in reversed(self.numbers()):
-            folder = self._folder(number)
-            problems = damages(folder)
-            if not problems:
-                meta = self.meta(number)
-                if meta.get("format") != FORMAT:
-                    raise ValueError(
-                        f"{folder} must be of format {FORMAT}; got {meta.get('format')!r}; resume it with the version "
-                        f"of jaxmlp that wrote it, or pass another directory"
-                    )
-                try:
-                    return Saved(number, meta, self._arrays(folder))
-                except Exception as error:  # whatever Orbax raises for bytes that it cannot read
-                    problems = [f"{type(error).__name__}: {error}"]
-            aside = folder.with_name(folder.name + DAMAGED)
-            warnings.warn(
-                f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; "
-                f"it is set aside as {aside.name}",
-                stacklevel=_check.level_of_caller(),
+        damaged: list[tuple[Path, list[str]]] = []
+        saved = None
+        folder = self.directory
+        try:
+            for number in reversed(self.numbers()):
+                folder = self._folder(number)
+                problems = _folder.damages(folder)
+                if not problems:
+                    saved = self._read(number, folder)
+                    break
+                damaged.append((folder, problems))
+        except OSError as error:
+            raise ValueError(_cannot_read(folder, error)) from error
+        if saved is None and damaged:
+            told = "\n  ".join(f"{folder.name}: {'; '.join(problems[:3])}" for folder, problems in damaged[:12])
+            raise ValueError(
+                f"directory must hold a whole checkpoint, or none; {self.directory} has {len(damaged)}, and each is "
+                f"damaged:\n  {told}\nnothing was changed: put them back from a copy, or, to begin anew, move them "
+                f"away or pass another directory"
             )
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
-        return None
+        for folder, problems in damaged:
+            self._set_aside(folder, problems)
+        return saved
 
     def meta(self, number: int) -> Json:
         """Return what the caller said of a checkpoint, with its score and the format."""
-        return json.loads((self._folder(number) / "run.json").read_text())
+        meta = _folder.read_meta(self._folder(number))
+        return {name: told for name, told in meta.items() if name != "files"}
 
     def _folder(self, number: int) -> Path:
-        return self.directory / f"{number:08d}"
+        return self.directory / _folder.name_of(number)
 
-    def _arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        ocp = self._orbax
-        reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        arrays = reader.restore(folder / "arrays", args=ocp.args.StandardRestore())
-        return {name: np.asarray(array) for name, array in arrays.items()}
+    def _read(self, number: int, folder: Path) -> Saved:
+        meta = _folder.read_meta(folder)
+        if meta.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder} must be of format {FORMAT}; got {meta.get('format')!r:.80}; resume it with the "
+                f"version of jaxmlp that wrote it, or pass another directory"
+            )
+        try:
+            return Saved(number, meta, _folder.read_arrays(folder))
+        except Exception as error:  # whatever Orbax raises for what it cannot read
+            raise ValueError(_cannot_read(folder, error)) from error
+
+    def _set_aside(self, folder: Path, problems: list[str]) -> None:
+        aside, count = folder.with_name(folder.name + DAMAGED), 1
+        while os.path.lexists(aside):
+            count += 1
+            aside = folder.with_name(f"{folder.name}{DAMAGED}-{count}")
+        try:
+            os.replace(folder, aside)
+        except OSError as error:
+            raise ValueError(_cannot_write(self.directory, error)) from error
+        warnings.warn(
+            f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; it is "
+            f"set aside as {aside.name}",
+            stacklevel=_check.level_of_caller(),
+        )
 
     def _write(self, number: int, arrays: dict[str, np.ndarray], meta: Json, first: Callable[[], None] | None) -> None:
-        ocp, folder = self._orbax, self._folder(number)
-        saving = folder.with_name(folder.name + SAVING)
+        saving = self.directory / _folder.saving_name(number)
         try:
             if first is not None:
                 first()
-            saving.mkdir()
-            writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-            writer.save(saving / "arrays", args=ocp.args.StandardSave(arrays))
-            (saving / "run.json").write_text(json.dumps({"format": FORMAT, **meta}, indent=1))
-            (saving / "SHA256SUMS").write_text(_sums(saving))
-            if folder.exists():  # saved by a run that was resumed from an earlier one, and came here a second time
-                shutil.rmtree(folder)
-            os.replace(saving, folder)
-            self._forget()
+            _folder.write(saving, arrays, meta)
+            _folder.close(saving, _sums(saving))
+            _folder.put(saving, self._folder(number))
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
             self._error = error
+            return
+        try:
+            self._forget()
+        except Exception as error:  # what was saved is saved
+            self._kept = f"{type(error).__name__}: {error}"
 
     def _forget(self) -> None:
         numbers = self.numbers()
@@ -179,63 +222,27 @@ class Checkpoints:
         for number in numbers[: -self.keep]:
             if number != best:
                 # Renamed first: a folder that is half removed when the process dies must not look like a checkpoint.
-                gone = self._folder(number).with_name(f"{number:08d}{SAVING}")
+                gone = self.directory / _folder.saving_name(number)
                 os.replace(self._folder(number), gone)
                 shutil.rmtree(gone)
 
     def _score(self, number: int) -> float | None:
         try:
-            return self.meta(number).get("score")
+            score = self.meta(number).get("score")
         except (OSError, ValueError):  # damaged since: to be named when it is wanted, not while another is saved
             return None
-
-
-def damages(folder: Path) -> list[str]:
-    """Return what is wrong with the files of a checkpoint, by their digests."""
-    try:
-        wanted = dict(line.split("  ", 1)[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
-    except (OSError, ValueError) as error:
-        return [f"SHA256SUMS cannot be read ({error})"]
-    found = dict(line.split("  ", 1)[::-1] for line in _sums(folder).splitlines())
-    if not wanted:
-        return ["SHA256SUMS is empty"]
-    lines = [f"{name} is missing" for name in wanted if name not in found]
-    lines += [f"{name} does not belong there" for name in found if name not in wanted]
-    return lines + [f"{name} has changed" for name in wanted if name in found and wanted[name] != found[name]]
-
-
-def _sums(folder: Path) -> str:
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    lines = []
-    for name in names:
-        if name != "SHA256SUMS":
-            with open(folder / name, "rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
-    return "".join(lines)
-
-
-def _lock(directory: Path) -> Any:
-    """Hold the directory until the file is closed or the process is gone, however it goes."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    # The system lets go of a lock with the process, even a killed one: no stale lock is ever to be removed by hand.
-    file = open(directory / ".lock", "a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ValueError(
-            f"directory must be one run's own; another process trains in {directory} now; wait for it, or pass another"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return file
+        return score if isinstance(score, float | int) and score == score else None
 
 
 def _cannot_write(directory: Path, error: BaseException) -> str:
     return (
         f"directory must be writable and have room; {directory} could not be written: "
         f"{type(error).__name__}: {error}; older checkpoints in it are whole: make room, and the same call goes on"
+    )
+
+
+def _cannot_read(path: Path, error: BaseException) -> str:
+    return (
+        f"directory must be readable; {path} could not be read: {type(error).__name__}: {str(error)[:400]}; nothing "
+        f"was changed: once it can be read the same call goes on, or from the one before once it is moved away"
     )

@@ -1,21 +1,17 @@
 """A recipe as JSON and back: its parts by name and by field, and what is the caller's own code by a digest of it."""
 
-import contextlib
 import dataclasses
 import functools
-import importlib
-import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmlp.loop._code import comparable, of_behaviour, without_addresses
 from jaxmlp.loop._digest import of_array, of_code
+from jaxmlp.loop._table import OWN, find, find_type, is_known, name_of, root_of, types, yours
 from jaxmlp.types import Json
-
-OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, and may be found again by it
 
 
 def describe(value: object) -> Any:
@@ -38,18 +34,22 @@ def describe(value: object) -> Any:
     if isinstance(value, functools.partial):
         return {"partial": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if callable(value) and hasattr(value, "__qualname__"):
-        return {"function": _name(value)} | _code(value)
+        return {"function": name_of(value)} | _code(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": _name(type(value)), **fields}
-    return {"object": _name(type(value)), "repr": re.sub(r" at 0x[0-9a-f]+", "", repr(value))}
+        return {"type": name_of(type(value)), **fields}
+    return {"object": name_of(type(value)), "repr": without_addresses(repr(value)), "does": of_behaviour(value)}
 
 
 def rebuild(what: str, value: Any) -> Any:
-    """Return what `describe` described, where it is made of jaxmlp's, Optax's and JAX's own parts.
+    """Return what `describe` described, where it is made of parts that `_table` lists; nothing else is looked for.
+
+    Args:
+      what: the name of the field, for errors.
+      value: JSON, of a checkpoint that may come from anywhere.
 
     Raises:
-      ValueError: for a part that only the caller's code has; `what` names it.
+      ValueError: for a part that only the caller's code has, and for words that describe nothing; both name the field.
 
     >>> from jaxmlp import MLP
     >>> rebuild("model", describe(MLP((2, 1)))) == MLP((2, 1))
@@ -60,21 +60,41 @@ def rebuild(what: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if set(value) == {"function"}:
-        return _find(what, value["function"])
-    if "partial" in value:
-        keywords = {name: rebuild(what, item) for name, item in value["keywords"].items()}
-        return functools.partial(rebuild(what, value["partial"]), *rebuild(what, value["args"]), **keywords)
+        return find(what, value["function"])
+    if set(value) == {"partial", "args", "keywords"}:
+        return _partial(what, **value)
     if "type" in value:
-        kind = _find(what, value["type"])
-        fields = {name: rebuild(name, item) for name, item in value.items() if name != "type"}
-        return kind(**fields)
+        return _built(what, **value)
     name = value.get("function") or value.get("object") or value
-    if isinstance(name, str) and "function" in value and _root(name) in OWN:
+    if isinstance(name, str) and "function" in value and root_of(name) in OWN:
         raise ValueError(
             f"{what} must be given again: it calls itself {name}, and nothing is found by that name that is the same "
             f"function; pass recipe="
         )
-    raise ValueError(_yours(what, name))
+    raise ValueError(yours(what, name))
+
+
+def _partial(what: str, partial: Any, args: Any, keywords: Any) -> Any:
+    if not isinstance(partial, dict) or not isinstance(args, list) or not isinstance(keywords, dict):
+        raise ValueError(
+            f"{what} must be a partial of a function, a list and a dict; got {str(partial):.80}; pass recipe="
+        )
+    if set(partial) != {"function"}:
+        raise ValueError(yours(what, partial.get("function") or partial))
+    given = {name: rebuild(f"{what}.{name}", item) for name, item in keywords.items()}
+    return functools.partial(find(what, partial["function"]), *rebuild(what, args), **given)
+
+
+def _built(what: str, /, **told: Any) -> Any:
+    kind = find_type(what, told.pop("type"))
+    for name in told:
+        if name not in (names := [field.name for field in dataclasses.fields(kind)]):
+            raise ValueError(f"{what} must have the fields {', '.join(names)}; got {name!r:.80}; pass recipe=")
+    fields = {name: rebuild(f"{what}.{name}", item) for name, item in told.items()}
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise ValueError(f"{what} must be a {kind.__name__}; its words build none: {error}; pass recipe=") from error
 
 
 def upgrade(value: Any) -> Any:
@@ -92,13 +112,12 @@ def upgrade(value: Any) -> Any:
     value = {name: upgrade(item) for name, item in value.items()}
     if value.get("type") == "jaxmlp:MLP" and "init" in value:
         value = {("initializer" if name == "init" else name): item for name, item in value.items()}
-    if isinstance(value.get("type"), str):
-        with contextlib.suppress(ValueError):  # the caller's own type: its fields are its own affair
-            kind = _find("type", value["type"])
-            added = [
-                f for f in dataclasses.fields(kind) if f.name not in value and f.default is not dataclasses.MISSING
-            ]
-            value |= {field.name: describe(field.default) for field in added}
+    if (
+        isinstance(value.get("type"), str) and value["type"] in types()
+    ):  # the fields of the caller's own types are their own affair
+        fields = dataclasses.fields(types()[value["type"]])
+        added = [f for f in fields if f.name not in value and f.default is not dataclasses.MISSING]
+        value |= {field.name: describe(field.default) for field in added}
     return value
 
 
@@ -114,27 +133,21 @@ def differences(saved: object, given: object, path: str) -> list[str]:
             # A function that one of JAX's made, as jax.nn.initializers.he_normal() is, had no digest of its code once.
             if name == "code" and name not in saved and "<locals>" in saved.get("function", ""):
                 continue
+            # What a thing does was told by its outermost code once, or by how it prints: the digest of all that it
+            # names says more where both have it, and nothing where another Python compiled it.
+            if name == "does" and (name not in saved or not comparable(saved[name], given.get(name, ""))):
+                continue
+            if name in ("code", "repr") and "does" in saved and "does" in given:
+                continue
             lines += differences(saved.get(name), given.get(name), f"{path}.{name}")
         return lines
     return [] if saved == given else [f"{path}: saved {_short(saved)}, given {_short(given)}"]
 
 
-def _root(name: str) -> str:
-    return name.split(":")[0].split(".")[0]
-
-
-def _name(value: Any) -> str:
-    module, name = value.__module__ or "builtins", value.__qualname__
-    root = module.split(".")[0]
-    if getattr(sys.modules.get(root), name, None) is value:  # optax.adamw, not optax._src.alias.adamw
-        module = root
-    return f"{module}:{name}"
-
-
 def _code(function: Any) -> Json:
     """Return what tells a function of the caller's from another of its name; nothing for one of the house."""
-    claims = _root(_name(function)) in OWN
-    if claims and _is_found(function):
+    claims = root_of(name_of(function)) in OWN
+    if is_known(function):
         return {}
     # Under functools.wraps a function of the caller's bears the name and module of the one inside. Then it is told by
     # its own code, where others are told by that inside their wrappers: `jax.jit` has none to read.
@@ -142,16 +155,8 @@ def _code(function: Any) -> Json:
     if code is None:
         return {}
     cells = [cell.cell_contents for cell in (getattr(function, "__closure__", None) or ())]
-    return {"code": of_code(code, [str(describe(cell)) if cell is not function else "itself" for cell in cells])}
-
-
-def _is_found(function: Any) -> bool:
-    """Tell whether the name of a function leads to it: `__module__` and `__qualname__` alone may be copied."""
-    try:
-        found = _look_up(_name(function))
-    except (ImportError, AttributeError):
-        return False
-    return found is getattr(function, "__func__", function)
+    held = [str(describe(cell)) if cell is not function else "itself" for cell in cells]
+    return {"code": of_code(code, held), "does": of_behaviour(function)}
 
 
 def _unwrap(function: Any) -> Any:
@@ -159,29 +164,6 @@ def _unwrap(function: Any) -> Any:
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     return function
-
-
-def _look_up(name: str) -> Any:
-    module, _, path = name.partition(":")
-    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
-
-
-def _find(what: str, name: str) -> Any:
-    # The name comes from a file: nothing is imported or called that is not of these packages.
-    if _root(name) not in OWN:
-        raise ValueError(_yours(what, name))
-    try:
-        found = _look_up(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} was {name}, which is not there any more ({error}); pass recipe=") from error
-    # A path through a module could lead anywhere, as jaxmlp.x:os.system does.
-    if _root(getattr(found, "__module__", "") or "") not in OWN:
-        raise ValueError(_yours(what, name))
-    return found
-
-
-def _yours(what: str, name: object) -> str:
-    return f"{what} must be given again: {name} is not of jaxmlp, Optax or JAX, and is not looked for; pass recipe="
 
 
 def _short(value: object) -> str:

@@ -12,13 +12,16 @@ from jax import Array
 from jaxmlp._engine.executor import without_keys
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
-from jaxmlp.loop._description import describe, differences, rebuild, upgrade
+from jaxmlp.loop import _fields as fields
+from jaxmlp.loop._changes import changes, check
+from jaxmlp.loop._description import describe, rebuild, upgrade
 from jaxmlp.loop._digest import of_array, of_data
+from jaxmlp.loop._rules import as_json, rule_of, rules_of
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Json, Number, PyTree, StrPath
 
 OPTIONS = ("validation", "weights", "rows", "validation_rows")
-MOST = 12  # lines of a comparison that are shown
+NEWER = ("options", "each", "program")
 
 
 class Start(NamedTuple):
@@ -74,6 +77,8 @@ class Manifest:
       steps: of a stream without an end, how many batches make an epoch.
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
       each: which of data and validation are each member's own; None in checkpoints of versions that did not tell.
+      program: the digests of what the recipe's parts compute, as `of_program` gives them; None where there
+        were none yet.
     """
 
     recipe: Json
@@ -85,9 +90,12 @@ class Manifest:
     steps: int | None
     layout: Json
     each: list[str] | None = None
+    program: Json | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout) -> "Manifest":
+    def of(
+        cls, recipe: Recipe, start: Start, seen: Seen, stops: Stops, layout: Layout, program: Json | None = None
+    ) -> "Manifest":
         """Write down what a run is made of."""
         return cls(
             recipe=describe(recipe),
@@ -95,7 +103,7 @@ class Manifest:
             hyperparams={name: _number(value) for name, value in start.hyperparams.items()},
             data=seen.data,
             options={name: of_data(seen.options.get(name)) for name in OPTIONS},
-            stop=_rules(stops),
+            stop=rules_of(stops),
             steps=seen.steps,
             each=list(seen.each),
             layout={
@@ -103,6 +111,7 @@ class Manifest:
                 "devices": len(layout.devices),
                 "kind": layout.devices[0].device_kind,
             },
+            program=program,
         )
 
     def to_json(self) -> Json:
@@ -113,15 +122,23 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Json) -> "Manifest":
-        """Return what `to_json` wrote, in this version or an earlier one."""
-        fields = {
-            field.name: values[field.name] for field in dataclasses.fields(cls) if field.name not in ("options", "each")
-        }
-        rules = {name: _rule(name, told) for name, told in fields["stop"].items()}
-        fields["recipe"] = upgrade(fields["recipe"])
+        """Return what `to_json` wrote, in this version or an earlier one.
+
+        Raises:
+          ValueError: for words that no version wrote; it names the field.
+        """
+        values = fields.RUN("run", values)
+        found = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name not in NEWER}
+        rules = {name: rule_of(name, told) for name, told in found["stop"].items()}
+        found["recipe"] = upgrade(found["recipe"])
         # A rule as this version has it: what an earlier one did not know has its default.
-        fields["stop"] = {name: _as_json(rule) for name, rule in rules.items()}
-        return cls(**fields, options={name: values.get(name) for name in OPTIONS}, each=values.get("each"))
+        found["stop"] = {name: as_json(rule) for name, rule in rules.items()}
+        return cls(
+            **found,
+            options={name: values.get(name) for name in OPTIONS},
+            each=values.get("each"),
+            program=values.get("program"),
+        )
 
     def with_epochs(self, epochs: int) -> "Manifest":
         """Return the manifest of the same run with more epochs.
@@ -135,52 +152,60 @@ class Manifest:
         return dataclasses.replace(self, recipe={**self.recipe, "epochs": epochs})
 
     def diff(self, given: "Manifest") -> list[str]:
-        """Return a line for each place where another manifest, of what is given now, differs from this one."""
-        saved, new = self.to_json(), given.to_json()
-        names = [name for name in new if not (name == "each" and self.each is None)]
-        return [line for name in names for line in differences(saved.get(name), new[name], name)]
+        """Return a line for each place where another manifest, of what is given now, is of another run than this one.
 
-    def check_same(self, given: "Manifest", directory: StrPath) -> None:
-        """Raise unless what is given now is what the run in the directory is made of.
+        Rules that stop a run may be others. Parts of the recipe are compared by what they compute, where both say it.
+        """
+        return [change.line for change in changes(self, given)]
+
+    def check_same(self, given: "Manifest", directory: StrPath, accept: frozenset[str] = frozenset()) -> list[str]:
+        """Raise unless what is given now is what the run in the directory is made of, but for what `accept` names.
+
+        Returns:
+          The differences after which the run goes on with other bits: of the devices.
 
         Raises:
-          ValueError: with a line for each difference, and a way out.
+          ValueError: with a line for each difference, and the ways out.
         """
-        lines = self.diff(given)
-        if not lines:
-            return
-        shown = lines[:MOST] + [f"and {len(lines) - MOST} more"] * (len(lines) > MOST)
-        way = "pass what was saved, or another directory"
-        if all(line.startswith("layout.") for line in lines):
-            way += "; the bits depend on the layout: go on with devices of that number and kind"
-            if not self.key.get("single"):
-                width, devices = self.layout["width"], self.layout["devices"]
-                way += f", and plan=population.plan(..., width={width}, devices={devices})"
-        raise ValueError(
-            f"a run must be resumed with what it began with; {directory} holds another:\n  "
-            + "\n  ".join(shown)
-            + f"\n{way}"
-        )
+        return check(changes(self, given), accept, None if self.key.get("single") else self.layout, directory)
 
     def rebuild_recipe(self) -> Recipe:
         """Return the recipe.
 
         Raises:
-          ValueError: for a part that only the caller's code has.
+          ValueError: for a part that only the caller's code has, and for words that make no recipe.
         """
-        return rebuild("recipe", self.recipe)
+        recipe = rebuild("recipe", self.recipe)
+        if not isinstance(recipe, Recipe):
+            raise fields.wrong("recipe", "a Recipe", self.recipe)
+        if recipe.epochs > fields.EPOCHS:
+            raise ValueError(f"recipe.epochs must be at most {fields.EPOCHS:,} here; got {recipe.epochs}; pass recipe=")
+        return recipe
 
     def rebuild_stop(self) -> list[Patience | Target | Halving]:
         """Return the rules that the run began with, but for a budget of time, which is a call's own."""
-        return [_rule(name, told) for name, told in self.stop.items()]
+        return [rule_of(name, told) for name, told in self.stop.items()]
 
     def rebuild_start(self, arrays: Mapping[str, np.ndarray]) -> Start:
-        """Return the key or keys and the numbers that the run began with, from the arrays of a checkpoint."""
-        single = self.key["single"]
-        key = jax.random.wrap_key_data(jnp.asarray(arrays["members.key"]), impl=self.key["impl"])
+        """Return the key or keys and the numbers that the run began with, from the arrays of a checkpoint.
+
+        Raises:
+          ValueError: for arrays that are not there, or not as the manifest says.
+        """
+        single, data = self.key["single"], arrays.get("members.key")
+        if data is None or data.ndim != 2 or len(data) == 0 or single and len(data) != 1:
+            raise ValueError("members.key of the checkpoint must hold the key of each member; it does not")
+        try:
+            key = jax.random.wrap_key_data(jnp.asarray(data), impl=self.key["impl"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"key.impl and members.key of the checkpoint must make a key; {error}") from error
+        if key.ndim != 1:
+            raise ValueError("members.key of the checkpoint must hold the key of each member; it does not")
         numbers = {}
         for name, told in self.hyperparams.items():
-            value = arrays[f"members.hyperparams.{name}"]
+            value = arrays.get(f"members.hyperparams.{name}")
+            if value is None or value.shape[:1] != data.shape[:1] or value.dtype.kind not in "biufV":
+                raise ValueError(f"members.hyperparams.{name:.80} of the checkpoint must hold a number a member")
             # A Python number mixes with any dtype, an array does not: what it was decides about bits.
             numbers[name] = jnp.asarray(value[0] if single else value) if isinstance(told, dict) else told
         return Start(key[0] if single else key, numbers)
@@ -211,20 +236,3 @@ def _number(value: Number) -> Number | Json:
         return value
     array = np.asarray(value)
     return {"value": array.item(), "dtype": str(array.dtype)} if array.ndim == 0 else of_array(array)
-
-
-def _rules(stops: Stops) -> Json:
-    """Return the rules of a run as JSON: patience and halving by these names, a target by that of its metric."""
-    targets = [Target(name, *limit) for name, limit in stops.targets.items()]
-    named = {"patience": stops.patience, "halving": stops.halving} | {rule.metric: rule for rule in targets}
-    return {name: _as_json(rule) for name, rule in named.items() if rule is not None}
-
-
-def _as_json(rule: Patience | Target | Halving) -> Json:
-    return {name: value for name, value in rule._asdict().items() if name != "metric"}
-
-
-def _rule(name: str, told: Json) -> Patience | Target | Halving:
-    if name == "patience":
-        return Patience(**told)
-    return Halving(**told) if name == "halving" else Target(name, **told)

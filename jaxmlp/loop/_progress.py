@@ -1,7 +1,12 @@
-"""How far a run is: a live line on a terminal, a plain line now and then in a pipe or a file."""
+"""How far a run is: a live line on a terminal, a plain line now and then in a pipe or a file.
 
+What cannot be shown, on a full disk, a closed pipe or a terminal that is gone, is not: a run never ends by it.
+"""
+
+import contextlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,24 +27,44 @@ class Progress:
         self._timed_at = done
         self._live: Any = None
         self._line = ""
-        self._show = show is not False
-        if self._show and sys.stderr.isatty():
+        self._show = show is not False and sys.stderr is not None  # as where a process begins with it closed
+        self._try(self._begin_live)
+
+    def _begin_live(self) -> None:
+        if getattr(sys.stderr, "isatty", bool)():
             try:
                 from rich.console import Console
                 from rich.live import Live
             except ImportError:  # plain lines will do
                 return
-            self._live = Live(console=Console(stderr=True), transient=False, auto_refresh=False)
+
+            class OwnConsole(Console):
+                def on_broken_pipe(self) -> None:
+                    raise BrokenPipeError  # and not end the process, as Rich does
+
+            self._live = Live(console=OwnConsole(stderr=True), transient=False, auto_refresh=False)
             self._live.start()
+
+    def _try(self, show: Callable[..., object], *what: Any, **how: Any) -> None:
+        """Show something, and nothing more once that has failed: what is trained matters more than being seen."""
+        if not self._show:
+            return
+        try:
+            show(*what, **how)
+        except Exception:  # any stream and any terminal may stand there, and raise what they like
+            live, self._live, self._show = self._live, None, False
+            if live is not None:
+                with contextlib.suppress(Exception):
+                    live.stop()  # gives the streams back that it has taken
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
-            self._live.stop()
-        elif self._show and self._line:
-            print(self._line, file=sys.stderr, flush=True)
+            self._try(self._live.stop)
+        elif self._line:
+            self._try(_print, self._line)
         self._live, self._show = None, False
 
     @property
@@ -49,8 +74,9 @@ class Progress:
 
     def update(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray) -> None:
         """Show the end of a chunk; history (members, epochs), of which `epochs` are done."""
-        if not self._show:
-            return
+        self._try(self._update, done, epochs, history, status)
+
+    def _update(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray) -> None:
         now = time.monotonic()
         if self._timed_at == self._first:  # the first chunk compiles: count from its end
             self._timed, self._timed_at = now, done
@@ -60,7 +86,7 @@ class Progress:
 
             self._live.update(Text(self._line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif now - self._said >= EVERY:
-            print(self._line, file=sys.stderr, flush=True)
+            _print(self._line)
             self._said, self._line = now, ""
 
     def _words(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray, now: float) -> str:
@@ -81,12 +107,19 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the live one."""
-        if not self._show:
-            return
         if self._live is not None:
-            self._live.console.print(text, highlight=False, soft_wrap=True)
+            self._try(self._live.console.print, text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            self._try(_print, text)
+
+
+def _print(text: str) -> None:
+    if sys.stderr is None:  # for which `print` would take standard output
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
 def one(history: dict[str, np.ndarray], epochs: int) -> list[str]:

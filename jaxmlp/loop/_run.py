@@ -1,7 +1,8 @@
 """A run of one recipe: opened, checked, planned, and trained in as many waves as its plan has."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,18 @@ from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
+from jaxmlp._factories import takes_run_steps
 from jaxmlp._preflight import check_data
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._program import of_job
+from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
 from jaxmlp.loop._steps import Steps
-from jaxmlp.loop.streams import Batch, Stream, is_stream, open_stream
+from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
-from jaxmlp.types import History
+from jaxmlp.types import History, Json
 
 
 class Feed(NamedTuple):
@@ -51,11 +55,13 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
+    request = request.entered(streamed=is_stream(request.inputs.data))
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     stream, entered = _opened(request, options)
-    members, tables = enter(entered)
-    plan = _plan(entered, members, stops, options, saving)
+    with _told_by_words(options.rebuilt):
+        members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
+        plan = _plan(entered, members, stops, options, saving)
     job = Job(members, tables, request.recipe, stops)
     if stream is not None:
         job = job._replace(tables=tables._replace(data=None), batch=stream.example)
@@ -95,7 +101,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     order_key = options.order_key
     if order_key is None:
         order_key = key if request.single else key[0]
-    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps)
+    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, later=not options.first)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")
@@ -106,6 +112,24 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     validation = None if inputs.validation is None else Shared(plain(inputs.validation))
     inputs = inputs._replace(data=Shared(stream.example), validation=validation)
     return stream, request._replace(inputs=inputs, recipe=dataclasses.replace(recipe, batch_size=None))
+
+
+def _stream_steps(request: Request, stream: Stream) -> int | None:
+    """Return the steps of a run on a stream, where the optimizer asks for them.
+
+    Raises:
+      ValueError: for a stream that does not tell its length.
+    """
+    recipe, data = request.recipe, request.inputs.data
+    if not takes_run_steps(recipe.optimizer):
+        return None
+    length = len(data) if stream.steps is None and hasattr(data, "__len__") else stream.steps
+    if not length:
+        raise ValueError(
+            f"steps must be given for a stream that does not tell its length: {_check.name_of(recipe.optimizer)} takes "
+            f"the steps of the run; pass steps= to loop.train"
+        )
+    return recipe.epochs * length
 
 
 def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:
@@ -143,20 +167,8 @@ def _session(
     request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
 ) -> Executor:
     """Train the members of a job, from their start or from where they were saved."""
-    restore, place = None, {}
-    if saving is not None:
-        told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
-        given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
-        own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
-        numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
-        start = Start(request.key, numbers)
-        manifest = Manifest.of(request.recipe, start, Seen(told, given, options.steps, own), job.stops, plan.layout)
-        saving.directory.begin(manifest, start)
-        if saving.saved is not None:
-            saving.saved.check(manifest)
-            restore, place = saving.saved.restore, saving.saved.where
-    executor = Executor(job, plan.layout, plan.slots, restore)
-    job.stops.check_names(executor.runs.history)
+    with _told_by_words(options.rebuilt):
+        executor, place = _placed(request, job, plan, options, feed, saving)
     epochs = job.recipe.epochs
     if feed.stream is None:
         source: Source = Epochs(
@@ -173,6 +185,47 @@ def _session(
     finally:
         source.close()
     return executor
+
+
+@contextlib.contextmanager
+def _told_by_words(rebuilt: bool) -> Iterator[None]:
+    """Where the recipe comes from a checkpoint, whatever its parts raise says that they do not fit each other."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        if not rebuilt:
+            raise
+        raise ValueError(
+            f"recipe of the checkpoint must be one that trains on this data; it raised {type(error).__name__}: "
+            f"{str(error)[:300]}; pass recipe="
+        ) from error
+
+
+def _placed(
+    request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
+) -> tuple[Executor, Json]:
+    """Return the members in their places, before their first epoch or as they were saved, and where the run stands."""
+    restore, place = None, {}
+    if saving is not None:
+        told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
+        given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
+        own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
+        numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
+        start = Start(request.key, numbers)
+        seen = Seen(told, given, options.steps, own)
+        manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, of_job(job))
+        saving.directory.begin(manifest, start)
+        if saving.saved is not None:
+            saving.saved.check(manifest, options.accept)
+            restore, place = going_on(saving.saved, manifest, job, streamed=feed.stream is not None)
+            if feed.stream is not None and "data" in options.accept:
+                others = manifest.data != saving.saved.manifest.data
+                place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
+    executor = Executor(job, plan.layout, plan.slots, restore)
+    job.stops.check_names(executor.runs.history, job.members.numbers.loss)
+    return executor, place
 
 
 def _examples(job: Job) -> int:
@@ -195,6 +248,6 @@ def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
             _check.examples("data", *batch)
         else:
-            check_data("data", key, batch, bound)
+            check_data("data", key, batch, bound, measured=False)
 
     return check

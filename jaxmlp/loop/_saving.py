@@ -13,10 +13,14 @@ import numpy as np
 
 from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
-from jaxmlp._engine.program import Run
+from jaxmlp._engine.runs import Run
 from jaxmlp.loop._checkpoints import Checkpoints
+from jaxmlp.loop._fields import META
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, StrPath
+
+# Patience counted from the best epoch itself before the two were apart: what a checkpoint of that time calls them.
+ONCE = {"run.best.mark": "run.best.loss", "run.best.since": "run.best.epoch"}
 
 
 class Place(NamedTuple):
@@ -52,13 +56,17 @@ class SavedRun:
         """Return the key or keys and the numbers that the run began with."""
         return self.manifest.rebuild_start(self.arrays)
 
-    def check(self, given: Manifest) -> None:
-        """Compare with what is given now; warn where it was saved by other versions.
+    def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
+        """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
 
         Raises:
           ValueError: with a line for each difference.
         """
-        self.manifest.check_same(given, self.directory)
+        for line in self.manifest.check_same(given, self.directory, accept):
+            warnings.warn(
+                f"{line}: the run goes on, but only equal devices promise equal bits",
+                stacklevel=_check.level_of_caller(),
+            )
         now = _versions()
         for name in now:
             if self.versions.get(name) != now[name]:
@@ -80,7 +88,7 @@ class SavedRun:
         leaves, problems = [], []
         for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
             name = path_name("run", path)
-            found = self.arrays.get(name)
+            found = self.arrays.get(name, self.arrays.get(ONCE.get(name, "")))
             if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
                 more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
                 found = np.concatenate([found, more], axis=1)
@@ -112,7 +120,7 @@ class RunDirectory:
         """
         self._store = Checkpoints(path, keep)
         self._history = records.HistoryFiles(self._store.directory)
-        self.path = Path(path)
+        self.path = self._store.directory
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -124,11 +132,15 @@ class RunDirectory:
         """Return the run as its newest whole checkpoint holds it, if there is one.
 
         Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+
+        Raises:
+          ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
         found = self._store.recover()
         if found is None:
             return None
-        manifest, meta = Manifest.from_json(found.meta["run"]), found.meta
+        meta = META("run.json", found.meta)
+        manifest = Manifest.from_json(meta["run"])
         return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
     def begin(self, manifest: Manifest, start: Start) -> None:

@@ -1,16 +1,19 @@
 """One call of the loop: what the host does between two chunks, as observers of the engine's rounds."""
 
+import contextlib
 import signal
 import threading
 import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
 from jaxmlp._engine.plan import Plan
+from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.training import State
@@ -47,6 +50,8 @@ class RunOptions(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
     more: bool = False  # whether parts of the call are to be trained after
     order_key: Any = None  # of the order of mapped files, where it is not the members' first
+    accept: frozenset[str] = frozenset()  # what may differ from the saved run
+    rebuilt: bool = False  # whether the recipe comes from the checkpoint, and is nobody's code
 
 
 class Saving(NamedTuple):
@@ -69,26 +74,30 @@ class Session:
         Raises:
           NonFinite: where the one network diverged.
           Interrupted: where a signal ended the run before its end.
+          NotSaved: where the directory cannot be written; what was trained is in the error.
         """
         executor, source = self._executor, self._source
         progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples)
         # Saved first: what progress and callbacks have shown is then never more than what a crash leaves behind.
-        observers: list[Observer] = (
-            [] if self._saving is None else [_Checkpointing(self._saving.directory, self._options.every)]
-        )
+        saves = None if self._saving is None else _Checkpointing(self._saving.directory, self._options.every)
+        observers: list[Observer] = [] if saves is None else [saves]
         observers.append(_Showing(progress, self._single))
-        observers.append(Callbacks(self._options.callbacks, single=self._single, every=self._options.every))
+        observers.append(_Calling(self._options, self._single, saves))
         with progress, _Signals(progress) as signals:
             if self._saving is not None and self._saving.saved is not None:
                 progress.say(f"the run in {self._saving.directory.path} {self._outlook()}")
-            drive(
-                executor,
-                source,
-                observers,
-                deadline=self._options.deadline,
-                begins=self._options.first,
-                interrupted=lambda: bool(signals.caught),
-            )
+            try:
+                drive(
+                    executor,
+                    source,
+                    observers,
+                    deadline=self._options.deadline,
+                    begins=self._options.first,
+                    interrupted=lambda: bool(signals.caught),
+                )
+            except NotSaved as error:
+                error.state, error.history = self._now()
+                raise
         if self._single and executor.status()[0] == Status.DIVERGED:
             raise self._non_finite()
         # A signal in the last chunk of a part ends the call too, unless that was the last part.
@@ -105,10 +114,8 @@ class Session:
 
     def _now(self) -> tuple[State, History]:
         """Return state and history as a result would be: with patience the parameters of the best epoch."""
-        executor = self._executor
-        if self._single:
-            return of_one(*outcome(jax.tree.map(lambda a: a[executor.slots], executor.runs)))
-        return outcome(jax.tree.map(lambda a: jax.numpy.asarray(a)[executor.slots], executor.runs))
+        state, history = outcome(self._executor.runs_so_far())
+        return of_one(state, history) if self._single else (state, history)
 
     def _non_finite(self) -> NonFinite:
         state, history = self._now()
@@ -138,7 +145,8 @@ class Session:
 def of_one(states: State, history: History) -> tuple[State, History]:
     """Return a population of one as one network: its state, and the history up to where its run ended."""
     done = int(history.epochs[0])
-    curves = {name: values[0][:done] for name, values in history.curves.items()}
+    # On the host: under `jax_debug_nans` the device refuses to read past the run's end, where its history is NaN.
+    curves = {name: jnp.asarray(np.asarray(values)[0, :done]) for name, values in history.curves.items()}
     return jax.tree.map(lambda a: a[0], states), History(curves)
 
 
@@ -162,6 +170,14 @@ class _Checkpointing:
         if now is not None and self._unsaved:  # a signal came after the round was called not the last
             self._save(now)
         self._directory.wait()
+
+    def keep(self, now: Round, error: BaseException) -> None:
+        """Save a round that an error ends, unless `every` says when to save; where that fails too, a note tells it."""
+        try:
+            if self._every is None:
+                self.end(now)
+        except ValueError as other:
+            error.add_note(str(other))
 
     def _save(self, now: Round) -> None:
         place = Place(now.source.done, now.source.epochs, now.source.place())
@@ -187,6 +203,22 @@ class _Showing:
         pass
 
 
+class _Calling(Callbacks):
+    """Calls the callbacks; where one raises, what is trained is saved before its error goes on."""
+
+    def __init__(self, options: RunOptions, single: bool, saves: _Checkpointing | None):
+        super().__init__(options.callbacks, single=single, every=options.every)
+        self._saves = saves
+
+    def see(self, now: Round) -> None:
+        try:
+            super().see(now)
+        except BaseException as error:
+            if self._saves is not None:
+                self._saves.keep(now, error)
+            raise
+
+
 class _Signals:
     """Remembers the first Ctrl-C or SIGTERM, and lets the second do what the system makes of it."""
 
@@ -197,13 +229,17 @@ class _Signals:
     def __enter__(self) -> "_Signals":
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set a handler
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._catch)
+                # None is a handler of another language's, which Python can replace and not bring back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    with contextlib.suppress(ValueError):  # of an interpreter that is not the main one
+                        self._before[number] = signal.signal(number, self._catch)
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Who has set another one meanwhile keeps it.
+            if signal.getsignal(number) in (self._catch, signal.SIG_DFL):
+                signal.signal(number, handler)
 
     def _catch(self, number: int, frame: object) -> None:
         self.caught = number

@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from jax import Array
 
+from jaxmlp import _check, _disk
 from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
-from jaxmlp._engine.stops import Budget, Halving, Stop, Stops
+from jaxmlp._engine.stops import Budget, Stop, Stops, listed
+from jaxmlp.loop._changes import accepted
+from jaxmlp.loop._resuming import check_size
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
@@ -37,6 +40,7 @@ def train(
     rows: Numeric | None = None,
     validation_rows: Numeric | None = None,
     plan: Plan | None = None,
+    accept: str | Iterable[str] = (),
 ) -> tuple[States, History]:
     """Train one network as `jaxmlp.fit` does, or many as `population.fit` does, chunk by chunk from the host.
 
@@ -53,12 +57,14 @@ def train(
       hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, or a list of dicts.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
-      directory: where checkpoints go, one run's own; needs the extra `checkpoint`. Lists of recipes, and members that
-        do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so on.
+      directory: where checkpoints go, one run's own, on this machine; needs the extra `checkpoint`. Lists of recipes,
+        and members that do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so
+        on. Nothing in it is touched but what runs have written.
       every: epochs, or steps of a stream, from one checkpoint and call of the callbacks to the next; unless given,
         chunks take half a second and a checkpoint is made every ten seconds.
       keep: how many of the newest checkpoints stay; the best one, by validation loss or else loss, stays too.
-      callbacks: plain functions of (state, history so far), called between chunks.
+      callbacks: plain functions of (state, history so far), called between chunks. Where one raises and `every` is not
+        given, what is trained is saved first.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
       stop: `Patience`, `Target`, `Budget`, `Halving`, or a list of them.
       steps: of a stream without an end, how many batches make an epoch.
@@ -66,6 +72,7 @@ def train(
       rows: (members, n) integers, which rows of the data each member owns; -1 at a row's end is padding.
       validation_rows: (members, n) integers, the rows of the validation data, or of the data, each is evaluated on.
       plan: how a population runs, from `population.plan`.
+      accept: what may differ from the run in the directory, which then goes on with what is given now; see `resume`.
 
     Returns:
       The last state, with patience that of the best epoch's parameters, and the `History`. For one network its entries
@@ -74,7 +81,9 @@ def train(
 
     Raises:
       ValueError: for data, numbers and keys that `jaxmlp.fit` or `population.fit` would refuse; for a directory that
-        holds another run, with the difference; for a stream that breaks, with the batch named.
+        holds another run, with the difference, or only damaged checkpoints, with their names; for a stream that breaks,
+        with the batch named.
+      NotSaved: where the directory cannot be written; `state` and `history` so far are in the error.
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
 
@@ -90,13 +99,19 @@ def train(
     >>> state.params[0].w.round(2), len(history["loss"]) < 200
     (Array([[2.]], dtype=float32), True)
     """
-    recipes = [recipe] if isinstance(recipe, Recipe) else list(recipe)
+    directory = None if directory is None else _disk.path_of("directory", directory)
+    recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
-    options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, plan, stops.deadline)
+    _check.positive_int("keep", keep)
+    if not isinstance(progress, bool | None):
+        raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
+    callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
+    options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)
+    options = options._replace(accept=accepted(accept))
     if isinstance(recipe, Recipe):
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
     if single:
@@ -130,11 +145,26 @@ def resume(
     weights: Numeric | None = None,
     rows: Numeric | None = None,
     validation_rows: Numeric | None = None,
+    hyperparams: Hyperparams = None,
+    accept: str | Iterable[str] = (),
 ) -> tuple[States, History]:
     """Resume the run in a directory from its newest whole checkpoint, to the end that `loop.train` would have reached.
 
     A checkpoint holds the key, the hyperparameters, the rules and a description of the recipe, so that these need not
-    be given again; of data it holds fingerprints, which are compared with the data that is given.
+    be given again; of data it holds fingerprints, which are compared with the data that is given. Two recipes are one
+    where model, loss, optimizer and metrics compute the same: new names, lines and comments do not count, but a global
+    or a helper that they use does. Rules that stop the run, `every`, `keep`, callbacks and progress may be others at
+    each call; another kind of device goes on with a warning. What else differs is refused unless `accept` names it:
+
+        model, loss, optimizer, metrics, batch_size    what computes something else now; "recipe" names all of these
+        hyperparams                                    other numbers, from now on
+        data, validation                               other tables, other weights or rows
+        epochs                                         more of them; `epochs=` here accepts them by itself
+        schedule                                       a schedule that follows the length of a run that is longer now
+        layout                                         another width or number of devices: equal up to rounding
+        options                                        options of JAX that change numbers
+
+    The optimizer's state is kept where it has the form of the new optimizer's, and else begins anew, with a warning.
 
     Args:
       directory: where `loop.train` saved.
@@ -146,11 +176,14 @@ def resume(
       keep: how many of the newest checkpoints stay; the best one stays too.
       callbacks: plain functions of (state, history so far), called between chunks.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
-      stop: a `Budget` for this call, beside the rules that the run began with, which hold. Other rules must be those
-        that it began with: they are compared.
+      stop: a `Budget` for this call, beside the rules that the run has, which hold. Other rules take the place of
+        those, [] leaves none: who was stopped and would not be under the new ones goes on, if it stopped where the run
+        stands. Patience that is new counts from here.
       weights: the weights of a population's examples that the run began with.
       rows: the rows of each member that the run began with.
       validation_rows: the validation rows of each member that the run began with.
+      hyperparams: where given, the numbers from now on; needs accept="hyperparams" if they are others.
+      accept: what may differ from what was saved, one word or several of those above.
 
     Returns:
       The last state and the `History`, as `loop.train` would have returned them had the run not been stopped.
@@ -161,37 +194,45 @@ def resume(
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
     """
-    if not Path(directory).is_dir():
+    path, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
+    if not path.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    with RunDirectory(directory, keep) as run_directory:
+    with RunDirectory(path, keep) as run_directory:
         saved = run_directory.recover()
         if saved is None:
-            parts = sorted(path.name for path in Path(directory).glob("*-[0-9][0-9][0-9]"))
+            parts = sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
-        recipe = saved.manifest.rebuild_recipe() if recipe is None else recipe
-        rules, begun = saved.manifest.rebuild_stop(), saved.manifest.recipe["epochs"]
+        allowed, rebuilt = accepted(accept), recipe is None
+        if recipe is None:
+            recipe = saved.manifest.rebuild_recipe()
+            check_size(recipe, saved.arrays)
+        rules = saved.manifest.rebuild_stop()
         if epochs is not None:
-            _check_longer(rules, begun, epochs)
-            saved, recipe = saved.with_epochs(epochs), dataclasses.replace(recipe, epochs=epochs)
+            saved.manifest.with_epochs(epochs)  # raises for fewer than there are
+            recipe, allowed = dataclasses.replace(recipe, epochs=epochs), allowed | {"epochs"}
         start, steps = saved.start(), saved.manifest.steps
-        inputs = Inputs(data, validation, weights, rows, validation_rows)
-        request = Request(start.key, inputs, recipe, start.hyperparams)
-        if stop is None or isinstance(stop, Budget):
-            stop = [*rules, *([] if stop is None else [stop])]
+        numbers = start.hyperparams if hyperparams is None else hyperparams
+        request = Request(start.key, Inputs(data, validation, weights, rows, validation_rows), recipe, numbers)
+        given = listed(stop)
+        if stop is None or given and all(isinstance(rule, Budget) for rule in given):
+            given = [*rules, *given]
         every = saved.every if every is None else every
-        stops = Stops.of(stop, validation=inputs.watched, members=not request.single)
-        options = RunOptions(every, tuple(callbacks), progress, directory, keep, steps, deadline=stops.deadline)
+        stops = Stops.of(given, validation=request.inputs.watched, members=not request.single)
+        _check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
+        options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline)
+        options = options._replace(accept=allowed, rebuilt=rebuilt)
         return run(request, stops, options, Saving(run_directory, saved))
 
 
-def _check_longer(rules: Iterable[Stop], begun: int, epochs: int) -> None:
+def _check_longer(stops: Stops, begun: int, epochs: int) -> None:
     """Raise where a longer run would have halved its members at the epoch at which the shorter one ended."""
-    for rule in rules:
-        if isinstance(rule, Halving) and begun != epochs and begun in rule.rungs(epochs):
-            raise ValueError(
-                f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
-                f"would have left members out; begin the longer run in another directory"
-            )
+    if begun < epochs and begun in stops.rungs(epochs):
+        raise ValueError(
+            f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
+            f"would have left members out; begin the longer run in another directory"
+        )

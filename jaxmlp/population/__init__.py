@@ -18,7 +18,6 @@ from jaxmlp.population._ensembles import Mixture as Mixture
 from jaxmlp.population._ensembles import categorical as categorical
 from jaxmlp.population._ensembles import mixture as mixture
 from jaxmlp.population._ensembles import predict as predict
-from jaxmlp.population._ensembles import temperature as temperature
 from jaxmlp.population._fit import fit as fit
 from jaxmlp.population._fit import halving as halving
 from jaxmlp.population._selection import best as best
@@ -32,3 +31,4 @@ from jaxmlp.population._sweeps import Uniform as Uniform
 from jaxmlp.population._sweeps import grid as grid
 from jaxmlp.population._sweeps import sample as sample
 from jaxmlp.population._sweeps import settings as settings
+from jaxmlp.population._temperature import temperature as temperature

@@ -1,16 +1,20 @@
 """Folds x settings x seeds as one population."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
+from jaxmlp._engine.entry import as_number
 from jaxmlp._engine.inputs import Inputs, Request, shared
+from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import Plan
+from jaxmlp._preflight import entered
 from jaxmlp.population._fit import Options, train
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
@@ -63,39 +67,45 @@ def cross_validate(
       ValueError: for data, numbers and keys that `population.fit` refuses; for fewer than 2 folds or more than rows.
     """
     _check.typed_key(key)
-    if standardise not in ("", "x", "xy"):
+    if not isinstance(standardise, str) or standardise not in ("", "x", "xy"):
         raise ValueError(f"standardise must be 'x', 'xy', or '' for neither; got {standardise!r}")
-    if not isinstance(data, tuple | list) or len(data) != 2 or not all(_check.is_array(a) and a.ndim for a in data):
+    if not isinstance(data, tuple | list) or len(data) != 2 or not all(map(_arrays.is_like_array, data)):
         raise ValueError(f"data must be two tables (x, y); got {type(data).__name__} {_check.length(data)}")
-    x, y = data
+    x, y = entered(data)
     n = _check.examples("data", x, y, None)
     seeds = _check.positive_int("seeds", seeds)
     fold_key, run_key = jax.random.split(key)
     splits = tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)
     found, xs, ys = [], [], []
     for split in splits:
-        one, scaled = {}, {"x": jnp.asarray(x), "y": jnp.asarray(y)}
+        one, scaled = {}, {"x": x, "y": y}  # as they are: float64 must be centred before it is narrowed
         for name in standardise:
-            one[name] = tables.statistics(scaled[name][split.train])
+            one[name] = tables.statistics(scaled[name][np.asarray(split.train)])
             scaled[name] = tables.standardise(scaled[name], one[name])
         found.append(one)
-        xs.append(scaled["x"])
-        ys.append(scaled["y"])
+        xs.append(jnp.asarray(scaled["x"]))
+        ys.append(jnp.asarray(scaled["y"]))
     # One table of all folds' rows, each standardised its own way: members own rows of it, and none is copied a member.
     table = jnp.concatenate(xs), jnp.concatenate(ys)
     own = _padded([np.asarray(split.train) + i * n for i, split in enumerate(splits)])
     held_out = _padded([np.asarray(split.test) + i * n for i, split in enumerate(splits)])
 
-    stacked = {name: np.ndim(value) > 0 for name, value in (hyperparams or {}).items()}
-    settings_ = max([len(value) for name, value in (hyperparams or {}).items() if stacked[name]], default=1)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one Recipe for all; got {_check.describe(recipe)}")
+    if not isinstance(hyperparams, Mapping | None):
+        raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
+    hyperparams = {name: _numbers(name, value) for name, value in (hyperparams or {}).items()}
+    stacked = {name: np.ndim(value) > 0 for name, value in hyperparams.items()}
+    lengths = {len(value) for name, value in hyperparams.items() if stacked[name]}
+    if len(lengths) > 1:
+        raise ValueError(f"hyperparams must have one entry for each setting; got lengths {sorted(lengths)}")
+    settings_ = max(lengths, default=1)
     member = np.arange(settings_ * seeds * folds)
     setting, seed, fold = np.unravel_index(member, (settings_, seeds, folds))
     keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]
-    numbers = {
-        name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in (hyperparams or {}).items()
-    }
+    numbers = {name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in hyperparams.items()}
     inputs = Inputs(shared(*table), rows=own[fold], validation_rows=held_out[fold])
-    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(plan))
+    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(checked_plan(plan)))
     shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
     scores = {
         name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(shape)
@@ -103,6 +113,12 @@ def cross_validate(
         if name.startswith("validation_")
     }
     return CrossValidation(scores, states, history, splits, found)
+
+
+def _numbers(name: str, value: Any) -> Any:
+    """Return one number, or those of all settings (settings,)."""
+    what = f"hyperparams[{name!r}]"
+    return as_number(what, value) if isinstance(value, list | tuple) else _arrays.number(what, value)
 
 
 def _padded(rows: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Many members, one prediction with honest uncertainty: mixtures, averaged votes, temperature."""
+"""Many members, one prediction with honest uncertainty: mixtures and averaged votes."""
 
 import warnings
 from typing import NamedTuple
@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check, _compile, losses
+from jaxmlp import _arguments, _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
+from jaxmlp._verbs import members, verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
 
 
+@verb
 def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Array:
     """Return the outputs of every member on the same x (batch, in): (members, batch, out).
 
@@ -27,7 +29,9 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
     """
     if hasattr(params, "opt_state"):
         raise ValueError("params must be the members' parameters; got states; pass states.params")
-    return _predict(model, params, jnp.asarray(x), numbers)
+    members("params", params)
+    numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
+    return _predict(model, params, jnp.asarray(_arrays.array("x", x)), numbers)
 
 
 @_compile.jit(static_argnums=0)
@@ -80,7 +84,7 @@ class Mixture(NamedTuple):
 
         By bisection between the lowest and the highest quantile of the members: it lies there.
         """
-        if not 0 < level < 1:
+        if not 0 < _arguments.scalar("level", level) < 1:
             raise ValueError(f"level must lie in (0, 1); got {level}")
         members = self.means + jax.scipy.stats.norm.ppf(level).astype(self.means.dtype) * jnp.sqrt(self.variances)
 
@@ -101,6 +105,7 @@ class Mixture(NamedTuple):
         Raises:
           ValueError: for units so far from one, or from zero, that the mixture's dtype cannot hold it.
         """
+        means = unstandardise(self.means, by)  # first: it checks the statistics
         known = [_check.on_host(a) for a in (*by, self.variances)]
         if all(a is not None for a in known):
             mean, std, own = (np.asarray(a, np.float64) for a in known)
@@ -111,10 +116,11 @@ class Mixture(NamedTuple):
                     f"got a mean of {mean} and units of {std}; shift or scale y, or use 64-bit JAX"
                 )
         scale = jnp.broadcast_to(jnp.asarray(by.std, self.means.dtype), self.means.shape)
-        means = jnp.asarray(unstandardise(self.means, by)).astype(self.means.dtype)
+        means = jnp.asarray(means).astype(self.means.dtype)
         return Mixture(means, self.variances * jnp.square(scale))
 
     def _targets(self, y: Numeric) -> Array:
+        y = _arrays.array("y", y)
         _check.floating("y", y)
         if y.shape != self.means.shape[1:]:
             raise ValueError(f"y must have shape {self.means.shape[1:]}; got {_check.describe(y)}")
@@ -161,7 +167,10 @@ class Categorical(NamedTuple):
 
     def log_prob(self, y: Numeric) -> Array:
         """Return the log of the averaged probability of labels y (batch,)."""
+        y = _arrays.array("y", y)
         _check.labels("y", y, self.mean.shape[-1])
+        if y.shape != self.probabilities.shape[1:2]:
+            raise ValueError(f"y must have shape {self.probabilities.shape[1:2]}; got {_check.describe(y)}")
         tiny = jnp.finfo(self.probabilities.dtype).tiny
         chosen = jnp.take_along_axis(self.mean, jnp.asarray(y)[:, None], axis=-1)[:, 0]
         return jnp.log(jnp.maximum(chosen, tiny))
@@ -184,27 +193,6 @@ def categorical(outputs: Numeric, *, status: Numeric | None = None) -> Categoric
     return Categorical(jax.nn.softmax(losses.wide(_healthy(outputs, status)), axis=-1))
 
 
-def temperature(logits: Numeric, y: Numeric) -> Array:
-    """Return T > 0 that minimises the mean cross entropy of logits / T against labels y (batch,).
-
-    Guo 2017 (arXiv 1706.04599). The loss is convex in 1 / T: bisection of its derivative between 1/1000 and 1000.
-
-    Raises:
-      ValueError: for logits that are not (batch, classes) or not finite, or labels outside the classes.
-
-    >>> temperature(jnp.array([[2.0, 0.0]] * 4), jnp.array([0, 0, 0, 1])).round(2)
-    Array(1.82, dtype=float32)
-    """
-    loss = losses.cross_entropy(logits, y)  # for its door
-    if not isinstance(loss, jax.core.Tracer) and not np.isfinite(loss).all():
-        raise ValueError("logits must be finite, or -inf for classes that are not an example's label; got others")
-    # A class that cannot be has no part in the slope, and zero times infinity would be none.
-    logits = jnp.maximum(losses.wide(logits), -1e30)
-    limit = jnp.log(jnp.asarray(1000.0, logits.dtype))
-    low, high = _bisect_slope(logits, jnp.asarray(y), -limit, limit)
-    return jnp.exp(-0.5 * (low + high))
-
-
 @compile_once()
 def _bisect_cdf(mixture: Mixture, level: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """Return ends, closer than rounding, between which the mixture's distribution function crosses `level`."""
@@ -218,20 +206,6 @@ def _bisect_cdf(mixture: Mixture, level: Array, low: Array, high: Array) -> tupl
     return jax.lax.fori_loop(0, 60, halve, (low, high))
 
 
-@compile_once()
-def _bisect_slope(logits: Array, y: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """Return ends, closer than rounding, between which the loss at inverse temperature exp(end) stops falling."""
-    slope = jax.grad(lambda beta: losses.cross_entropy(beta * logits, y).mean())
-
-    def halve(_: object, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = 0.5 * (low + high)
-        rises = slope(jnp.exp(middle)) > 0
-        return jnp.where(rises, low, middle), jnp.where(rises, middle, high)
-
-    return jax.lax.fori_loop(0, 50, halve, (low, high))
-
-
 def _log_normal(y: Array, mean: Array, variance: Array) -> Array:
     error = jnp.square(jnp.broadcast_to(y, mean.shape) - mean)
     return -0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
@@ -242,6 +216,8 @@ def _entropy(p: Array) -> Array:
 
 
 def _healthy(outputs: Numeric, status: Numeric | None) -> Array:
+    outputs = _arrays.array("outputs", outputs)
+    status = None if status is None else np.asarray(_arrays.listed("status", status))
     _check.floating("outputs", outputs)
     if outputs.ndim != 3 or len(outputs) == 0:
         raise ValueError(

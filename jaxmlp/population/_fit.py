@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Inputs, Request, plain
+from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Halving, Patience, Stop, Stops, listed
@@ -88,10 +89,12 @@ def fit(
     """
     inputs = Inputs(data, validation, weights, rows, validation_rows)
     stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
-    options = Options(plan, tuple(callbacks), callback, stops.deadline)
+    options = Options(checked_plan(plan), checked_callbacks(callbacks), callback, stops.deadline)
+    if callback is not None:
+        _arguments.takes("callback", callback, 2, "(epochs done, status)")
     if isinstance(recipe, Recipe):
         return train(Request(keys, inputs, recipe, hyperparams), stops, options)
-    recipes = list(recipe)
+    recipes = listed_recipes(recipe)
     check_lists(plan, stops)
     parts = groups(keys, inputs, recipes, hyperparams)
     return join_groups(
@@ -108,9 +111,10 @@ def halving(
     factor: float = 3,
     first: int = 1,
     by: str = "validation_loss",
+    largest: bool | None = None,
     **options: Any,
 ) -> tuple[State, History]:
-    """Train by successive halving: `fit` with stop=Halving(factor, first, by).
+    """Train by successive halving: `fit` with stop=Halving(factor, first, by, largest).
 
     After first, factor first, factor^2 first ... epochs the best 1 / factor of the members go on. Jamieson and
     Talwalkar 2016 (arXiv 1502.07943). A stopped member keeps the state that it stopped with, and the survivors are
@@ -123,7 +127,8 @@ def halving(
       hyperparams: {name: (members,)}, a number that all share, or a list of dicts, one a member.
       factor: above 1; of n members ceil(n / factor) go on.
       first: epochs before the first cut.
-      by: the entry of the history to rank by, lower is better.
+      by: the entry of the history to rank by.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
       **options: validation, weights, rows, validation_rows, callbacks, plan and callback of `fit`.
 
     Returns:
@@ -135,7 +140,7 @@ def halving(
     known = ("validation", "weights", "rows", "validation_rows", "plan", "callbacks", "callback")
     for name in options:
         _check.one_of("an option of halving", name, known)
-    return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by), **options)
+    return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by, largest), **options)
 
 
 class Options(NamedTuple):
@@ -155,6 +160,7 @@ def train(
 ) -> tuple[State, History]:
     """Train the members of one recipe."""
     check_keys(request.key)
+    request = request.entered()
     members, tables = enter(request)
     recipe = request.recipe
     chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)
@@ -164,7 +170,7 @@ def train(
 
     def wave(job: Job, plan: Plan, number: int) -> Executor:
         executor = Executor(job, plan.layout, plan.slots)
-        stops.check_names(executor.runs.history)
+        stops.check_names(executor.runs.history, job.members.numbers.loss)
         observers: list[Observer] = [Callbacks(options.callbacks)]
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
@@ -178,7 +184,7 @@ def train(
 def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:
     """Return the rules, with patience where it is said by its older spelling."""
     if patience is None:
-        if min_improvement:
+        if _arguments.scalar("min_improvement", min_improvement):
             raise ValueError(f"min_improvement={min_improvement} needs patience, the epochs to wait for it")
         return stop
     return [*listed(stop), Patience(patience, min_improvement)]

@@ -1,17 +1,21 @@
 """Picking members out of a trained population: one, the best, or those whose average is."""
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp._engine.parts import at
+from jaxmlp._naming import largest_is_best
+from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
 
@@ -22,7 +26,13 @@ def member(states: States, i: int) -> State:
     Raises:
       ValueError: for a number outside the population.
     """
-    count = len(states) if isinstance(states, list) else len(jax.tree.leaves(states)[0])
+    count = _count(states)
+    if isinstance(i, bool | np.bool_) or not hasattr(i, "__index__") or np.ndim(i):
+        raise ValueError(f"i must be a member's number, an int; got {_check.describe(i)}")
+    try:
+        i = operator.index(i)
+    except TypeError:  # an array of floats
+        raise ValueError(f"i must be a member's number, an int; got {_check.describe(i)}") from None
     if not -count <= i < count:
         raise ValueError(f"i must be a member, 0 ... {count - 1}; got {i}")
     if isinstance(states, list):
@@ -34,39 +44,63 @@ def member(states: States, i: int) -> State:
 
 def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
     """Return the population of those members, in that order; of states, params or anything with a leading axis."""
-    members = np.asarray(members)
+    count, members = _count(states), np.asarray(_arrays.listed("members", members))
+    if members.ndim != 1 or members.dtype.kind not in "iub" or (members.dtype == bool and len(members) != count):
+        raise ValueError(f"members must list members' numbers, ints; got {_check.describe(members)}")
+    if members.dtype == bool:
+        members = np.flatnonzero(members)
+    outside = members[(members < -count) | (members >= count)]
+    if len(outside):
+        raise ValueError(f"members must be in 0 ... {count - 1}; got {outside[0]}")
     if isinstance(states, list):
         return [states[i] for i in members]
     return jax.tree.map(lambda a: a[members], states)
 
 
-def ranking(history: Mapping[str, Numeric], *, by: str | None = None) -> np.ndarray:
+def ranking(history: Mapping[str, Numeric], *, by: str | None = None, largest: bool | None = None) -> np.ndarray:
     """Return the members from best to worst, without those that diverged, which a warning counts.
 
     Args:
       history: of `population.fit` or `loop.train`.
-      by: its entry to rank by, lower is better: unless given, "validation_loss" where it is there, else "loss". A
-        member counts at its best epoch where best weights were kept, else at its last.
+      by: its entry to rank by: unless given, "validation_loss" where it is there, else "loss". A member counts at its
+        best epoch where best weights were kept, else at its last. The losses of members that differ in a number of
+        the loss itself are different quantities: rank those by a metric.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
 
     Raises:
-      ValueError: for an entry that is not there, or where every member diverged.
+      ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
+        member diverged.
+
+    >>> history = {"validation_accuracy": np.array([[0.2], [0.8]]), "status": np.zeros(2, int), "epochs": np.ones(2, int)}
+    >>> ranking(history, by="validation_accuracy").tolist()
+    [1, 0]
     """
-    return _ranked(history, by)
+    return _ranked(history, by, largest)
 
 
-def best(states: States, history: Mapping[str, Numeric], *, by: str | None = None) -> tuple[State, int]:
+def best(
+    states: States, history: Mapping[str, Numeric], *, by: str | None = None, largest: bool | None = None
+) -> tuple[State, int]:
     """Return the state and the number of the best member; a warning counts those that diverged.
 
     Args:
       states: of all members, of `population.fit` or `loop.train`.
       history: of `population.fit` or `loop.train`.
-      by: the entry of `history` to rank by, lower is better: unless given, "validation_loss" where it is there, else
-        "loss". A member counts at its best epoch where best weights were kept, else at its last.
+      by: the entry of `history` to rank by: unless given, "validation_loss" where it is there, else "loss". A member
+        counts at its best epoch where best weights were kept, else at its last. The losses of members that differ in a
+        number of the loss itself are different quantities: rank those by a metric.
+      largest: whether the largest value is the best. It is known of losses and of this library's metrics.
 
     Raises:
-      ValueError: for an entry that is not there, or where every member diverged.
+      ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
+        member diverged.
     """
-    i = int(_ranked(history, by)[0])
+    if _count(states) != len(members_history(history)["status"]):
+        raise ValueError(
+            f"states and history must be of one population; got {_count(states)} states and a history of "
+            f"{len(history['status'])} members"
+        )
+    i = int(_ranked(history, by, largest)[0])
     return member(states, i), i
 
 
@@ -93,7 +127,12 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     >>> greedy(jnp.array([[0.0], [4.0], [9.0]]), lambda p: jnp.abs(p - 2.0).sum(), rounds=4).tolist()
     [0, 1]
     """
-    predictions = jnp.asarray(predictions)
+    predictions = jnp.asarray(_arrays.array("predictions", predictions))
+    if predictions.ndim < 2 or 0 in predictions.shape:
+        raise ValueError(f"predictions must have shape (members, batch, ...); got {_check.describe(predictions)}")
+    if not jnp.issubdtype(predictions.dtype, jnp.floating):
+        raise ValueError(f"predictions must hold floats; got {_check.describe(predictions)}")
+    _arguments.takes("score", score, 1, "the average of members, (batch, ...) -> a number")
     if isinstance(score, jax.tree_util.Partial):
         scores = partial(_compiled_score_with_each, score)
     else:  # a function may read arrays that have changed since the last call, so what it was then is not kept
@@ -101,7 +140,9 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     total, chosen, best = jnp.zeros_like(predictions[0]), [], []
     for i in range(_check.positive_int("rounds", rounds)):
         size = jnp.asarray(i + 1, predictions.dtype)
-        found = np.asarray(scores(predictions, total, size))
+        found = np.asarray(_scored(scores, predictions, total, size))
+        if found.shape != predictions.shape[:1]:
+            raise ValueError(f"score must return one number; got an array of shape {found.shape[1:]}")
         if not np.isfinite(found).any():
             raise ValueError("score must be finite for some member; it is for none")
         chosen.append(int(np.nanargmin(found)))
@@ -110,13 +151,16 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     return np.array(chosen[: int(np.argmin(best)) + 1])
 
 
-def _ranked(history: Mapping[str, Numeric], by: str | None) -> np.ndarray:
+def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None) -> np.ndarray:
     """Return the healthy members from best to worst."""
-    by = by or ("validation_loss" if "validation_loss" in history else "loss")
+    history = members_history(history)
+    by = ("validation_loss" if "validation_loss" in history else "loss") if by is None else by
     _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
     status = np.asarray(history["status"])
     last = np.asarray(history["best_epoch"] if "best_epoch" in history else np.maximum(history["epochs"] - 1, 0))
     score = np.asarray(history[by])[np.arange(len(status)), last]
+    if largest_is_best(by, largest):
+        score = -score
     healthy = np.flatnonzero((status != Status.DIVERGED) & np.isfinite(score))
     if len(healthy) == 0:
         raise ValueError(f"all {len(status)} members diverged; try smaller learning rates")
@@ -124,6 +168,52 @@ def _ranked(history: Mapping[str, Numeric], by: str | None) -> np.ndarray:
         left_out = f"{len(status) - len(healthy)} of {len(status)} members diverged and are left out"
         warnings.warn(left_out, stacklevel=3)  # at the line that called `best` or `ranking`
     return healthy[np.argsort(score[healthy], kind="stable")]
+
+
+def members_history(history: Any) -> Mapping[str, Numeric]:
+    """Return the history of a population.
+
+    Raises:
+      ValueError: for what is no mapping, and for the history of one network.
+    """
+    if not isinstance(history, Mapping):
+        raise ValueError(f"history must be that of population.fit or loop.train; got {_check.describe(history)}")
+    missing = [name for name in ("loss", "status", "epochs") if name not in history]
+    if missing:
+        raise ValueError(
+            f"history must be that of a population, with {', '.join(missing)} of its members; got "
+            f"{', '.join(map(str, history)) or 'an empty one'}; of one network there is nothing to choose"
+        )
+    found = {name: np.asarray(_arrays.listed(f"history[{name!r}]", values)) for name, values in history.items()}
+    members, epochs = found["loss"].shape if found["loss"].ndim == 2 else (0, 0)
+    for name in ("status", "epochs", *(["best_epoch"] if "best_epoch" in found else [])):
+        values = found[name]
+        if values.shape != (members,) or members == 0 or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"history[{name!r}] must be integers (members,), for a loss (members, epochs); got "
+                f"{_check.describe(values)} and {_check.describe(found['loss'])}"
+            )
+        if name != "status" and (values.min() < 0 or values.max() > epochs):
+            raise ValueError(f"history[{name!r}] must be in 0 ... {epochs}, the epochs of the run; got {values}")
+    return found
+
+
+def _count(states: Any) -> int:
+    """Return how many members there are: of recipes of several shapes the states are a list."""
+    if isinstance(states, list):
+        if not all(hasattr(state, "params") for state in states):
+            raise ValueError(f"states must be the members' states, as population.fit gives; got {_check.shown(states)}")
+        return len(states)
+    return members_of("states", states)
+
+
+def _scored(scores: Callable[..., Array], *args: Array) -> Array:
+    try:
+        return scores(*args)
+    except TypeError as error:
+        if "traced for scan returned a value" in str(error):
+            raise ValueError("score must return one number, an array () of JAX; it returned something else") from error
+        raise
 
 
 def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:

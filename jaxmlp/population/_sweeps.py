@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
 from jaxmlp._engine.entry import stacked
 
 
@@ -99,7 +99,7 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
     >>> hyperparams["learning_rate"]
     Array([0.1, 0.2], dtype=float32)
     """
-    rows = list(rows)
+    rows = list(rows) if isinstance(rows, list | tuple) or hasattr(rows, "__next__") else rows
     seeds = _check.positive_int("seeds", seeds)
     columns = stacked(rows)
     if key is None:
@@ -108,7 +108,8 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
         _check.typed_key(key)
         one_key = [jax.random.fold_in(key, seed) for seed in range(seeds)]
     # Repeated by NumPy: on the device each shape would be a handful of small programs to compile.
-    data = np.tile(np.stack([jax.random.key_data(k) for k in one_key]), (len(rows), 1))
+    count = len(next(iter(columns.values()))) if columns else 1
+    data = np.tile(np.stack([jax.random.key_data(k) for k in one_key]), (count, 1))
     keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(one_key[0]))
     return keys, Settings({name: jax.device_put(np.repeat(column, seeds, axis=0)) for name, column in columns.items()})
 
@@ -139,8 +140,8 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
     for i, (name, span) in enumerate(ranges.items()):
         draw = jax.random.fold_in(design_key, i)
         if isinstance(span, Uniform | LogUniform):
-            low, high = span
-            if not low < high or (isinstance(span, LogUniform) and low <= 0):
+            low, high = _arguments.scalar(f"low of {name}", span.low), _arguments.scalar(f"high of {name}", span.high)
+            if not -np.inf < low < high < np.inf or (isinstance(span, LogUniform) and low <= 0):
                 raise ValueError(
                     f"{name} must have a range low < high{', low > 0' * isinstance(span, LogUniform)}; got {span}"
                 )
@@ -148,6 +149,7 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
             columns[name] = low + u * (high - low) if isinstance(span, Uniform) else low * (high / low) ** u
         else:
             choices = _list(name, span)
+            stacked([{name: choice} for choice in choices])  # each of them, drawn or not
             columns[name] = [choices[i] for i in np.asarray(jax.random.randint(draw, (count,), 0, len(choices)))]
     rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
     return settings(rows, seeds, key=member_key)
@@ -156,6 +158,8 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
 def _list(name: str, values: Any) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__iter__") or (_check.is_array(values) and values.ndim == 0):
         raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
+    if isinstance(values, bytes | set | Mapping):
+        raise ValueError(f"{name} must list its values in their order; got {_check.describe(values)}")
     values = list(values)
     if not values:
         raise ValueError(f"{name} must list at least one value; got none")

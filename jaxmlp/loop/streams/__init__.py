@@ -3,14 +3,18 @@
 What `loop.train` takes for data, arrays in memory apart:
 
 - a folder of .npy files, or arrays that `numpy.load(..., mmap_mode="r")` has mapped: `_npy.Files`, which gives the
-  batches that `fit` would take of the same arrays, bit for bit;
-- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`;
+  batches that `fit` would take of the same arrays, bit for bit; `npy` opens either with a digest of all bytes;
+- an iterable of batches (x, y) or (x, y, weight), such as a Grain or a PyTorch loader: `_loader.Batches`. To resume a
+  run it must give the same batches again when it is made anew: it is told the number of each pass by `set_epoch`, its
+  iterator has `get_state` and `set_state`, or its order comes of a seed. What is read again is compared;
 - an object of your own that is a `Stream`: for a database, a simulation, or an order of your own. It yields `Stack`s;
   `stacks_of` makes them of single batches.
 """
 
+import contextlib
+import os
+import weakref
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -18,14 +22,21 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp.loop.streams._folder import Table, folder
+from jaxmlp.loop.streams._folder import npy as npy
 from jaxmlp.loop.streams._loader import Batches
-from jaxmlp.loop.streams._npy import Files, Table, folder
+from jaxmlp.loop.streams._npy import Files
+from jaxmlp.loop.streams._own import Own
+from jaxmlp.loop.streams._stacks import ACCEPTED, OTHER
 from jaxmlp.loop.streams._stacks import Batch as Batch
 from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
 from jaxmlp.loop.streams._stacks import Taken as Taken
 from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
 from jaxmlp.types import Json
+
+# The first batch that each loader gave to the recipe that was trained last.
+_BEGUN: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @runtime_checkable
@@ -91,7 +102,7 @@ class Stream(Protocol):
 
 def is_stream(data: object) -> bool:
     """Tell whether data is a stream, a folder, mapped files or an iterable of batches, and not arrays in memory."""
-    if isinstance(data, str | Path):
+    if isinstance(data, str | os.PathLike | Table):
         return True
     if _check.is_array(data):
         return False
@@ -102,7 +113,7 @@ def is_stream(data: object) -> bool:
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
-def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None) -> Stream:
+def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None, *, later: bool = False) -> Stream:
     """Return the stream behind data.
 
     Args:
@@ -110,6 +121,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
       key: the key of the run, of which the order of mapped files comes.
       batch_size: the recipe's; None where the stream's own is taken.
       steps: how many batches of an iterable make an epoch.
+      later: whether an earlier recipe of the same call was trained on these data.
 
     Raises:
       ValueError: for data that cannot be read, and sizes that do not agree.
@@ -117,10 +129,10 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
     if steps is not None:
         steps = _check.positive_int("steps", steps)
     if isinstance(data, Stream):
-        return _own(data, batch_size, steps)
-    if isinstance(data, str | Path):
-        data = folder(Path(data))
-    elif _is_table(data):
+        return Own(data, batch_size, steps)
+    if isinstance(data, str | os.PathLike):
+        data = Table(folder(data))
+    elif not isinstance(data, Table) and _is_table(data):
         if len(data) not in (2, 3):
             raise ValueError(f"data must be (x, y) or (x, y, weight); got {type(data).__name__} of length {len(data)}")
         data = Table([tuple(data)])
@@ -128,31 +140,28 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
         if steps is not None:
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
-    return Batches(data, batch_size, steps)
-
-
-def _own(stream: Stream, batch_size: int | None, steps: int | None) -> Stream:
-    """Return the user's own stream, checked for what the loop would trip over later."""
-    if steps not in (None, stream.steps):
-        raise ValueError(
-            f"steps must be None or that of the stream, {stream.steps}, which says itself how many batches an epoch "
-            f"has; got {steps}"
-        )
-    example = stream.example
-    if not isinstance(example, tuple) or len(example) != 3 or not all(map(_check.is_array, jax.tree.leaves(example))):
-        raise ValueError(
-            f"the example of a stream must be a batch (x, y, weight) of NumPy arrays; got {type(example).__name__} "
-            f"{_check.length(example)}"
-        )
-    size = stream.batch_size
-    if batch_size not in (None, size):
-        raise ValueError(f"batch_size must be None or that of the stream, {size}; got {batch_size}")
-    if any(a.shape[:1] != (size,) for a in jax.tree.leaves(example)):
-        raise ValueError(
-            f"the example of a stream must have as many examples as its batch_size says, {size}; got "
-            f"{', '.join(map(_check.describe, jax.tree.leaves(example)))}"
-        )
+    stream = Batches(data, batch_size, steps)
+    with contextlib.suppress(TypeError):  # of what cannot be referred to weakly, such as a list
+        if later and _BEGUN.get(data, stream.fingerprint) != stream.fingerprint:
+            raise ValueError(
+                f"data must give the same batches to each recipe; this {type(data).__name__} goes on to others; give "
+                f"it set_epoch(number), which is called before each pass, or train each recipe in a call of its own"
+            )
+        _BEGUN[data] = stream.fingerprint
     return stream
+
+
+def accepting(stream: Stream, state: Json, *, others: bool) -> Json:
+    """Return the state to go on with where the caller accepts other data.
+
+    Args:
+      stream: of the data that are given now.
+      state: what was saved.
+      others: whether these are known to be others, or only may be: then what is read again tells.
+    """
+    if isinstance(stream, Batches):
+        return {OTHER: "now"} if others else {**state, ACCEPTED: True}
+    return {} if others else state
 
 
 def _is_table(data: object) -> bool:

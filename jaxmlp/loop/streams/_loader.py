@@ -1,7 +1,7 @@
 """A stream of batches, as any loader gives it, checked and made into stacks of equal ones."""
 
-import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,8 +9,22 @@ import numpy as np
 
 from jaxmlp import _check
 from jaxmlp.loop._digest import of_data
-from jaxmlp.loop.streams._stacks import Batch, Position, Stack, Taken, cuts, name, stack_size, stacks_of
-from jaxmlp.loop.streams._walk import Passes, Walk
+from jaxmlp.loop.streams._leaves import arrays
+from jaxmlp.loop.streams._passes import Passes
+from jaxmlp.loop.streams._replay import Differs, resume
+from jaxmlp.loop.streams._stacks import (
+    ACCEPTED,
+    OTHER,
+    Batch,
+    Position,
+    Stack,
+    Taken,
+    cuts,
+    name,
+    stack_size,
+    stacks_of,
+)
+from jaxmlp.loop.streams._walk import Walk
 from jaxmlp.types import Json
 
 
@@ -19,7 +33,7 @@ class Batches:
 
     A pass over the loader is an epoch; with `steps`, so many batches are, and one pass serves them all. What has
     `set_epoch(number)` is told which pass begins. An iterator with `get_state` and `set_state`, as Grain's, is put
-    back to its place on resuming; any other is asked for its batches again up to there.
+    back to its place on resuming; any other is asked for its batches again up to there, and these are compared.
 
     Args:
       data: the loader: an iterable of batches (x, y) or (x, y, weight).
@@ -34,15 +48,7 @@ class Batches:
         self.steps = steps
         self._form: Any = None  # until the first batch is known, which then says what the others must be
         self._passes = Passes(data, steps, self._unpack)
-        begun = self._passes.begin(0)
-        first = next(begun, None)
-        if first is None:
-            raise ValueError(
-                "data must give at least one batch; its first pass gave none; pass what makes a new iterator each time"
-            )
-        # What was looked at must be given again: by a new pass, or where there is only one, from here.
-        self._once = itertools.chain([first], begun) if begun is data else None
-        self.example: Batch = self._unpack(first, Position())
+        self.example: Batch = self._passes.look()
         self._form = _form(self.example)
         self.batch_size = len(self.example[2])
         if batch_size not in (None, self.batch_size):
@@ -54,37 +60,66 @@ class Batches:
         return stacks_of(self._taken(start, epochs, every, state), self.example, self.steps, start, every)
 
     def _taken(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Taken]:
+        if start.epoch >= epochs:
+            return
+        self._check_place(start, state)
         size = stack_size(self.example, self.steps, every)
-        walk = Walk(self._passes, start, self._passes.resume(start, state, self._once), state)
+        try:
+            iterator = resume(self._passes, start, state)
+        except Differs:
+            if not state.get(ACCEPTED):
+                raise
+            state = {OTHER: "now"}
+            iterator = resume(self._passes, start, state)
+        walk = Walk(self._passes, start, iterator, state)
         while walk.position.epoch < epochs:
             place = walk.position
             taken = walk.take(lambda position: cuts(position, size, every))
             yield taken._replace(batch=self._whole(taken.batch, taken.ends, place))
 
+    def _check_place(self, start: Position, state: Json) -> None:
+        """Raise for a place in a checkpoint that no walk has stood at."""
+        length, known = state.get("length"), {"iterator", "length", "first", "digests", OTHER, ACCEPTED}
+        right = not set(state) - known and isinstance(state.get("first"), dict | None)
+        right = right and (length is None or type(length) is int and length > 0)
+        if self.steps is not None:
+            right = right and start.step < self.steps and start.total == start.epoch * self.steps + start.step
+        if not right or min(start) < 0 or start.total < start.step:
+            raise ValueError(
+                f"position and stream of the checkpoint must be a place in this stream; got {list(start)} and "
+                f"{state!r:.200}"
+            )
+
     def _unpack(self, batch: Any, position: Position) -> Batch:
-        """Return a batch as (x, y, weight), and check its form against the first."""
+        """Return a copy of a batch as (x, y, weight), and check its form against the first."""
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             raise ValueError(
                 f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_check.length(batch)}"
             )
-        batch = jax.tree.map(np.asarray, tuple(batch))
-        batch = jax.tree.map(lambda a: a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False), batch)
-        counts = {len(leaf) if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
-        if len(counts) != 1 or counts & {None, 0}:
+        parts = [
+            jax.tree.map(partial(arrays, part, position), given)
+            for part, given in zip(("x", "y", "weight"), batch, strict=False)
+        ]
+        leaves = jax.tree.leaves(parts)
+        counts = {len(leaf) if leaf.ndim else None for leaf in leaves}
+        if len(counts) != 1 or counts & {None, 0} or not all(map(jax.tree.leaves, parts[:2])):
             raise ValueError(
                 f"{name(position)} must have arrays of as many examples each; got "
-                f"{', '.join(_check.describe(leaf) for leaf in jax.tree.leaves(batch))}"
+                f"{', '.join(map(_check.describe, leaves)) or 'none'}"
             )
         count = int(counts.pop() or 0)
-        if len(batch) == 2:
-            batch = (*batch, np.ones(count, np.float32))
-        if self._form is not None and (_form(batch) != self._form or count > self.batch_size):
+        if len(parts) == 2 or parts[2] is None:
+            parts[2:] = [np.ones(count, np.float32)]
+        if len(jax.tree.leaves(parts[2])) != 1:
+            raise ValueError(f"weight of {name(position)} must be one array; got {type(parts[2]).__name__}")
+        found: Batch = (parts[0], parts[1], parts[2])
+        if self._form is not None and (_form(found) != self._form or count > self.batch_size):
             raise ValueError(
                 f"{name(position)} must be as the first, of {self.batch_size} examples at most:\n"
                 f"  first {', '.join(map(_check.describe, jax.tree.leaves(self.example)))}\n"
-                f"  got   {', '.join(map(_check.describe, jax.tree.leaves(batch)))}"
+                f"  got   {', '.join(map(_check.describe, jax.tree.leaves(found)))}"
             )
-        return batch
+        return found
 
     def _whole(self, batch: Batch, ends: bool, position: Position) -> Batch:
         """Return the batch filled up with its first example at weight zero, if it is the last of a pass.

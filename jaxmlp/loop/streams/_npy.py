@@ -1,12 +1,8 @@
 """Tables in mapped .npy files, larger than memory: shuffled rows by number, and no more pages than needed."""
 
-import mmap
-import os
-import weakref
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,72 +10,52 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check, _compile
+from jaxmlp._order import MOST_ROWS
 from jaxmlp.data import shuffle, steps_per_epoch
 from jaxmlp.loop._digest import of_data
+from jaxmlp.loop._mapped import MappedFile
+from jaxmlp.loop.streams._folder import Shard, Table
+from jaxmlp.loop.streams._leaves import fill, narrow
 from jaxmlp.loop.streams._stacks import Batch, Position, Stack, aligned, stack_size
-from jaxmlp.types import Json, PyTree, StrPath
+from jaxmlp.types import Json
 
-# Touching a row of a map maps up to 64 KiB around it, and what is mapped counts as this process's memory. So only files
-# that are small together are read by their maps; of the others each row is read into its place.
+# Files that are small together are read into memory whole, which takes their rows fastest; of the others each row is
+# read into its place when it is wanted. No map is touched: whoever cuts a mapped file short kills who touches it.
 MAPPED_BYTES = 2**28
-
-Shard: TypeAlias = tuple[PyTree, ...]  # (x, y) or (x, y, weight) of mapped arrays
-
-
-class Table(NamedTuple):
-    """Shards of one table, (x, y) or (x, y, weight) of mapped arrays each."""
-
-    shards: list[Shard]
-
-
-def folder(path: Path) -> Table:
-    """Map the .npy files of a folder: x.npy and y.npy, or shards x-000.npy, y-000.npy, ...
-
-    Where the examples have weights, these are in weight.npy, or in shards weight-000.npy, ...
-
-    Raises:
-      ValueError: for a folder without them, or with shards that do not match.
-    """
-    names = [sorted(path.glob(f"{part}[-_.]*npy")) for part in ("x", "y", "weight")]
-    x, y, weight = names
-    if not x or len(x) != len(y) or len(weight) not in (0, len(x)):
-        raise ValueError(
-            f"{path} must hold x.npy and y.npy, or shards x-000.npy, y-000.npy and so on, as many of each; got "
-            f"{len(x)} of x, {len(y)} of y and {len(weight)} of weight"
-        )
-    parts = [p for p in names if p]
-    return Table([tuple(_map(part[i]) for part in parts) for i in range(len(x))])
-
-
-def _map(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy file of numbers; it could not be read: {error}") from error
 
 
 class Files:
     """The rows of mapped files, each once an epoch, in the order of `data.epoch_order`, so as `fit` would take them."""
 
     def __init__(self, table: Table, key: Array, batch_size: int | None):
-        self.shards = [_same_form(shard, table.shards[0], i) for i, shard in enumerate(table.shards)]
-        self.first = np.cumsum([0, *(len(jax.tree.leaves(shard)[0]) for shard in self.shards)])
+        shards = [_same_form(shard, table.shards[0], i) for i, shard in enumerate(table.shards)]
+        self.first = np.cumsum([0, *(len(jax.tree.leaves(shard)[0]) for shard in shards)])
         n = int(self.first[-1])
+        if n > MOST_ROWS:
+            raise ValueError(f"data must have at most 2^31 rows; got {n}; train on a part, or give batches by a loader")
         if batch_size is None or batch_size > n:
             raise ValueError(f"batch_size must be at most the {n} rows of the files, and not None; got {batch_size}")
         self.count, self.batch_size, self.steps = n, batch_size, steps_per_epoch(n, batch_size)
-        leaves = sorted((leaf for shard in self.shards for leaf in jax.tree.leaves(shard)), key=lambda a: a.nbytes)
-        sizes = np.cumsum([leaf.nbytes for leaf in leaves])
-        large = [leaf for leaf, size in zip(leaves, sizes, strict=True) if size > MAPPED_BYTES]
-        self._files = {id(leaf): file for leaf in large if (file := _File.behind(leaf)) is not None}
+        self._table, self._fingerprint = table, None
+        self.shards, self._files = _opened(shards)
         _, loop_key = jax.random.split(key)  # as `start` and `epoch` split it
         self._order_key, _ = jax.random.split(loop_key)
         x, y, weight = self._gather(np.arange(batch_size))
         self.example = x, y, np.ones(batch_size, np.float32 if weight is None else weight.dtype)
-        self.fingerprint = [of_data(shard) for shard in table.shards]
+
+    @property
+    def fingerprint(self) -> list[Any]:
+        """The digests of the shards; made when a run that is saved asks for them, and once."""
+        if self._fingerprint is None:
+            self._fingerprint = [of_data(shard, full=self._table.digest == "full") for shard in self._table.shards]
+        return self._fingerprint
 
     def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch; the position alone says where to go on."""
+        if min(start) < 0 or start.step >= self.steps:
+            raise ValueError(
+                f"the position of the checkpoint must be one in an epoch of {self.steps} steps; got {list(start)}"
+            )
         size = stack_size(self.example, self.steps, every)
         position = start
         while position.epoch < epochs:
@@ -101,7 +77,7 @@ class Files:
     def _gather(self, rows: np.ndarray) -> Batch:
         """Return a copy of these rows of (x, y, weight or None)."""
         like = (*self.shards[0], None)[:3]
-        out = jax.tree.map(lambda a: aligned((len(rows), *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), like)
+        out = jax.tree.map(lambda a: aligned((len(rows), *a.shape[1:]), narrow("data", a.dtype)), like)
         shard = np.searchsorted(self.first, rows, side="right") - 1
         for i in np.unique(shard):
             mine = np.flatnonzero(shard == i)
@@ -111,48 +87,39 @@ class Files:
 
     def _copy(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, source: np.ndarray) -> None:
         """Write the rows of `source` at `places` to those of `out` at `here`."""
-        file = self._files.get(id(source))
-        if file is not None:
-            file.read(here, places, out, source.dtype)
-        elif len(here) == len(out) and source.dtype == out.dtype:
+        file, native = self._files.get(id(source)), source.dtype == out.dtype
+        if file is not None and native:
+            file.read(here, places, out)
+        elif len(here) == len(out) and native:
             np.take(source, places, axis=0, out=out, mode="clip")
         else:
-            out[here] = source[places]
+            if file is None:
+                rows = source[places]
+            else:
+                rows = np.empty((len(here), *source.shape[1:]), source.dtype)
+                file.read(np.arange(len(here)), places, rows)
+            if not native:
+                wide, rows = rows, np.empty(rows.shape, out.dtype)
+                fill("data", rows, wide)
+            out[here] = rows
 
 
-class _File:
-    """The file behind a mapped array, read row by row past the map."""
+def _opened(shards: list[Shard]) -> tuple[list[Shard], dict[int, MappedFile]]:
+    """Return the shards with the small ones read into memory, and by its `id` the file of each of the others."""
+    leaves = sorted((leaf for shard in shards for leaf in jax.tree.leaves(shard)), key=lambda a: a.nbytes)
+    sizes = np.cumsum([leaf.nbytes for leaf in leaves])
+    small = {id(leaf) for leaf, size in zip(leaves, sizes, strict=True) if size <= MAPPED_BYTES}
+    large = {id(leaf): file for leaf in leaves if id(leaf) not in small and (file := MappedFile.behind(leaf))}
 
-    def __init__(self, path: StrPath, offset: int, row: int):
-        self._path, self._offset, self._row = path, offset, row
-        self._number = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._number)
+    def held(leaf: Any) -> Any:
+        if id(leaf) not in small or not isinstance(leaf, np.memmap):
+            return leaf
+        if (file := MappedFile.behind(leaf)) is not None:
+            return file.whole(leaf)
+        file = MappedFile.behind(leaf.T)  # in Fortran's order
+        return leaf if file is None else file.whole(leaf.T).T
 
-    @staticmethod
-    def behind(array: Any) -> "_File | None":
-        """Return the file of a mapped array whose rows lie in it one after the other."""
-        base = array
-        while isinstance(base, np.ndarray):
-            base = base.base
-        path = getattr(array, "filename", None)
-        if not isinstance(base, mmap.mmap) or path is None or not array.flags.c_contiguous or array.mode == "c":
-            return None
-        if not hasattr(os, "preadv"):  # where there is none, the map must do
-            return None
-        begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY  # of the map in the file
-        inside = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-        return _File(path, begin + inside, array.nbytes // len(array))
-
-    def read(self, here: np.ndarray, places: np.ndarray, out: np.ndarray, dtype: np.dtype) -> None:
-        """Read the rows at `places` into those of `out` at `here`."""
-        target = out if out.dtype == dtype else np.empty(out.shape, dtype)
-        lines = target.reshape(-1).view(np.uint8).data
-        row, number = self._row, self._number
-        for i, place in zip(here.tolist(), places.tolist(), strict=True):
-            if os.preadv(number, (lines[i * row : (i + 1) * row],), self._offset + place * row) != row:
-                raise ValueError(f"{self._path} must hold row {place}; it was cut short since it was mapped")
-        if target is not out:
-            out[here] = target[here]
+    return [jax.tree.map(held, shard) for shard in shards], large
 
 
 @_compile.jit(static_argnames="count")
@@ -165,6 +132,10 @@ def _places(key: Array, epoch: Any, first: Any, n: Any, *, count: int) -> tuple[
 
 
 def _same_form(shard: Shard, like: Shard, number: int) -> Shard:
+    for leaf in jax.tree.leaves(shard):
+        if not _check.is_array(leaf):
+            raise ValueError(f"data must hold arrays beside those that are mapped; got {_check.describe(leaf)}")
+        narrow("data", leaf.dtype)
     counts = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(shard)}
     forms = [[(a.shape[1:], a.dtype) for a in jax.tree.leaves(s)] for s in (shard, like)]
     if len(counts) != 1 or 0 in counts or forms[0] != forms[1]:

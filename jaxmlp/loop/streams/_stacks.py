@@ -1,17 +1,23 @@
 """Stacks of equal batches: what one dispatch trains on, and where a stream stands before and after."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import DTypeLike
 
+from jaxmlp import _check
 from jaxmlp.types import Json, PyTree
 
 STACK_BYTES, STACK_STEPS = 2**25, 4096  # a dispatch takes about so much, and no more steps
 
 Batch = tuple[PyTree, PyTree, PyTree]  # (x, y, weight): trees of NumPy arrays, with as many examples each
+
+# Of the state of a loader: the batches before are those of other data, which the caller accepts "now" or did "before";
+# whether the caller accepts them if they turn out to be others.
+OTHER, ACCEPTED = "other", "accepted"
 
 
 class Position(NamedTuple):
@@ -63,14 +69,31 @@ def stacks_of(
       every: a stack ends wherever the steps done in all are a multiple of it: there a checkpoint is made.
     """
     size = stack_size(example, steps, every)
-    parts: list[Batch] = []
+    whole, count = None, 0
     for batch, ends, after, state in taken:
-        parts.append(batch)
+        if whole is None:
+            whole = jax.tree.map(lambda a: aligned((size, *a.shape), a.dtype), batch)
+        # At once, and not when the stack is full: a stream may use the memory of its batches again.
+        jax.tree.map(partial(_put, count), whole, batch)
+        count += 1
         if ends or cuts(after, size, every):
-            yield Stack(
-                start, jax.tree.map(lambda *leaves: stack(leaves, size), *parts), len(parts), ends, after, state
-            )
-            parts, start = [], after
+            jax.tree.map(partial(_clear, count), whole)
+            yield Stack(start, whole, count, ends, after, state)
+            whole, count, start = None, 0, after
+
+
+def _put(place: int, whole: np.ndarray, array: np.ndarray) -> None:
+    if whole.shape[1:] != array.shape or whole.dtype != array.dtype:
+        raise ValueError(
+            f"the batches of a stack must be of one form; got {_check.describe(array)} where the first has "
+            f"{whole.dtype} of shape {whole.shape[1:]}"
+        )
+    whole[place] = array
+
+
+def _clear(count: int, whole: np.ndarray) -> None:
+    """Make zero what the batches of a stack do not fill."""
+    whole[count:] = 0
 
 
 def cuts(position: Position, size: int, every: int | None) -> bool:
@@ -85,14 +108,6 @@ def stack_size(example: Batch, steps: int | None, every: int | None) -> int:
     """Return how many batches make a stack: an epoch, the distance of checkpoints, or 32 MiB, as is known."""
     fits = max(1, STACK_BYTES // sum(a.nbytes for a in jax.tree.leaves(example)))
     return min(n for n in (fits, STACK_STEPS, steps, every) if n is not None)
-
-
-def stack(leaves: tuple[np.ndarray, ...], size: int) -> np.ndarray:
-    """Return the arrays as one, with a leading axis of `size`; what they do not fill is zero."""
-    whole = aligned((size, *leaves[0].shape), leaves[0].dtype)
-    np.stack(leaves, out=whole[: len(leaves)])
-    whole[len(leaves) :] = 0
-    return whole
 
 
 def name(position: Position) -> str:

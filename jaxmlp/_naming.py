@@ -1,0 +1,89 @@
+"""What the columns of a history are called, and which way each is better."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxmlp import _check
+from jaxmlp.types import Metric
+
+RESERVED = ("loss", "weight", "status", "epochs", "best_epoch", "epoch", "member")  # what a history calls its own
+HIGHER = (
+    *("accuracy", "top_k_accuracy", "binary_accuracy", "multilabel_accuracy", "exact_match", "r2"),
+    *("precision", "recall", "f1", "roc_auc", "average_precision"),
+)
+LOWER = ("loss", "rmse", "mae", "nll", "expected_calibration_error")
+
+
+def metric_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return the name of each metric: that of its function, with what tells it from others of the same function.
+
+    Raises:
+      ValueError: for names that are reserved, and for metrics that cannot be told apart.
+
+    >>> from functools import partial
+    >>> from jaxmlp.metrics import rmse, top_k_accuracy
+    >>> metric_names([rmse, partial(top_k_accuracy, k=1), partial(top_k_accuracy, k=3)])
+    ('rmse', 'top_k_accuracy(k=1)', 'top_k_accuracy(k=3)')
+    """
+    plain = [_check.name_of(metric) for metric in metrics]
+    names = []
+    for name, metric in zip(plain, metrics, strict=True):
+        if name in RESERVED or name.startswith("validation_"):
+            raise ValueError(
+                f"metrics must not be called {', '.join(RESERVED)}, or validation_...: a history has these of its own; "
+                f"got one called {name!r}; rename the function"
+            )
+        rivals = [other for other, of in zip(metrics, plain, strict=True) if of == name]
+        names.append(name + _apart(metric, rivals))
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"metrics must have names of their own, which are the columns of the history; got {names.count(twice)} "
+            f"called {twice!r}; write each as a function (def) of another name"
+        )
+    return tuple(names)
+
+
+def largest_is_best(name: str, largest: bool | None) -> bool:
+    """Return whether the best of a column of the history is its largest value.
+
+    Raises:
+      ValueError: where only the caller can know, and does not say.
+
+    >>> largest_is_best("validation_accuracy", None), largest_is_best("loss", None)
+    (True, False)
+    """
+    if largest is not None:
+        if not isinstance(largest, bool):
+            raise ValueError(f"largest must be True, False or None; got {largest!r}")
+        return largest
+    base = name.removeprefix("validation_").split("(")[0]
+    if base not in HIGHER + LOWER:
+        raise ValueError(
+            f"by={name!r} does not tell which way is better; pass largest=True where the largest value is the best, "
+            f"else largest=False"
+        )
+    return base in HIGHER
+
+
+def _apart(metric: Metric, rivals: Sequence[Metric]) -> str:
+    """Return '(k=3)' for what a metric was given and its rivals of the same name were not, '' without such."""
+    given, others = _given(metric), [_given(rival) for rival in rivals]
+    own = {key: value for key, value in given.items() if any(other.get(key, ...) != value for other in others)}
+    return f"({', '.join(_told(own))})" if own else ""
+
+
+def _given(metric: Any) -> dict[str, Any]:
+    """Return the arguments that a partial holds, or the fields of a callable dataclass."""
+    if isinstance(metric, functools.partial):
+        return {**{str(i): value for i, value in enumerate(metric.args)}, **metric.keywords}
+    if dataclasses.is_dataclass(metric) and not isinstance(metric, type):
+        return {field.name: getattr(metric, field.name) for field in dataclasses.fields(metric)}
+    return {}
+
+
+def _told(given: Mapping[str, Any]) -> Iterable[str]:
+    for name, value in given.items():
+        yield f"{name}={_check.name_of(value) if callable(value) else value}"

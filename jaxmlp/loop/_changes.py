@@ -1,0 +1,143 @@
+"""What a run that is resumed has that the saved one had not: which of it is refused, and which word accepts it."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from jaxmlp import _check
+from jaxmlp.loop._description import differences
+from jaxmlp.types import StrPath
+
+MOST = 12  # lines of a comparison that are shown
+PARTS = ("model", "loss", "optimizer", "metrics")
+# By which word of accept= a field of a manifest goes on changed. The rules that stop a run are free, and have none; a
+# key is drawn from at the start, and what a stream's epoch is was counted with: there is no going on with others.
+WORDS = {
+    **{f"recipe.{name}": name for name in (*PARTS, "epochs", "batch_size")},
+    **dict.fromkeys(("data", "each", "weights", "rows"), "data"),
+    **dict.fromkeys(("validation", "validation_rows"), "validation"),
+    **{name: name for name in ("hyperparams", "schedule", "layout", "options")},
+}
+LOADER = (
+    "a loader is told by its first batch, which must be the same each time that it is made: give its generator a seed, "
+    "or the loader set_epoch(number)"
+)
+RECIPE = {*PARTS, "batch_size"}  # what "recipe" accepts
+ACCEPT = ("recipe", *dict.fromkeys(WORDS.values()))
+
+
+class Change(NamedTuple):
+    """A difference between the saved run and the given one: the word that accepts it, if one does, and a line."""
+
+    word: str | None
+    line: str
+
+
+def accepted(accept: str | Iterable[str]) -> frozenset[str]:
+    """Return the words of `accept`, with what "recipe" stands for.
+
+    Raises:
+      ValueError: for a word that is none.
+
+    >>> sorted(accepted(("optimizer", "hyperparams")))
+    ['hyperparams', 'optimizer']
+    """
+    words = [accept] if isinstance(accept, str) else list(accept)
+    for word in words:
+        _check.one_of("accept", word, ACCEPT)
+    return frozenset(words) | (RECIPE if "recipe" in words else frozenset())
+
+
+def changes(saved: Any, given: Any) -> list[Change]:
+    """Return each difference between two manifests for which a run is refused, or goes on with a warning."""
+    one, other = saved.to_json(), given.to_json()
+    found = _of_recipes(saved, given)
+    for name in other:
+        # A checkpoint of an earlier version does not tell everything: what it does not is not compared.
+        if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
+            continue
+        lines = differences(one.get(name), other[name], name)
+        if name == "data" and isinstance(other[name], list):
+            lines = [f"{line}; {LOADER}" for line in lines]
+        found += [Change(WORDS.get(name), line) for line in lines]
+    return found + _of_options(saved.program, given.program)
+
+
+def _of_recipes(saved: Any, given: Any) -> list[Change]:
+    """Compare what the parts compute where that can be compared, and else what they are called and their code."""
+    found: list[Change] = []
+    programs = _programs(saved.program, given.program)
+    # On tables of other shapes and behind another model a part may only see other shapes: its words and code must do.
+    other_forms = bool(programs) and saved.program["forms"] != given.program["forms"]
+    other_model = bool(programs) and programs["model"][0] != programs["model"][1]
+    stretched = _length(saved) != _length(given)
+    for name in dict.fromkeys([*saved.recipe, *given.recipe]):
+        lines = differences(saved.recipe.get(name), given.recipe.get(name), f"recipe.{name}")
+        word = WORDS.get(f"recipe.{name}")
+        if name == "epochs" and given.recipe[name] < saved.recipe[name]:
+            word = None
+        if name in programs:
+            one, other = programs[name]
+            if one == other:
+                continue
+            if not lines and name == "optimizer" and stretched:
+                word = "schedule"
+                lines = ["recipe.optimizer: its schedule follows the length of the run, which is another now"]
+            if not lines and (other_forms or other_model and name != "model"):
+                continue
+            same = f"recipe.{name}: by the same name and code it computes something else than it did: program saved"
+            lines = lines or [f"{same} {one[:8]}, given {other[:8]}"]
+        found += [Change(word, line) for line in lines]
+    return found
+
+
+def _length(manifest: Any) -> list[Any]:
+    """Return on what the number of steps of a run depends."""
+    return [manifest.recipe.get("epochs"), manifest.recipe.get("batch_size"), manifest.data, manifest.steps]
+
+
+def _programs(saved: Any, given: Any) -> dict[str, tuple[str, str]]:
+    """Return the digests of each part, saved and given; none where other versions traced them."""
+    if not saved or not given or saved["versions"] != given["versions"]:
+        return {}
+    return {name: (saved["parts"][name], given["parts"][name]) for name in PARTS}
+
+
+def _of_options(saved: Any, given: Any) -> list[Change]:
+    if not saved or not given:
+        return []
+    lines = differences(saved["options"], given["options"], "options")
+    return [Change("options", f"{line}; jax.config.update sets it") for line in lines]
+
+
+def check(found: list[Change], accept: frozenset[str], layout: Any, directory: StrPath) -> list[str]:
+    """Return the lines of which a warning speaks.
+
+    Args:
+      found: what differs.
+      accept: the words of what may.
+      layout: that of the saved run, for the plan that has it; None for one network.
+      directory: where the run is.
+
+    Raises:
+      ValueError: with a line for each difference that is not accepted, and the ways out.
+    """
+    bits = [change for change in found if change.line.startswith("layout.kind:") or change.word in accept & {"layout"}]
+    refused = [change for change in found if change not in bits and change.word not in accept]
+    if not refused:
+        return [change.line for change in bits]
+    lines = [change.line for change in refused]
+    shown = lines[:MOST] + [f"and {len(lines) - MOST} more"] * (len(lines) > MOST)
+    way = "pass what was saved, or another directory"
+    if all(line.startswith("layout.") for line in lines):
+        way += "; the bits depend on the layout: go on with devices of that number"
+        if layout is not None:
+            way += f", and plan=population.plan(..., width={layout['width']}, devices={layout['devices']})"
+    words = list(dict.fromkeys(change.word for change in refused))
+    if None not in words:
+        words = [*sorted(accept - RECIPE if "recipe" in accept else accept), *words]
+        way += f"; to go on with what is given now, pass accept={tuple(words)!r}"
+    raise ValueError(
+        f"a run must be resumed with what it began with; {directory} holds another:\n  "
+        + "\n  ".join(shown)
+        + f"\n{way}"
+    )

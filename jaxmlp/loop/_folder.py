@@ -1,0 +1,239 @@
+"""One checkpoint on the disk: its name, its files and their digests, and its arrays, which Orbax writes and reads.
+
+`arrays/` holds the arrays, `run.json` what the caller says of them, and `SHA256SUMS` a digest of every file of both.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from jaxmlp import _check, _disk
+from jaxmlp.loop._fields import read_json
+from jaxmlp.types import Json
+
+NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
+SAVING = re.compile(r"[0-9]{8,}(\.[0-9]+-[0-9a-f]{16})?\.saving", re.ASCII)
+LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)", re.ASCII)
+# Orbax reads `[...]` as a pattern and a backslash as a slash, and refuses `//`: it is given only what it is known to
+# read as it stands.
+PLAIN = re.compile(r"(/(?!\.\.?(/|$))[\w. =+,:@%~-]+)+" if os.name != "nt" else r"[\w./ =+,:@%~\\-]+", re.ASCII)
+SUMS, TOLD, ARRAYS = "SHA256SUMS", "run.json", "arrays"
+
+
+def name_of(number: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"{number:08d}"
+
+
+def number_of(folder: Path) -> int | None:
+    """Return the number of a checkpoint by its name and by what is in it; None for whatever else has such a name.
+
+    A damaged checkpoint is one too. So of its three parts two are enough, or one that says what it is.
+
+    Raises:
+      OSError: where it cannot be looked into.
+    """
+    if not NUMBER.fullmatch(folder.name) or not _is(folder, stat.S_ISDIR):
+        return None
+    sums, told = _is(folder / SUMS, stat.S_ISREG), _is(folder / TOLD, stat.S_ISREG)
+    arrays = _is(folder / ARRAYS, stat.S_ISDIR)
+    if (
+        sums + told + arrays >= 2
+        or (sums and f"  {ARRAYS}/".encode() in _disk.read_file(folder / SUMS, 2**20))
+        or (told and b'"versions"' in _disk.read_file(folder / TOLD, 2**24))
+        or (arrays and (_is(folder / ARRAYS / "_METADATA", stat.S_ISREG)))
+    ):
+        return int(folder.name)
+    return None
+
+
+def saving_name(number: int) -> str:
+    """Return a name, which no other call has, for a checkpoint that is being written or removed."""
+    return f"{name_of(number)}.{os.getpid()}-{secrets.token_hex(8)}.saving"
+
+
+def is_left_over(path: Path) -> bool:
+    """Tell whether a process that is gone left this behind while it saved."""
+    if _disk.NEW.fullmatch(path.name):
+        return _is(path, stat.S_ISREG)
+    if not SAVING.fullmatch(path.name) or not _is(path, stat.S_ISDIR):
+        return False
+    return all(name in (SUMS, TOLD) or name.split(".")[0] == ARRAYS for name in _ours(os.listdir(path)))
+
+
+def damages(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a checkpoint, by their digests; a file that is not listed is none of it.
+
+    Raises:
+      OSError: where a file is there and cannot be read, which says nothing about it.
+    """
+    try:
+        wanted = _listed(_disk.read_file(folder / SUMS))
+        if wanted:
+            found = {name: _digest(folder / name) for name in wanted}
+            lines = [f"{name} is missing" for name in wanted if found[name] is None]
+            lines += [f"{name} has changed" for name in wanted if found[name] not in (None, wanted[name])]
+            return lines or _unlisted(folder, wanted)
+        return [f"{SUMS} is empty"]
+    except (FileNotFoundError, NotADirectoryError):
+        return [f"{SUMS} is missing"]
+    except ValueError as error:
+        return [f"{SUMS} cannot be read ({error})"]
+
+
+def sums(folder: Path) -> str:
+    """Return the digests of the files of a checkpoint as `sha256sum` writes them."""
+    names = sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder))
+    return "".join(f"{_digest(folder / name)}  {name}\n" for name in _ours(names) if name != SUMS)
+
+
+def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
+    """Write arrays and what is said of them into a new folder, and read the arrays back.
+
+    Each time, and not only where the name is new: where a system call fails within Orbax, it may go on without a word
+    and leave what nobody can read.
+
+    Raises:
+      OSError: where it cannot be written.
+      ValueError: where what is read is not what was written.
+    """
+    ocp = _orbax()
+    folder.mkdir()
+    with _plain(folder) as plain:
+        writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        writer.save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
+    back = read_arrays(folder)
+    lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
+    if lost:
+        raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
+    # The names of the files stand in one of them, so that a list of digests that was cut short is seen.
+    files = _ours(sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder)))
+    (folder / TOLD).write_text(json.dumps({**meta, "files": files}, indent=1))
+
+
+def close(folder: Path, digests: str) -> None:
+    """Write the digests of a checkpoint, and wait until all of it is on the disk."""
+    (folder / SUMS).write_text(digests)
+    _disk.sync_tree(folder)
+
+
+def put(saving: Path, folder: Path) -> None:
+    """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one."""
+    old = None
+    if os.path.lexists(folder):
+        if number_of(folder) is None:
+            raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
+        old = folder.with_name(saving_name(int(folder.name)))
+        os.replace(folder, old)
+    try:
+        os.replace(saving, folder)
+        _disk.sync_folder(folder.parent)
+    except BaseException:
+        if old is not None and not os.path.lexists(folder):
+            os.replace(old, folder)
+        raise
+    if old is not None:
+        shutil.rmtree(old)
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a checkpoint; raises whatever Orbax does for what it cannot read."""
+    ocp = _orbax()
+    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    with _plain(folder) as plain:
+        arrays = reader.restore(plain / ARRAYS, args=ocp.args.StandardRestore())
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def read_meta(folder: Path) -> Json:
+    """Return what the caller said of a checkpoint.
+
+    Raises:
+      ValueError: for what is no object of JSON.
+      OSError: where it cannot be read.
+    """
+    return read_json(_disk.read_file(folder / TOLD), folder / TOLD)
+
+
+def _orbax() -> Any:
+    return _check.extra("orbax.checkpoint", "checkpoint")
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """Yield a path to the folder that Orbax takes as it stands: an odd name is reached by a link with a plain one."""
+    if PLAIN.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxmlp-") as place:
+        if not PLAIN.fullmatch(place):
+            raise ValueError(f"a folder with an odd name is reached by a link in one with a plain name; got {place}")
+        link = Path(place) / "link"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def _is(path: Path, kind: Any) -> bool:
+    """Tell whether something of a kind is there, and raise an OSError where that cannot be told."""
+    try:
+        return kind(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _ours(names: list[str]) -> list[str]:
+    """Leave out what systems and editors put into folders: names that neither Orbax nor this library gives."""
+    return [name for name in names if not any(_foreign(part) for part in name.split("/"))]
+
+
+def _foreign(name: str) -> bool:
+    return name.startswith((".", "#")) or name.endswith("~") or name in ("Thumbs.db", "desktop.ini", "lost+found")
+
+
+def _listed(data: bytes) -> dict[str, str]:
+    """Return the digests by name."""
+    found = {}
+    for line in data.decode().splitlines():
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"a line must be a digest and a name; got {line[:80]!r}")
+        name = PurePosixPath(match[2])
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"a name must be one of a file within; got {match[2][:80]!r}")
+        found[match[2]] = match[1]
+    return found
+
+
+def _unlisted(folder: Path, wanted: dict[str, str]) -> list[str]:
+    """Return which files of a checkpoint have no digest; of earlier versions only run.json is known by name."""
+    try:
+        names = read_meta(folder).get("files", []) if TOLD in wanted else []
+    except ValueError:  # its digest is right: to be named by who reads it
+        names = []
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    return [f"{SUMS} does not list {name}" for name in (TOLD, *names) if name not in wanted]
+
+
+def _digest(path: Path) -> str | None:
+    """Return the digest of a file, or None where there is none; raise an OSError where it cannot be read."""
+    try:
+        with _disk.open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a folder or a pipe in its place is no file
+        return None
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()

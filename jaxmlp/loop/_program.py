@@ -1,0 +1,245 @@
+"""What a recipe computes: the traced programs of its parts, digested. Two recipes are one where these are equal.
+
+A trace is the exact answer for any code: a default, a global, a helper's constant or an object's field that changes the
+numbers changes it, and a docstring, a moved line, a new name or `jax.jit` around a function does not. Each value is
+told by the operation that makes it and by the digests of what goes into that, so the order of independent lines and
+what nothing reads do not count either. Constants count by value.
+"""
+
+import dataclasses
+import enum
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.core import Tracer
+from jax.extend import core
+
+from jaxmlp import training
+from jaxmlp._engine.executor import Job
+from jaxmlp.loop._code import of_behaviour, without_addresses
+from jaxmlp.loop._digest import of_array
+from jaxmlp.recipe import Bound
+from jaxmlp.types import Data, Json, Params, PyTree
+
+# Options of JAX that change numbers and stand in no trace, or not in each.
+OPTIONS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_offset")
+CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+# Derivatives of one's own show where a program derives; the rest is no mathematics.
+RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
+ASIDE = {"name", "debug_info", "name_and_src_info", "ctx_mesh"} | RULES
+SHOWN = {"debug_callback", "debug_print"}  # `jax.debug.print` changes no number
+
+
+def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
+    """Return a digest of each part of a recipe, with the versions that traced it and the options of JAX that hold.
+
+    Each part is traced within the step as it is, beside stand-ins for the other parts. Nothing is computed: all
+    arguments may be `jax.ShapeDtypeStruct`s.
+
+    Args:
+      bound: the recipe and the numbers of one member.
+      key: one typed key.
+      batch: (x, y, weight or None) of one step.
+      evaluated: (x, y, weight or None) on which the metrics are read.
+
+    >>> from jaxmlp import MLP, Recipe, losses
+    >>> data = np.zeros((4, 2), "f"), np.zeros((4, 1), "f"), None
+    >>> def told(loss):
+    ...     bound = Recipe(MLP((2, 1)), loss, optax.sgd, epochs=1).bind({"learning_rate": 0.1})
+    ...     return of_program(bound, jax.random.key(0), data, data)["parts"]
+    >>> one, same, other = map(told, (losses.squared_error, jax.jit(losses.squared_error), losses.huber))
+    >>> one == same, one["model"] == other["model"], one["loss"] == other["loss"]
+    (True, True, False)
+    """
+    data = [(*data, None)[:3] for data in (batch, evaluated)]
+    bound, key, batch, evaluated = jax.tree.map(_like, (bound, key, *data))
+    params = jax.eval_shape(Bound.init, bound, key)
+    outputs = jax.eval_shape(Bound.apply, bound, params, batch[0], key)
+    seen = jax.eval_shape(Bound.apply, bound, params, evaluated[0])
+    held = dataclasses.replace(bound.recipe, loss=_sum, optimizer=_descent, metrics=())
+    recipe = bound.recipe
+
+    def alone(takers: Sequence[str], **parts: Any) -> Bound:
+        """Return the recipe with these parts, and with stand-ins for the others, which take no number."""
+        numbers = {name: getattr(bound.numbers, name, {}) if name in takers else {} for name in bound.numbers._fields}
+        steps = bound.steps if "optimizer" in takers else None
+        recipe = dataclasses.replace(held, **parts)
+        return bound._replace(recipe=recipe, numbers=type(bound.numbers)(**numbers), steps=steps)
+
+    model = alone(("init", "apply"))
+    loss = alone(("loss",), model=_Held.of(outputs, whole=True), loss=recipe.loss)
+    optimizer = alone(("optimizer",), model=_Held.of(params), optimizer=recipe.optimizer)
+    metrics = alone(("metrics",), model=_Held.of(seen, whole=True), metrics=recipe.metrics)
+    parts = {
+        "model": [*_training(model, key, batch), _traced(training.evaluate, params, evaluated, model)[0]],
+        "loss": _training(loss, key, batch),
+        "optimizer": _training(optimizer, key, jax.tree.map(lambda a: _form(a, (1, *a.shape[1:])), batch)),
+        "metrics": [_traced(training.evaluate, seen, evaluated, metrics)[0]],
+    }
+    return {
+        "versions": {name: version(name) for name in ("jax", "optax", "jaxmlp")},
+        "forms": [str(leaf) for leaf in jax.tree.leaves((batch, evaluated))],
+        "options": {name: getattr(jax.config, name, None) for name in OPTIONS},
+        "parts": {name: _hash(*digests) for name, digests in parts.items()},
+    }
+
+
+def of_job(job: Job) -> Json:
+    """Return the digests of what a job's recipe computes, of its first member."""
+    members, (data, validation) = job.members, job.tables
+    own: Any = jax.tree.map(
+        lambda a: _form(a, a.shape[1:]), members._replace(key=None, rows=None, validation_rows=None)
+    )
+    x, y, weight = (*((own.data if data is None else data) if job.batch is None else job.batch), None)[:3]
+    data = x, y, weight
+    if own.weight is not None:
+        data = *data[:2], own.weight
+    validation = own.validation if validation is None else validation
+    size = job.recipe.batch_size if job.batch is None else None
+    batch = jax.tree.map(lambda a: _form(a, a.shape if size is None else (size, *a.shape[1:])), data)
+    key = jax.ShapeDtypeStruct((), members.key.dtype)
+    bound = Bound(job.recipe, own.numbers, own.steps)
+    return of_program(bound, key, batch, data if validation is None else validation)
+
+
+def _form(value: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    like = _like(value)
+    return jax.ShapeDtypeStruct(shape, like.dtype, weak_type=like.weak_type)
+
+
+def _training(bound: Bound, key: Any, batch: Data) -> list[str]:
+    """Return the digests of a start and of a step from there."""
+    first, state = _traced(training.start, key, bound)
+    return [first, _traced(training.step, state, batch, bound)[0]]
+
+
+def _sum(outputs: Array, targets: Array) -> Array:
+    return outputs.reshape(len(outputs), -1).sum(1)
+
+
+def _descent() -> optax.GradientTransformation:
+    return optax.sgd(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """A model whose parameters have a given form, and whose outputs are these, or without `whole` hang on each."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+    whole: bool = False
+
+    @classmethod
+    def of(cls, params: PyTree, *, whole: bool = False) -> "_Held":
+        leaves, structure = jax.tree.flatten(params)
+        return cls(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), whole)
+
+    def init(self, key: Array) -> Params:
+        return jax.tree.unflatten(self.structure, [jnp.zeros(*leaf) for leaf in self.leaves])
+
+    def apply(self, params: Params, x: PyTree) -> PyTree:
+        if self.whole:
+            return params
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
+        return jnp.broadcast_to(jnp.asarray(total), (len(jax.tree.leaves(x)[0]), 1))
+
+
+def _like(value: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value
+    kind = jax.typeof(value)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
+
+
+def _traced(function: Callable[..., Any], *args: Any) -> tuple[str, Any]:
+    """Return the digest of a function's trace, and the form of its result."""
+
+    def fresh(*args: Any) -> Any:  # JAX remembers traces by the function: what a global is now, is asked anew
+        return function(*args)
+
+    traced, result = jax.make_jaxpr(fresh, return_shape=True)(*args)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(result)]
+    return _hash(*names, _Trace().function(traced)), result
+
+
+class _Trace:
+    """The digests of one traced program."""
+
+    def __init__(self) -> None:
+        self._functions: dict[int, tuple[Any, str]] = {}
+
+    def function(self, closed: Any) -> str:
+        """Return the digest of a program of its own: of its results, and of what it does besides."""
+        if id(closed) not in self._functions:
+            jaxpr, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, [])
+            inputs = [_hash("input", i, variable.aval.str_short()) for i, variable in enumerate(jaxpr.invars)]
+            effects: list[str] = []
+            found = self._outputs(jaxpr, consts, inputs, effects)
+            self._functions[id(closed)] = closed, _hash(*found, "effects", *effects)
+        return self._functions[id(closed)][1]
+
+    def _outputs(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[str], effects: list[str]) -> list[str]:
+        told: dict[Any, str] = dict(zip(jaxpr.invars, inputs, strict=True))
+        told |= {variable: self._constant(const) for variable, const in zip(jaxpr.constvars, consts, strict=False)}
+
+        def read(atom: Any) -> str:
+            return self._constant(atom.val, atom.aval) if isinstance(atom, core.Literal) else told[atom]
+
+        for equation in jaxpr.eqns:
+            name, params = equation.primitive.name, equation.params
+            if name in SHOWN:
+                continue
+            given = [read(atom) for atom in equation.invars]
+            inside = params.get("jaxpr", params.get("call_jaxpr")) if name in CALLS else None
+            if inside is not None:
+                closed = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, [])
+                found = self._outputs(*closed, given, effects)
+            else:
+                kept = [(key, self.tell(params[key])) for key in sorted(params) if key not in ASIDE]
+                done = _hash(name, *kept, *given)
+                found = [_hash(done, i) for i in range(len(equation.outvars))]
+                if equation.effects:
+                    effects.append(done)
+            told.update(zip(equation.outvars, found, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def tell(self, value: Any) -> Any:
+        """Return what a parameter of an operation says, without names, lines and addresses."""
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.dtype):
+            return str(value) if not isinstance(value, enum.Enum) else f"{type(value).__name__}.{value.name}"
+        if hasattr(value, "eqns") or hasattr(value, "jaxpr") and hasattr(value, "consts"):
+            return self.function(value)
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            return self._constant(value)
+        if isinstance(value, tuple | list):
+            return (
+                [type(value).__name__, *map(self.tell, value)]
+                if hasattr(value, "_fields")
+                else [*map(self.tell, value)]
+            )
+        if isinstance(value, set | frozenset):
+            return sorted(str(self.tell(item)) for item in value)
+        if isinstance(value, Mapping):
+            return sorted((str(key), str(self.tell(item))) for key, item in value.items())
+        if hasattr(value, "tag") and hasattr(value, "random_bits"):  # how keys are made
+            return value.name
+        # What runs on the host inside a program, and rules for `vmap`: JAX knows nothing of it but where it is.
+        return of_behaviour(value) if callable(value) else without_addresses(str(value))
+
+    def _constant(self, value: Any, aval: Any = None) -> str:
+        if isinstance(value, Tracer) or not hasattr(value, "dtype") and not np.isscalar(value):
+            return without_addresses(str(value))
+        if not isinstance(value, np.ndarray | np.generic | jax.Array):  # a number, Python's or one with a dtype
+            value = np.asarray(value, getattr(aval, "dtype", getattr(value, "dtype", None)))
+        return _hash("constant", *of_array(value).values())
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()

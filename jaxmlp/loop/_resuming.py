@@ -1,0 +1,204 @@
+"""A saved run goes on: from where it stood, with what is given now where that was accepted, under the rules of now."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlp import _check, training
+from jaxmlp._engine.executor import Job, Restore, without_keys
+from jaxmlp._engine.runs import Run
+from jaxmlp._engine.stops import Patience, Stops
+from jaxmlp.loop import _fields as fields
+from jaxmlp.loop._changes import changes
+from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
+from jaxmlp.loop._manifest import Manifest, flat, path_name
+from jaxmlp.loop._saving import SavedRun
+from jaxmlp.mlp import MLP
+from jaxmlp.recipe import Bound, Recipe
+from jaxmlp.types import Json, Params, PyTree, Status
+
+OPT = "run.state.opt_state"
+
+
+class Resumed(NamedTuple):
+    """What a run goes on from: its arrays in the form of the runs of now, and its place, as its source wrote it."""
+
+    restore: Restore
+    place: Json
+
+
+def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> Resumed:
+    """Return from what a saved run goes on, once it has been compared with what is given now.
+
+    Raises:
+      ValueError: for arrays and places that no run wrote.
+    """
+    place = checked_place(saved.where, streamed=streamed)
+    arrays = checked_arrays(saved.arrays, len(job.members.key), job.recipe.epochs)
+    words = {change.word for change in changes(saved.manifest, given)}
+    if given.stop != saved.manifest.stop:
+        rules = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
+        arrays, place = judged_anew(arrays, place, rules, job)
+    # Another table or another loss has other losses: the best one so far is none of theirs.
+    forget = bool(words & {"loss", "validation", "model"})
+
+    def restore(like: Run) -> Run:
+        wanted = _names(like)
+        found = dict(arrays)
+        if words & {"metrics", "validation", "data"}:
+            found = _with_history(found, wanted)
+        if given.stop != saved.manifest.stop or forget:
+            found = _with_best(found, wanted, forget, job.stops.patience)
+        if "optimizer" in words and not _fits(found, wanted):
+            found = _with_new_optimizer(found, like, wanted, job)
+        if extra := sorted(found.keys() - wanted.keys() - {name for name in found if name.startswith("members.")}):
+            raise ValueError(
+                f"a run must be resumed with the arrays it began with; {saved.directory} holds {extra[0]:.80} too, "
+                f"which the model and optimizer that are given have not; pass what was saved, or another directory"
+            )
+        return dataclasses.replace(saved, arrays=found).restore(like)
+
+    return Resumed(restore, place)
+
+
+def checked_place(where: Any, *, streamed: bool) -> Json:
+    """Return where the run stood, as the source of its data wrote it.
+
+    Raises:
+      ValueError: for a place that no source of this kind wrote.
+    """
+    if not streamed:
+        return fields.having({"epoch": fields.whole(0)})("where", where)
+    stream = fields.having({"length": fields.maybe(fields.whole(1))}, ("length",), more=True)
+    place = fields.having({"position": fields.listed(fields.whole(0)), "stream": stream})("where", where)
+    if len(place["position"]) > 3:
+        raise fields.wrong("where.position", "at most three integers", place["position"])
+    return place
+
+
+def checked_arrays(arrays: Mapping[str, np.ndarray], members: int, epochs: int) -> dict[str, np.ndarray]:
+    """Return the arrays of a run of so many members.
+
+    Raises:
+      ValueError: for arrays of another number of members, and for a status or a count of epochs that there is not.
+    """
+    for name, array in arrays.items():
+        if not name.startswith(("run.", "members.")) or array.ndim < 1 or len(array) != members:
+            raise ValueError(
+                f"{name:.80} of the checkpoint must hold something for each of {members} members; got {array.shape}"
+            )
+        if name.startswith(HISTORY) and array.ndim < 2:
+            raise ValueError(f"{name:.80} of the checkpoint must have an entry an epoch; got shape {array.shape}")
+    for name, most in (("run.status", max(map(int, Status))), ("run.epochs", max(epochs, fields.EPOCHS))):
+        values = arrays.get(name)
+        whole = values is not None and values.ndim == 1 and values.dtype.kind in "iu"
+        if values is None or not whole or values.min() < 0 or values.max() > most:
+            raise ValueError(f"{name} of the checkpoint must hold an integer in 0 ... {most} a member; it does not")
+    return dict(arrays)
+
+
+def check_size(recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise unless a model whose sizes stand in a checkpoint has as many parameters as the checkpoint.
+
+    Before anything is traced: a list of sizes in a file is short, and what it asks for may have no end.
+
+    Raises:
+      ValueError: with both numbers.
+    """
+    if not isinstance(recipe.model, MLP):
+        return
+    saved = sum(math.prod(array.shape[1:]) for name, array in arrays.items() if name.startswith("run.state.params."))
+    wanted = recipe.model.parameter_count
+    if wanted != saved:
+        raise ValueError(
+            f"recipe.model.sizes of the checkpoint must be those of its {saved:,} parameters; got sizes of {wanted:,}"
+        )
+
+
+def _names(like: PyTree) -> dict[str, Any]:
+    """Return the form of each array of the runs by the name that it has in a checkpoint."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(without_keys, like))
+    return {path_name("run", path): leaf for path, leaf in leaves}
+
+
+def _with_history(found: dict[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays with a history of what is read now: NaN at the epochs at which it was not."""
+    loss = found[f"{HISTORY}loss"]
+    kept = {name: a for name, a in found.items() if not name.startswith(HISTORY) or name in wanted}
+    for name, leaf in wanted.items():
+        if name.startswith(HISTORY) and name not in kept:
+            kept[name] = np.full((len(loss), loss.shape[1], *leaf.shape[2:]), np.nan, leaf.dtype)
+    return kept
+
+
+def _with_best(
+    found: dict[str, np.ndarray], wanted: Mapping[str, Any], forget: bool, patience: Patience | None
+) -> dict[str, np.ndarray]:
+    """Return the arrays with the best weights where patience asks for them: those of now, at first."""
+    kept = {name: a for name, a in found.items() if not name.startswith(BEST) or name in wanted}
+    if patience is None or f"{BEST}loss" not in wanted:
+        return kept
+    epochs = found["run.epochs"]
+    losses = found.get(f"{HISTORY}validation_loss")
+    if f"{BEST}loss" in kept and losses is not None and not forget:
+        # The least loss stays so; what counts as enough may be another.
+        counted = [patience.counts_from(losses[i, :done]) for i, done in enumerate(epochs)]
+        for name, values in zip(("mark", "since"), zip(*counted, strict=True), strict=True):
+            kept[f"{BEST}{name}"] = np.array(values, wanted[f"{BEST}{name}"].dtype)
+        return kept
+    for name, leaf in wanted.items():
+        if name.startswith(f"{BEST}params") and (now := name.replace(BEST, "run.state.", 1)) in found:
+            kept[name] = found[now]
+        elif name.startswith(BEST):  # a loss, above which any is better, and the epoch of it
+            counts = np.issubdtype(leaf.dtype, np.integer)
+            kept[name] = (np.maximum(epochs - 1, 0) if counts else np.full(len(epochs), np.inf)).astype(leaf.dtype)
+    return kept
+
+
+def _fits(found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether the optimizer's state that was saved is one of the optimizer that is given."""
+    old = {n: (a.shape[1:], a.dtype) for n, a in found.items() if n.startswith(OPT)}
+    return old == {n: (a.shape[1:], a.dtype) for n, a in wanted.items() if n.startswith(OPT)}
+
+
+def _with_new_optimizer(
+    found: dict[str, np.ndarray], like: Run, wanted: Mapping[str, Any], job: Job
+) -> dict[str, np.ndarray]:
+    """Return the arrays with the state of the optimizer that is given, as it begins at the saved parameters."""
+    like_params = like.state.params
+    names = [path_name("run.state.params", path) for path, _ in jax.tree_util.tree_leaves_with_path(like_params)]
+    if any(name not in found or found[name].shape[1:] != wanted[name].shape[1:] for name in names):
+        return found  # another model: the comparison of shapes says so
+    params = jax.tree.unflatten(jax.tree.structure(like_params), [jnp.asarray(found[name]) for name in names])
+
+    def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
+        recipe = dataclasses.replace(job.recipe, model=_Given(params))
+        alone = numbers._replace(init={}, apply={})
+        return training.start(key, Bound(recipe, alone, steps)).opt_state
+
+    state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, job.members.steps, params)
+    warnings.warn(
+        "the optimizer that is given has a state of another form than the one that was saved: its state begins anew, "
+        "at the parameters that were saved",
+        stacklevel=_check.level_of_caller(),
+    )
+    return {name: a for name, a in found.items() if not name.startswith(OPT)} | flat(state, OPT)
+
+
+class _Given:
+    """A model that begins with parameters that are there."""
+
+    def __init__(self, params: Params):
+        self._params = params
+
+    def init(self, key: Any) -> Params:
+        return self._params
+
+    def apply(self, params: Params, x: PyTree) -> PyTree:
+        return x

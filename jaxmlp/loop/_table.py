@@ -1,0 +1,125 @@
+"""What the words of a checkpoint may stand for: a closed list of types, and the functions of a fixed table by name.
+
+A checkpoint may come from anywhere. Nothing is imported or looked up by a name that stands in one, and nothing is ever
+called but what is listed here: types that only hold their fields, and functions that only compute.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.nn import initializers
+
+from jaxmlp import losses, metrics
+from jaxmlp.loop._code import found_by_name
+from jaxmlp.mlp import MLP
+from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
+from jaxmlp.recipe import Recipe
+
+OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, where that leads to them
+CURVES = (
+    "abs arctan arcsinh clip cos cosh exp exp2 expm1 fabs log log1p maximum minimum negative positive reciprocal sign "
+    "sin sinc sinh sqrt square tan tanh"
+).split()
+# Of a module of losses, metrics or the like all that it makes public and defines; of a wider one these alone.
+MODULES: list[tuple[ModuleType, Sequence[str] | None]] = [
+    (losses, None),
+    (metrics, None),
+    (optax, None),
+    (jax.nn, None),
+    (initializers, None),
+    (jnp, CURVES),
+    (jax.lax, ["erf", "logistic", "rsqrt", *CURVES]),
+    (jax.scipy.special, ["erf", "expit"]),
+]
+
+
+def name_of(value: Any) -> str:
+    """Return "module:name" of a function or type, by the shortest name that leads to it.
+
+    >>> name_of(optax.adamw)
+    'optax:adamw'
+    """
+    module, name = value.__module__ or "builtins", value.__qualname__
+    root = module.split(".")[0]
+    if getattr(sys.modules.get(root), name, None) is value:  # optax.adamw, not optax._src.alias.adamw
+        module = root
+    return f"{module}:{name}"
+
+
+def is_known(function: Any) -> bool:
+    """Tell whether a function is one of jaxmlp, Optax or JAX: `__module__` and `__qualname__` alone may be copied."""
+    return root_of(name_of(function)) in OWN and found_by_name(getattr(function, "__func__", function)) is not None
+
+
+def root_of(name: str) -> str:
+    """Return the package in "package.module:name"."""
+    return name.split(":")[0].split(".")[0]
+
+
+@functools.cache
+def types() -> dict[str, type]:
+    """Return the types that a description may build, by name: dataclasses that hold what they are given."""
+    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)}
+
+
+@functools.cache
+def functions() -> dict[str, Any]:
+    """Return the functions that a description may name, each by its public name and by the one that it bears."""
+    found: dict[str, Any] = {}
+    for module, names in MODULES:
+        package = root_of(f"{module.__name__}:")
+        for name in vars(module) if names is None else names:
+            function = vars(module).get(name)
+            public = callable(function) and not isinstance(function, type) and not name.startswith("_")
+            if not public or not hasattr(function, "__qualname__"):
+                continue
+            # What the rooms of jaxmlp have from elsewhere computes too, but for the checks, one of which imports.
+            home = str(function.__module__)
+            if root_of(home) not in (OWN if package == "jaxmlp" else (package,)) or home == "jaxmlp._check":
+                continue
+            found[f"{module.__name__}:{name}"] = found[name_of(function)] = function
+    return found
+
+
+def find(what: str, name: object) -> Any:
+    """Return the function of the table by that name.
+
+    Raises:
+      ValueError: for any other, before anything is looked up.
+    """
+    if isinstance(name, str) and name in functions():
+        return functions()[name]
+    module, _, rest = str(name).partition(":")
+    if root_of(str(name)) not in OWN or "." in rest:
+        raise ValueError(yours(what, name))
+    if any(module == known.__name__ for known, _ in MODULES[:2]):
+        raise ValueError(f"{what} was {name}, which is not there any more; pass recipe=")
+    raise ValueError(
+        f"{what} must be given again: {name:.80} is no loss, metric, optimizer, schedule, activation or initializer "
+        f"that is found by name; pass recipe="
+    )
+
+
+def find_type(what: str, name: object) -> type:
+    """Return the type of the closed list by that name.
+
+    Raises:
+      ValueError: for any other.
+    """
+    if isinstance(name, str) and name in types():
+        return types()[name]
+    if root_of(str(name)) not in OWN:
+        raise ValueError(yours(what, name))
+    raise ValueError(f"{what} must be one of {', '.join(types())}; got {name!r:.80}; pass recipe=")
+
+
+def yours(what: str, name: object) -> str:
+    """Return what is said of a part that only the caller has."""
+    told = str(name)[:200]
+    return f"{what} must be given again: {told} is not of jaxmlp, Optax or JAX, and is not looked for; pass recipe="

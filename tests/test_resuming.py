@@ -1,0 +1,146 @@
+"""A run goes on with what is given now where that was accepted, and under the rules of now."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxmlp import MLP, Recipe, loop, losses, metrics
+from jaxmlp.loop import _changes
+from jaxmlp.optimizers import CosineAdamW
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3)).astype("f")
+Y = np.sin(X[:, :1])
+HELD_OUT = X[:20], Y[:20]
+KEY = jax.random.key(0)
+RECIPE = Recipe(MLP((3, 8, 1), "tanh"), losses.squared_error, optax.adam, epochs=4, batch_size=20)
+RATE = {"learning_rate": 0.1}
+
+
+def train(directory, recipe=RECIPE, numbers=RATE, data=(X, Y), **options):
+    return loop.train(KEY, data, recipe, numbers, directory=directory, progress=False, **options)
+
+
+def resume(directory, **options):
+    return loop.resume(directory, (X, Y), progress=False, **options)
+
+
+def same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_words_are_known():
+    assert _changes.accepted("recipe") > {"model", "loss", "optimizer", "metrics", "batch_size"}
+    with pytest.raises(
+        ValueError, match=r"accept must be one of recipe, model, .*'optimiser' \(did you mean 'optimizer'"
+    ):
+        train("nowhere", accept="optimiser")
+
+
+def test_more_patience_is_the_run_that_had_it_from_the_start(tmp_path):
+    longer = {"epochs": 40, "validation": HELD_OUT}
+    straight = train(tmp_path / "straight", stop=loop.Patience(8), **longer)
+    _, history = train(tmp_path / "run", stop=loop.Patience(1), **longer)
+    assert len(history["loss"]) < len(straight[1]["loss"])
+    same(resume(tmp_path / "run", stop=loop.Patience(8), validation=HELD_OUT), straight)
+
+
+def test_a_harder_target_is_the_run_that_had_it_from_the_start(tmp_path):
+    straight = train(tmp_path / "straight", epochs=40, stop=loop.Target("loss", at_most=0.05))
+    _, history = train(tmp_path / "run", epochs=40, stop=loop.Target("loss", at_most=0.3))
+    assert len(history["loss"]) < len(straight[1]["loss"])
+    same(train(tmp_path / "run", epochs=40, stop=loop.Target("loss", at_most=0.05)), straight)
+
+
+def test_rules_come_and_go(tmp_path):
+    """Patience that is new counts from here, [] leaves none, and a budget stands beside the rules of the run."""
+    train(tmp_path, validation=HELD_OUT)
+    _, history = resume(tmp_path, validation=HELD_OUT, stop=loop.Patience(2), epochs=8)
+    assert len(history["loss"]) in (6, 7, 8)
+    _, again = resume(tmp_path, validation=HELD_OUT, stop=[loop.Budget(100.0)])
+    same(again, history)
+    _, free = resume(tmp_path, validation=HELD_OUT, stop=[], epochs=9)
+    assert len(free["loss"]) == 9
+
+
+def test_members_that_stopped_before_the_others_stay_so_with_a_warning(tmp_path):
+    keys = jax.random.split(KEY, 4)
+    options = {"directory": tmp_path, "progress": False, "every": 1}
+    loop.train(keys, (X, Y), RECIPE, RATE, stop=loop.Halving(2, first=1, by="loss"), **options)
+    with pytest.warns(UserWarning, match="the rules of now would not have stopped 3 members, .* and stay as they are"):
+        _, history = loop.resume(tmp_path, (X, Y), stop=[], progress=False)
+    assert sorted(history.epochs.tolist()) == [1, 1, 2, 4]
+
+
+CHANGED = {
+    "loss": {"recipe": dataclasses.replace(RECIPE, loss=losses.absolute_error)},
+    "metrics": {"recipe": dataclasses.replace(RECIPE, metrics=(metrics.rmse,))},
+    "model": {"recipe": dataclasses.replace(RECIPE, model=MLP((3, 8, 1), "relu"))},
+    "batch_size": {"recipe": dataclasses.replace(RECIPE, batch_size=30)},
+    "hyperparams": {"numbers": {"learning_rate": 0.01}},
+    "data": {"data": (X[:40], Y[:40])},
+    "validation": {"validation": (X, Y)},
+    "epochs": {"epochs": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(folder, validation=HELD_OUT)
+    return folder
+
+
+@pytest.mark.parametrize("word", CHANGED)
+def test_what_is_accepted_is_named_by_the_refusal_and_goes_on(word, run, tmp_path):
+    given = {"validation": HELD_OUT, **CHANGED[word]}
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"to go on with what is given now, pass accept=\('{word}',\)$"):
+        train(tmp_path / "run", **given)
+    _, history = train(tmp_path / "run", **given, accept=word)
+    assert len(history["loss"]) == given.get("epochs", 4)
+
+
+def test_another_optimizer_begins_anew_or_goes_on_with_its_state(run, tmp_path):
+    for name in ("new", "same"):
+        shutil.copytree(run, tmp_path / name)
+    given = {"validation": HELD_OUT, "accept": "optimizer"}
+    with pytest.warns(UserWarning, match="its state begins anew, at the parameters that were saved"):
+        state, _ = train(tmp_path / "new", dataclasses.replace(RECIPE, optimizer=optax.adagrad), **given)
+    assert "sum_of_squares" in str(state.opt_state)
+    before, _ = train(run, validation=HELD_OUT)
+    same(state.params, before.params)
+    state, _ = train(tmp_path / "same", dataclasses.replace(RECIPE, optimizer=optax.adamw), **given)
+    same(state, before)
+
+
+def test_a_longer_run_asks_what_becomes_of_a_schedule_that_follows_it(tmp_path):
+    train(tmp_path, dataclasses.replace(RECIPE, optimizer=CosineAdamW()))
+    with pytest.raises(
+        ValueError, match=r"its schedule follows the length of the run, .*\n.*\('epochs', 'schedule'\)$"
+    ):
+        resume(tmp_path, epochs=6)
+    _, history = resume(tmp_path, epochs=6, accept="schedule")
+    assert len(history["loss"]) == 6
+
+
+def test_numbers_are_others_from_now_on(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match="hyperparams.learning_rate: saved 0.1, given 0.0"):
+        resume(tmp_path, epochs=6, hyperparams={"learning_rate": 0.0})
+    before, _ = resume(tmp_path)
+    after, _ = resume(tmp_path, epochs=6, hyperparams={"learning_rate": 0.0}, accept="hyperparams")
+    same(after.params, before.params)
+    resume(tmp_path, epochs=6)  # it is the run of the new number now
+
+
+def test_another_kind_of_device_is_only_named():
+    kinds = [_changes.Change("layout", "layout.kind: saved TPU v4, given TPU v5")]
+    assert _changes.check(kinds, frozenset(), None, "here") == ["layout.kind: saved TPU v4, given TPU v5"]

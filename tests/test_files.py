@@ -112,7 +112,10 @@ HOSTILE = {
     "an activation that is no name": (described(model={**TOLD["model"], "activation": []}), "activation must be"),
     "a model that is no dict": (described(model="MLP"), "must describe a model by a dict; got str"),
     "huge sizes": (described(model={**TOLD["model"], "sizes": [10**9] * 3}), "must have shape (1000000000"),
-    "sizes beyond any machine": (described(model={**TOLD["model"], "sizes": [10**300] * 3}), "every size must be at most 2147483647"),
+    "sizes beyond any machine": (
+        described(model={**TOLD["model"], "sizes": [10**300] * 3}),
+        "every size must be at most 2147483647",
+    ),
     "sizes that are text": (described(model={**TOLD["model"], "sizes": "345"}), "sizes must list the widths"),
     "a layer more": (described(model={**TOLD["model"], "sizes": [3, 4, 4, 2]}), "must hold the tensors 2/b, 2/w"),
     "a layer less": (described(model={**TOLD["model"], "sizes": [3, 4]}), "must not hold the tensors 1/b, 1/w"),

@@ -71,7 +71,9 @@ def ranking(history: Mapping[str, Numeric], *, by: str | None = None, largest: b
       ValueError: for an entry that is not there, one of which it is not known which way is better, or where every
         member diverged.
 
-    >>> history = {"validation_accuracy": np.array([[0.2], [0.8]]), "status": np.zeros(2, int), "epochs": np.ones(2, int)}
+    >>> rates = [[0.2, 0.3], [0.7, 0.8]]  # of two members in two epochs
+    >>> history = {"loss": np.ones((2, 2)), "validation_accuracy": np.array(rates)}
+    >>> history |= {"status": np.zeros(2, int), "epochs": np.full(2, 2)}
     >>> ranking(history, by="validation_accuracy").tolist()
     [1, 0]
     """

@@ -124,7 +124,8 @@ def fitting(what: str, value: Numeric) -> Numeric:
 def number(what: str, value: Any, must: str = "must be a number", ndim: int | None = None) -> Any:
     """Return a number, or an array of them, that JAX takes; Python's, NumPy's and JAX's own as they are.
 
-    With `ndim` it must have so many axes.
+    With `ndim` it must have so many axes. An array has the dtype that it says, also where JAX has noted that it came
+    from Python's numbers: a run that goes on from its files has no such note.
 
     Raises:
       ValueError: for what is no number, and for one that becomes infinite or another in the 32 bits of JAX.
@@ -149,6 +150,8 @@ def number(what: str, value: Any, must: str = "must be a number", ndim: int | No
         raise ValueError(f"{what} {must}; got {_check.describe(value)}; a flag chooses the program")
     if ndim not in (None, found.ndim):
         raise ValueError(f"{what} must be one number; got {_check.describe(value)}; map over many with jax.vmap")
+    if isinstance(found, jax.Array) and not isinstance(found, Tracer) and found.weak_type:
+        return jax.lax.convert_element_type(found, found.dtype)
     return value if isinstance(value, np.generic) and found.dtype == value.dtype else found
 
 

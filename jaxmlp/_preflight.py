@@ -1,6 +1,8 @@
 """What only the host can check: the values of the data and all shapes before a run, and after it what came out."""
 
 import warnings
+import weakref
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -46,13 +48,24 @@ def entered(data: Data, what: str = "data") -> Data:
     return parts[: len(data)]
 
 
-def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: bool) -> Data:
+def check_data(
+    what: str, key: Array, data: Data, bound: Bound, others: Sequence[Bound] = (), *, measured: bool
+) -> Data:
     """Check what only the host can before a run: the values, and with them the shapes before any compilation.
 
-    Of data on which the metrics are `measured`, those too.
+    Args:
+      what: their name in messages, "data" or "validation".
+      key: one typed key, or its form.
+      data: (x, y) or (x, y, weight).
+      bound: the recipe with its numbers, of members those of the first.
+      others: the same with numbers of other members, which loss and metrics check too.
+      measured: whether the metrics are read on these data.
 
     Returns:
       The data, as arrays that JAX takes.
+
+    Raises:
+      ValueError: for values, shapes and numbers that do not fit.
     """
     x, y, weight = unpack(data, what)
     n = _check.examples(what, x, y, weight)
@@ -66,12 +79,16 @@ def check_data(what: str, key: Array, data: Data, bound: Bound, *, measured: boo
     if "dropout_rate" in numbers.apply:
         _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
+
     # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    jax.eval_shape(lambda o: (bound.per_example(o, y), measured and bound.measures(o, y, weight)), outputs)
+    def checked(outputs: PyTree) -> list[Any]:
+        return [(b.per_example(outputs, y), measured and b.measures(outputs, y, weight)) for b in (bound, *others)]
+
+    jax.eval_shape(checked, outputs)
     return (x, y, weight)[: len(data)]
 
 
-def check_outputs(params: Params, data: Data, bound: Bound) -> None:
+def check_outputs(params: Params, data: Data, bound: Bound, *, measured: bool = True) -> None:
     """Check the targets against the outputs that these parameters give, with nothing computed.
 
     Raises:
@@ -81,7 +98,43 @@ def check_outputs(params: Params, data: Data, bound: Bound) -> None:
     if weight is not None:
         _check.weights("weight of data", weight, len(jax.tree.leaves(x)[0]))
     outputs = jax.eval_shape(bound.apply, params, x)
-    jax.eval_shape(lambda o: [bound.per_example(o, y), bound.measures(o, y, weight)], outputs)
+    jax.eval_shape(lambda o: [bound.per_example(o, y), measured and bound.measures(o, y, weight)], outputs)
+
+
+def check_once(params: Params, data: Data, bound: Bound) -> None:
+    """Check the targets and the numbers of a loss as `check_outputs` does, unless the call before had the same.
+
+    An epoch is shorter than its check; in a loop of epochs only the first pays for it.
+    """
+    global _last
+    leaves, structure = jax.tree.flatten((data, bound.numbers))
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return
+    now = bound.recipe, structure, [_held(leaf) for leaf in leaves]
+    if now != _last:
+        check_outputs(params, data, bound, measured=False)
+        _last = now
+
+
+_last: Any = None
+
+
+def _held(leaf: Any) -> Any:
+    """Return what is equal for the same array alone, and does not keep it; a number is equal by its value."""
+    return _Weak(leaf) if isinstance(leaf, np.ndarray | jax.Array) else leaf
+
+
+class _Weak:
+    """A weak reference that is equal to others of the same object, which still lives."""
+
+    def __init__(self, value: Any):
+        self._ref = weakref.ref(value)
+
+    def __eq__(self, other: object) -> bool:
+        value = self._ref()
+        return isinstance(other, _Weak) and value is not None and value is other._ref()
+
+    __hash__ = object.__hash__
 
 
 def warn_of_not_finite(params: Params, history: History) -> None:

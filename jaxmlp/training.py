@@ -15,7 +15,7 @@ from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._dry_run import check_optimizer, loose, ready, update
 from jaxmlp._naming import metric_names
-from jaxmlp._preflight import check_data, check_outputs, entered, unpack, warn_of_not_finite
+from jaxmlp._preflight import check_data, check_once, check_outputs, entered, unpack, warn_of_not_finite
 from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average, average_near
@@ -106,10 +106,11 @@ def epoch(
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
     """
-    bound = recipe.bind(hyperparams)
+    bound, data = recipe.bind(hyperparams), entered(data)
+    check_once(state.params, data, bound)
     # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
     loops = bound.recipe.batch_size is not None and _compile.outermost()
-    return (_epoch_at_once if loops else _epoch)(state, entered(data), bound, rows)
+    return (_epoch_at_once if loops else _epoch)(state, data, bound, rows)
 
 
 def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[State, dict[str, Array]]:

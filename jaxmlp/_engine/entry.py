@@ -43,6 +43,8 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
     # Of the first member, on the host: slices on the device would each be a small program to compile.
     first = recipe.bind(hyperparams if single else {name: np.asarray(value)[0] for name, value in columns.items()})
     numbers = Numbers(*({name: columns[name] for name in part} for part in first.numbers))
+    ends = [] if single else _ends({**numbers.loss, **numbers.metrics})
+    others = [recipe.bind({name: np.asarray(value)[i] for name, value in columns.items()}) for i in ends]
     if "dropout_rate" in columns:
         _check.within("dropout_rate", columns["dropout_rate"], 0, 1, open_high=True)
     validation = inputs.validation
@@ -54,7 +56,8 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
         mine, table = whose(what, given, count, single)
         if table is not None:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), table) if mine else table
-            check_data(what, like_key(keys), flat, first, measured=what == "validation" or validation is None)
+            measured = what == "validation" or validation is None
+            check_data(what, like_key(keys), flat, first, others, measured=measured)
         own[what], tables[what] = (table, None) if mine else (None, table)
 
     def examples(what: str) -> int:
@@ -169,6 +172,19 @@ def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
             )
         numbers[name] = value if value.ndim else jnp.full((count,), value)
     return numbers
+
+
+def _ends(columns: Mapping[str, Any]) -> list[int]:
+    """Return the members with the least, the largest or a NaN value of each number: within its range, all others are.
+
+    >>> _ends({"delta": np.array([1.0, 0.5, -2.0, 0.7])})
+    [0, 2]
+    """
+    ends: set[int] = set()
+    for column in map(np.asarray, columns.values()):
+        flat = column.reshape(len(column), -1)  # NumPy takes a NaN for both the least and the largest
+        ends |= {int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]}
+    return sorted(ends)
 
 
 def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:

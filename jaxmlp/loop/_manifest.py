@@ -207,7 +207,7 @@ class Manifest:
             if value is None or value.shape[:1] != data.shape[:1] or value.dtype.kind not in "biufV":
                 raise ValueError(f"members.hyperparams.{name:.80} of the checkpoint must hold a number a member")
             # A Python number mixes with any dtype, an array does not: what it was decides about bits.
-            numbers[name] = jnp.asarray(value[0] if single else value) if isinstance(told, dict) else told
+            numbers[name] = _number_of(name, told) if single else jnp.asarray(value)
         return Start(key[0] if single else key, numbers)
 
     def plan_options(self) -> Json:
@@ -229,6 +229,17 @@ def flat(tree: PyTree, prefix: str) -> dict[str, np.ndarray]:
 def path_name(prefix: str, path: Any) -> str:
     """Return the name of a leaf of a tree in a checkpoint."""
     return f"{prefix}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
+
+
+def _number_of(name: str, told: Number | Json) -> Number:
+    """Return the number of one network that `_number` wrote down, in the dtype that it had: NumPy's float64 stays it."""
+    if not isinstance(told, dict):
+        return told
+    try:
+        return np.asarray(told["value"]).astype(jnp.dtype(told["dtype"]))[()]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"hyperparams.{name:.80} of the checkpoint"
+        raise ValueError(f"{what} must be a number with a dtype; {error}") from error
 
 
 def _number(value: Number) -> Number | Json:

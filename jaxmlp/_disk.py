@@ -150,14 +150,31 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(inner))
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; raise an OSError for what cannot be listed, as `Path.rglob` does not."""
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder below one, itself too, with the names in it, of folders and of files.
+
+    Raises:
+      OSError: for what cannot be listed, which `os.walk` leaves out.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    for inner, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(inner) / name for name in names)
+    for inner, folders, files in os.walk(folder, onerror=refuse):
+        yield Path(inner), folders, files
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; raise an OSError for what cannot be listed, as `Path.rglob` does not."""
+    for inner, _, names in walk(folder):
+        yield from (inner / name for name in names)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an OSError unless a name can be given to a file in a folder."""
+    new = folder / new_name()
+    open(new, "xb").close()
+    new.unlink()
 
 
 def make_folder(folder: Path) -> None:

@@ -5,9 +5,10 @@
                        SHA256SUMS   a digest of every file; `sha256sum -c SHA256SUMS` reads it too
 
 It is written under another name and renamed when all of it is on the disk: a kill or a power cut leaves all of it or a
-folder that ends in ".saving", which the next process clears away. Older ones are removed after that. Damage done later
-is seen by the digests: it is set aside where an older one is whole, and never where none is. A file that cannot be read
-is not damaged: the run stops, and nothing is changed. Whatever else the directory holds is not touched.
+folder that ends in ".saving", which the next process clears away. Older ones are removed after that, but for those into
+which someone has put something. Damage done later is seen by the digests: it is set aside where an older one is whole,
+and never where none is. A file that cannot be read is not damaged: the run stops, and nothing is changed. Whatever else
+the directory holds is not touched.
 Nothing here knows what a run is.
 """
 
@@ -15,18 +16,19 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmlp import _check, _disk
-from jaxmlp.loop import _folder
+from jaxmlp.loop import _folder, _ours, _trouble
+from jaxmlp.loop._folder import Form
 from jaxmlp.types import Json, StrPath
 
-DAMAGED = ".damaged"
 FORMAT = 1
+Check = Callable[[Json, Mapping[str, Form]], None]
 _sums = _folder.sums
 
 
@@ -61,16 +63,17 @@ class Checkpoints:
         self._kept = ""
         self._lock: Any = None
         try:
-            if self.directory.exists() and not self.directory.is_dir():
-                raise ValueError(f"directory must be a folder; {self.directory} is a file; pass another")
+            if os.path.lexists(self.directory) and not self.directory.is_dir():
+                kind = "a file" if self.directory.exists() else "a link to nothing"
+                raise ValueError(f"directory must be a folder; {self.directory} is {kind}; pass another")
             _disk.make_folder(self.directory)
             self._lock = _disk.hold(self.directory)
             for path in sorted(self.directory.iterdir()):
-                if _folder.is_left_over(path):
+                if _ours.is_left_over(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
             self.close()
-            raise ValueError(_cannot_write(self.directory, error)) from error
+            raise ValueError(_trouble.cannot_write(self.directory, error)) from error
 
     def save(
         self,
@@ -111,7 +114,7 @@ class Checkpoints:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise NotSaved(_cannot_write(self.directory, error)) from error
+            raise NotSaved(_trouble.cannot_write(self.directory, error)) from error
         if self._kept:
             kept, self._kept = self._kept, ""
             warnings.warn(
@@ -129,10 +132,27 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Return which checkpoints are there, oldest first; whatever else the directory holds is nobody's business."""
-        return sorted(n for path in self.directory.iterdir() if (n := _folder.number_of(path)) is not None)
+        return sorted(n for path in self.directory.iterdir() if (n := _ours.number_of(path)) is not None)
 
-    def recover(self) -> Saved | None:
+    def check_names(self, first: int, last: int) -> None:
+        """Raise unless a checkpoint can be written, and the names of those from `first` to `last` are free.
+
+        Raises:
+          ValueError: with what has such a name.
+        """
+        try:
+            taken = _ours.taken(self.directory, first, last)
+            _disk.check_writable(self.directory)
+        except OSError as error:
+            raise ValueError(_trouble.cannot_write(self.directory, error)) from error
+        if taken:
+            raise ValueError(_trouble.names_taken(self.directory, taken))
+
+    def recover(self, check: Check | None = None) -> Saved | None:
         """Return the newest whole checkpoint; damaged ones above it are named by a warning, and set aside.
+
+        Args:
+          check: raises a ValueError unless the arrays may be read, of what is said of them and of what they are.
 
         Raises:
           ValueError: where checkpoints are there and none is whole, where a file of one cannot be read, and where it
@@ -146,18 +166,16 @@ class Checkpoints:
                 folder = self._folder(number)
                 problems = _folder.damages(folder)
                 if not problems:
-                    saved = self._read(number, folder)
+                    saved = self._read(number, folder, check)
                     break
                 damaged.append((folder, problems))
+            if saved is None:
+                emptied = [path for path in self.directory.iterdir() if _ours.was_emptied(path)]
+                damaged = sorted([*damaged, *((path, ["all files are missing"]) for path in emptied)], reverse=True)
         except OSError as error:
-            raise ValueError(_cannot_read(folder, error)) from error
+            raise ValueError(_trouble.cannot_read(folder, error)) from error
         if saved is None and damaged:
-            told = "\n  ".join(f"{folder.name}: {'; '.join(problems[:3])}" for folder, problems in damaged[:12])
-            raise ValueError(
-                f"directory must hold a whole checkpoint, or none; {self.directory} has {len(damaged)}, and each is "
-                f"damaged:\n  {told}\nnothing was changed: put them back from a copy, or, to begin anew, move them "
-                f"away or pass another directory"
-            )
+            raise ValueError(_trouble.none_whole(self.directory, damaged))
         for folder, problems in damaged:
             self._set_aside(folder, problems)
         return saved
@@ -168,29 +186,27 @@ class Checkpoints:
         return {name: told for name, told in meta.items() if name != "files"}
 
     def _folder(self, number: int) -> Path:
-        return self.directory / _folder.name_of(number)
+        return self.directory / _ours.name_of(number)
 
-    def _read(self, number: int, folder: Path) -> Saved:
+    def _read(self, number: int, folder: Path, check: Check | None) -> Saved:
         meta = _folder.read_meta(folder)
         if meta.get("format") != FORMAT:
             raise ValueError(
                 f"{folder} must be of format {FORMAT}; got {meta.get('format')!r:.80}; resume it with the "
                 f"version of jaxmlp that wrote it, or pass another directory"
             )
-        try:
+        with _trouble.reading(folder):
+            forms = _folder.read_forms(folder)
+        if check is not None:
+            check(meta, forms)
+        with _trouble.reading(folder):
             return Saved(number, meta, _folder.read_arrays(folder))
-        except Exception as error:  # whatever Orbax raises for what it cannot read
-            raise ValueError(_cannot_read(folder, error)) from error
 
     def _set_aside(self, folder: Path, problems: list[str]) -> None:
-        aside, count = folder.with_name(folder.name + DAMAGED), 1
-        while os.path.lexists(aside):
-            count += 1
-            aside = folder.with_name(f"{folder.name}{DAMAGED}-{count}")
         try:
-            os.replace(folder, aside)
+            aside = _folder.set_aside(folder)
         except OSError as error:
-            raise ValueError(_cannot_write(self.directory, error)) from error
+            raise ValueError(_trouble.cannot_write(self.directory, error)) from error
         warnings.warn(
             f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; it is "
             f"set aside as {aside.name}",
@@ -198,7 +214,7 @@ class Checkpoints:
         )
 
     def _write(self, number: int, arrays: dict[str, np.ndarray], meta: Json, first: Callable[[], None] | None) -> None:
-        saving = self.directory / _folder.saving_name(number)
+        saving = self.directory / _ours.saving_name(number)
         try:
             if first is not None:
                 first()
@@ -220,9 +236,9 @@ class Checkpoints:
         scored = [number for number in numbers if scores[number] is not None]
         best = min(scored, key=lambda number: scores[number], default=None)  # type: ignore[arg-type,return-value]
         for number in numbers[: -self.keep]:
-            if number != best:
+            if number != best and _ours.is_all_ours(self._folder(number)):
                 # Renamed first: a folder that is half removed when the process dies must not look like a checkpoint.
-                gone = self.directory / _folder.saving_name(number)
+                gone = self.directory / _ours.saving_name(number)
                 os.replace(self._folder(number), gone)
                 shutil.rmtree(gone)
 
@@ -232,17 +248,3 @@ class Checkpoints:
         except (OSError, ValueError):  # damaged since: to be named when it is wanted, not while another is saved
             return None
         return score if isinstance(score, float | int) and score == score else None
-
-
-def _cannot_write(directory: Path, error: BaseException) -> str:
-    return (
-        f"directory must be writable and have room; {directory} could not be written: "
-        f"{type(error).__name__}: {error}; older checkpoints in it are whole: make room, and the same call goes on"
-    )
-
-
-def _cannot_read(path: Path, error: BaseException) -> str:
-    return (
-        f"directory must be readable; {path} could not be read: {type(error).__name__}: {str(error)[:400]}; nothing "
-        f"was changed: once it can be read the same call goes on, or from the one before once it is moved away"
-    )

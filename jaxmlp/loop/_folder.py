@@ -5,71 +5,40 @@
 
 import hashlib
 import json
+import math
 import os
 import re
-import secrets
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmlp import _check, _disk
 from jaxmlp.loop._fields import read_json
+from jaxmlp.loop._ours import ARRAYS, LINE, SUMS, TOLD, is_all_ours, number_of, saving_name
 from jaxmlp.types import Json
 
-NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
-SAVING = re.compile(r"[0-9]{8,}(\.[0-9]+-[0-9a-f]{16})?\.saving", re.ASCII)
-LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)", re.ASCII)
 # Orbax reads `[...]` as a pattern and a backslash as a slash, and refuses `//`: it is given only what it is known to
 # read as it stands.
 PLAIN = re.compile(r"(/(?!\.\.?(/|$))[\w. =+,:@%~-]+)+" if os.name != "nt" else r"[\w./ =+,:@%~\\-]+", re.ASCII)
-SUMS, TOLD, ARRAYS = "SHA256SUMS", "run.json", "arrays"
+MOST = 2**27  # bytes of run.json or SHA256SUMS; both are read whole
 
 
-def name_of(number: int) -> str:
-    """Return the name of a checkpoint's folder."""
-    return f"{number:08d}"
+class Form(NamedTuple):
+    """What an array is, told before it is read; `chunk` is the shape of the pieces in which it is stored."""
 
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: tuple[int, ...]
 
-def number_of(folder: Path) -> int | None:
-    """Return the number of a checkpoint by its name and by what is in it; None for whatever else has such a name.
-
-    A damaged checkpoint is one too. So of its three parts two are enough, or one that says what it is.
-
-    Raises:
-      OSError: where it cannot be looked into.
-    """
-    if not NUMBER.fullmatch(folder.name) or not _is(folder, stat.S_ISDIR):
-        return None
-    sums, told = _is(folder / SUMS, stat.S_ISREG), _is(folder / TOLD, stat.S_ISREG)
-    arrays = _is(folder / ARRAYS, stat.S_ISDIR)
-    if (
-        sums + told + arrays >= 2
-        or (sums and f"  {ARRAYS}/".encode() in _disk.read_file(folder / SUMS, 2**20))
-        or (told and b'"versions"' in _disk.read_file(folder / TOLD, 2**24))
-        or (arrays and (_is(folder / ARRAYS / "_METADATA", stat.S_ISREG)))
-    ):
-        return int(folder.name)
-    return None
-
-
-def saving_name(number: int) -> str:
-    """Return a name, which no other call has, for a checkpoint that is being written or removed."""
-    return f"{name_of(number)}.{os.getpid()}-{secrets.token_hex(8)}.saving"
-
-
-def is_left_over(path: Path) -> bool:
-    """Tell whether a process that is gone left this behind while it saved."""
-    if _disk.NEW.fullmatch(path.name):
-        return _is(path, stat.S_ISREG)
-    if not SAVING.fullmatch(path.name) or not _is(path, stat.S_ISDIR):
-        return False
-    return all(name in (SUMS, TOLD) or name.split(".")[0] == ARRAYS for name in _ours(os.listdir(path)))
+    @property
+    def bytes(self) -> int:
+        """How many bytes the array takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def damages(folder: Path) -> list[str]:
@@ -79,7 +48,7 @@ def damages(folder: Path) -> list[str]:
       OSError: where a file is there and cannot be read, which says nothing about it.
     """
     try:
-        wanted = _listed(_disk.read_file(folder / SUMS))
+        wanted = _listed(_read(folder / SUMS))
         if wanted:
             found = {name: _digest(folder / name) for name in wanted}
             lines = [f"{name} is missing" for name in wanted if found[name] is None]
@@ -119,7 +88,10 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
         raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
     # The names of the files stand in one of them, so that a list of digests that was cut short is seen.
     files = _ours(sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder)))
-    (folder / TOLD).write_text(json.dumps({**meta, "files": files}, indent=1))
+    text = json.dumps({**meta, "files": files}, indent=1)
+    if len(text) > MOST:
+        raise ValueError(f"{TOLD} must have at most {MOST:,} characters; where the run stands takes {len(text):,}")
+    (folder / TOLD).write_text(text)
 
 
 def close(folder: Path, digests: str) -> None:
@@ -134,6 +106,8 @@ def put(saving: Path, folder: Path) -> None:
     if os.path.lexists(folder):
         if number_of(folder) is None:
             raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
+        if not is_all_ours(folder):
+            raise FileExistsError(f"{folder} holds something that no run wrote; move it away")
         old = folder.with_name(saving_name(int(folder.name)))
         os.replace(folder, old)
     try:
@@ -145,6 +119,38 @@ def put(saving: Path, folder: Path) -> None:
         raise
     if old is not None:
         shutil.rmtree(old)
+
+
+def set_aside(folder: Path) -> Path:
+    """Give a damaged checkpoint another name, which it returns."""
+    aside, count = folder.with_name(f"{folder.name}.damaged"), 1
+    while os.path.lexists(aside):
+        count += 1
+        aside = folder.with_name(f"{folder.name}.damaged-{count}")
+    os.replace(folder, aside)
+    return aside
+
+
+def read_forms(folder: Path) -> dict[str, Form]:
+    """Return what the arrays of a checkpoint are; raises whatever Orbax does for what it cannot read.
+
+    Raises:
+      ValueError: for what is no dict of arrays, and where reading would take more than the arrays do.
+    """
+    ocp, found = _orbax(), {}
+    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    with _plain(folder) as plain:
+        told = reader.metadata(plain / ARRAYS).item_metadata.tree
+    for name, array in told.items():
+        shape, chunk = getattr(array, "shape", None), getattr(getattr(array, "storage", None), "chunk_shape", None)
+        if not isinstance(name, str) or not isinstance(shape, tuple):
+            raise ValueError(f"{name!r:.80} must be an array; got {type(array).__name__}")
+        chunk = tuple(chunk or shape)
+        # A piece is unpacked whole, however little of it the array has.
+        if len(chunk) != len(shape) or any(part > max(1, size) for part, size in zip(chunk, shape, strict=True)):
+            raise ValueError(f"{name:.80} must be stored in pieces that it has; got {chunk} for shape {shape}")
+        found[name] = Form(shape, np.dtype(array.dtype), chunk)
+    return found
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -163,7 +169,14 @@ def read_meta(folder: Path) -> Json:
       ValueError: for what is no object of JSON.
       OSError: where it cannot be read.
     """
-    return read_json(_disk.read_file(folder / TOLD), folder / TOLD)
+    return read_json(_read(folder / TOLD), folder / TOLD)
+
+
+def _read(path: Path) -> bytes:
+    data = _disk.read_file(path, MOST + 1)
+    if len(data) > MOST:
+        raise ValueError(f"{path} must have at most {MOST:,} bytes; got more")
+    return data
 
 
 def _orbax() -> Any:
@@ -184,14 +197,6 @@ def _plain(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def _is(path: Path, kind: Any) -> bool:
-    """Tell whether something of a kind is there, and raise an OSError where that cannot be told."""
-    try:
-        return kind(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def _ours(names: list[str]) -> list[str]:
     """Leave out what systems and editors put into folders: names that neither Orbax nor this library gives."""
     return [name for name in names if not any(_foreign(part) for part in name.split("/"))]
@@ -209,7 +214,8 @@ def _listed(data: bytes) -> dict[str, str]:
         if match is None:
             raise ValueError(f"a line must be a digest and a name; got {line[:80]!r}")
         name = PurePosixPath(match[2])
-        if name.is_absolute() or ".." in name.parts:
+        # As it stands: a file that is listed by many of its names would be read as often.
+        if name.is_absolute() or ".." in name.parts or str(name) != match[2]:
             raise ValueError(f"a name must be one of a file within; got {match[2][:80]!r}")
         found[match[2]] = match[1]
     return found

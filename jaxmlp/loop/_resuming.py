@@ -16,6 +16,7 @@ from jaxmlp._engine.runs import Run
 from jaxmlp._engine.stops import Patience, Stops
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
+from jaxmlp.loop._folder import Form
 from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
 from jaxmlp.loop._manifest import Manifest, flat, path_name
 from jaxmlp.loop._saving import SavedRun
@@ -103,7 +104,7 @@ def checked_arrays(arrays: Mapping[str, np.ndarray], members: int, epochs: int) 
     return dict(arrays)
 
 
-def check_size(recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> None:
+def check_size(recipe: Recipe, arrays: Mapping[str, Form]) -> None:
     """Raise unless a model whose sizes stand in a checkpoint has as many parameters as the checkpoint.
 
     Before anything is traced: a list of sizes in a file is short, and what it asks for may have no end.

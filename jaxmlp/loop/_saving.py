@@ -3,7 +3,7 @@
 import dataclasses
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,14 @@ import numpy as np
 from jaxmlp import _check, records
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.runs import Run
+from jaxmlp.loop._bounds import check_forms, last_number
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._fields import META
+from jaxmlp.loop._folder import Form
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
-from jaxmlp.types import Json, Numeric, StrPath
+from jaxmlp.types import Json, Numeric, Status, StrPath
 
+Check = Callable[[Manifest, Mapping[str, Form]], None]
 # Patience counted from the best epoch itself before the two were apart: what a checkpoint of that time calls them.
 ONCE = {"run.best.mark": "run.best.loss", "run.best.since": "run.best.epoch"}
 
@@ -55,6 +58,12 @@ class SavedRun:
     def start(self) -> Start:
         """Return the key or keys and the numbers that the run began with."""
         return self.manifest.rebuild_start(self.arrays)
+
+    def has_ended(self, epochs: int) -> bool:
+        """Tell whether no member has an epoch to go of so many."""
+        done = self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
+        status = self.arrays.get("run.status", np.zeros(1))
+        return isinstance(done, int) and done >= epochs or bool((status != Status.RUNNING).all())
 
     def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
         """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
@@ -121,6 +130,7 @@ class RunDirectory:
         self._store = Checkpoints(path, keep)
         self._history = records.HistoryFiles(self._store.directory)
         self.path = self._store.directory
+        self._done: tuple[int, SavedRun | None] = -1, None
 
     def __enter__(self) -> "RunDirectory":
         return self
@@ -128,23 +138,47 @@ class RunDirectory:
     def __exit__(self, *error: object) -> None:
         self._store.close()
 
-    def recover(self) -> SavedRun | None:
+    def recover(self, check: Check | None = None) -> SavedRun | None:
         """Return the run as its newest whole checkpoint holds it, if there is one.
 
-        Damaged ones are named by a warning and set aside, as `00000012.damaged`.
+        Damaged ones are named by a warning and set aside, as `00000012.damaged`. No array is read before its words and
+        its shape are known to belong to one run.
+
+        Args:
+          check: raises a ValueError unless a run of this manifest may have arrays of these forms.
 
         Raises:
           ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
-        found = self._store.recover()
+
+        def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
+            manifest = Manifest.from_json(META("run.json", meta)["run"])
+            check_forms(manifest, forms)
+            if check is not None:
+                check(manifest, forms)
+
+        found = self._store.recover(check_all)
         if found is None:
             return None
         meta = META("run.json", found.meta)
         manifest = Manifest.from_json(meta["run"])
-        return SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
+        saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
+        self._done = found.number, saved
+        return saved
 
     def begin(self, manifest: Manifest, start: Start) -> None:
-        """Say what the run is made of and begins with; each checkpoint holds it."""
+        """Say what the run is made of and begins with; each checkpoint holds it.
+
+        Raises:
+          ValueError: where it is to be saved and cannot be.
+        """
+        number, saved = self._done
+        # A run that has ended comes back from where nothing can be written, too.
+        if saved is None or not saved.has_ended(manifest.recipe["epochs"]):
+            self._store.check_names(number + 1, last_number(manifest))
+            for path in (self.path / "history.csv", self.path / "history.jsonl"):
+                if path.exists() and not path.is_file():
+                    raise ValueError(f"{path} must be a file, or a name that is free; move away what has it")
         self._manifest, self._start = manifest.to_json(), start.arrays()
 
     def save(self, runs: Run, place: Place, every: int | None) -> None:

@@ -1,7 +1,7 @@
 """`train` and `resume`: a run as chunks from the host, that shows, stops, saves and goes on."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jax import Array
 
@@ -12,6 +12,8 @@ from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Stop, Stops, listed
 from jaxmlp.loop._changes import accepted
+from jaxmlp.loop._folder import Form
+from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._resuming import check_size
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
@@ -200,7 +202,7 @@ def resume(
     if not path.is_dir():
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
     with RunDirectory(path, keep) as run_directory:
-        saved = run_directory.recover()
+        saved = run_directory.recover(_check_rebuilt if recipe is None else None)
         if saved is None:
             parts = sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
@@ -210,7 +212,6 @@ def resume(
         allowed, rebuilt = accepted(accept), recipe is None
         if recipe is None:
             recipe = saved.manifest.rebuild_recipe()
-            check_size(recipe, saved.arrays)
         rules = saved.manifest.rebuild_stop()
         if epochs is not None:
             saved.manifest.with_epochs(epochs)  # raises for fewer than there are
@@ -227,6 +228,11 @@ def resume(
         options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline)
         options = options._replace(accept=allowed, rebuilt=rebuilt)
         return run(request, stops, options, Saving(run_directory, saved))
+
+
+def _check_rebuilt(manifest: Manifest, forms: Mapping[str, Form]) -> None:
+    """Raise unless a saved recipe can be made again, of a model that has these arrays."""
+    check_size(manifest.rebuild_recipe(), forms)
 
 
 def _check_longer(stops: Stops, begun: int, epochs: int) -> None:

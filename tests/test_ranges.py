@@ -24,7 +24,14 @@ def recipe(loss, outputs=1, **options):
 
 HUBER, NLL = recipe(losses.huber), recipe(losses.gaussian_nll, 2)
 COVERED = recipe(losses.gaussian_nll, 2, metrics=metrics.interval_coverage)
+STREAMED = dataclasses.replace(HUBER, batch_size=None)
 STATE = jaxmlp.start(KEY, HUBER, RATE)
+
+
+def stream(weight=DATA[1][:, 0] ** 2, **numbers):
+    return loop.train(KEY, [(*DATA, weight)], STREAMED, RATE | numbers, progress=False)
+
+
 LEVELS = {"level": np.array([[0.1, 0.9], [0.5, 0.9], [0.5, 0.95], [0.5, 1.5]])}
 DELTA, LAST, UNKNOWN = {"delta": -1.0}, {"delta": [1.0, 2.0, 3.0, 0.0]}, {"delta": [1.0, np.nan, 3.0, 2.0]}
 BAD = {
@@ -40,9 +47,12 @@ BAD = {
     "vectors": (lambda: population.fit(KEYS, DATA, recipe(losses.quantile, 2), RATE | LEVELS), "in (0, 1); got 1.5"),
     "train": (lambda: loop.train(KEYS, DATA, HUBER, RATE | LAST, progress=False), "above 0; got 0.0"),
     "a stream": (
-        lambda: loop.train(KEY, [DATA], dataclasses.replace(HUBER, batch_size=None), RATE | DELTA, progress=False),
+        lambda: stream(delta=-1.0),
         "above 0",
     ),
+    # Weights in memory are brought near one; of a stream nobody knows the largest before its end.
+    "huge weights": (lambda: stream(np.full(8, 1e38, "f")), "weights of a stream must be zero or near one, the"),
+    "tiny weights": (lambda: stream(np.full(8, 1e-36, "f")), "must be zero or near one"),
     "folds": (lambda: population.cross_validate(KEY, DATA, HUBER, RATE | DELTA, folds=2), "above 0; got -1.0"),
 }
 

@@ -47,7 +47,7 @@ def take(data: Data, rows: Rows) -> tuple[PyTree, PyTree, Numeric | None]:
     x, y, weight = jax.tree.map(lambda a: pick(a, index), data)
     if rows.count is not None:
         present = jnp.arange(len(index)) < rows.count
-        weight = present.astype(jnp.float32) if weight is None else present.astype(weight.dtype) * weight
+        weight = present.astype(jnp.float32) if weight is None else jnp.where(present, weight, jnp.zeros_like(weight))
     return x, y, weight
 
 

@@ -134,6 +134,19 @@ def known(weight: Numeric, n: int) -> np.ndarray | None:
     return values if abs(power) <= _ORDINARY else np.ldexp(values, -power)
 
 
+def check_of_stream(weight: Numeric | None) -> None:
+    """Raise unless a batch's weights add up with those of batches that nobody has seen yet.
+
+    Weights in memory are all brought near one by one power of two; a stream would have to be read twice for it.
+    """
+    largest = 0.0 if weight is None else float(np.max(np.asarray(weight, np.float64), initial=0))
+    if largest and not 1e-30 <= largest <= 1e30:
+        raise ValueError(
+            f"weights of a stream must be zero or near one, the largest of a batch in [1e-30, 1e30]: their sum over an "
+            f"epoch is a float32; got {largest:g}; divide them all by one number: only their ratios count"
+        )
+
+
 def known_counts(weight: Numeric | None, n: int) -> np.ndarray | None:
     """Tell on the host which of n examples count at all, where the weights are known."""
     if weight is None:

@@ -77,8 +77,10 @@ def _wide(h: Array) -> Array:
 def layer_norm(layer: Layer, h: Array) -> Array:
     """Return (h - mean) / sqrt(variance + 1e-5) * scale + shift over the last axis (Ba 2016, arXiv 1607.06450)."""
     wide = _wide(h)
-    variance = None if wide is h else jnp.var(wide, axis=-1, keepdims=True)  # not JAX's difference of squares
-    h = jnp.asarray(nn.standardize(wide, axis=-1, variance=variance, epsilon=1e-5), h.dtype)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    # The mean of their squares, and not mean(h^2) - mean(h)^2, which cancels where the mean is large.
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    h = jnp.asarray(centred * jax.lax.rsqrt(variance + 1e-5), h.dtype)
     return h * jnp.broadcast_to(layer.scale, h.shape) + jnp.broadcast_to(layer.shift, h.shape)
 
 

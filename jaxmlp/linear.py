@@ -98,6 +98,9 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
             raise ValueError(
                 f"layer {i} must take the {layers[i - 1].w.shape[1]} outputs of layer {i - 1}; its w is {layer.w.shape}"
             )
+    if len({layer.w.dtype for layer in layers}) > 1:
+        dtype = widest(*(layer.w for layer in layers))
+        layers = [jax.tree.map(lambda a: a.astype(dtype), layer) for layer in layers]
     folded, *rest = layers
     for layer in rest:
         # The bias of the fold is the upper layer, applied to the bias below it.

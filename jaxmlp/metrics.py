@@ -32,9 +32,6 @@ from jaxmlp._regression import rmse as rmse
 from jaxmlp._targets import number
 from jaxmlp.types import Number, Numeric
 
-# Numbers of losses that shape what is learnt and are no part of a likelihood: a metric is never given them.
-TRAINING_NUMBERS = frozenset({"label_smoothing", "beta", "class_weights", "class_weight", "pos_weight"})
-
 for _metric in (average_precision, binary_accuracy, confusion_matrix, exact_match, f1, mae, multilabel_accuracy):
     _metric.__module__ = __name__  # they are found here by name, also by a run that is resumed
 for _metric in (precision, r2, recall, rmse, roc_auc):

@@ -221,7 +221,7 @@ def fit(
     return state, history
 
 
-_start = _compile.jit(quick=True)(lambda key, bound: start(key, bound))
+_start = _compile.jit(quick=True)(start)
 
 
 @_compile.jit(donate_argnums=0)

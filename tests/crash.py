@@ -1,4 +1,4 @@
-"""A run to be killed: `python tests/crash.py KIND DIRECTORY` trains, saves often, and at the end writes a digest.
+"""A run to be killed: `python tests/crash.py KIND DIRECTORY EPOCHS` trains, saves, and ends in a digest.
 
 KIND is one, population (with halving) or stream. The digest is of every bit of the state and of the history.
 """
@@ -60,7 +60,8 @@ def digest(result: tuple) -> str:
 
 if __name__ == "__main__":
     assert jaxmlp is not None
-    kind, directory = sys.argv[1], Path(sys.argv[2])
+    kind, directory, epochs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     print("ready", flush=True)
-    found = digest(run(kind, directory, callbacks=[lambda state, history: print("chunk", flush=True)]))
+    tell = [lambda state, history: print("chunk", flush=True)]
+    found = digest(run(kind, directory, epochs=epochs, callbacks=tell))
     (directory / "digest").write_text(found)

@@ -75,7 +75,7 @@ def test_a_fit_compiles_two_programs_and_a_second_none(key, compiled):
     x = np.zeros((8, 2), np.float32)
     fit = jax.tree_util.Partial(jaxmlp.fit, key, (x, x[:, :1]), recipe)
     fit({"learning_rate": 0.1})
-    assert compiled == ["_start", "_run"]
+    assert compiled == ["start", "_run"]
     compiled.clear()
     fit({"learning_rate": 0.2})
     assert compiled == []

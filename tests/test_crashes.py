@@ -1,6 +1,7 @@
 """A run that is killed, or whose checkpoints are damaged, ends with the bits of one that was not."""
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -32,9 +33,9 @@ def as_users_have_it():
         yield
 
 
-def start(kind, directory):
+def start(kind, directory, epochs):
     with open(directory / "errors", "w") as errors:
-        command = [sys.executable, str(FILE), kind, str(directory)]
+        command = [sys.executable, str(FILE), kind, str(directory), str(epochs)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=QUICK)
 
 
@@ -52,7 +53,7 @@ def ends(process, chunks, seconds):
     return True
 
 
-def kill_until(kind, kills, directory, seed):
+def kill_until(kind, kills, directory, seed, epochs):
     """Kill runs at random moments until they have been killed so often, and compare each that ends.
 
     A run is killed again and again, one time in four before its first chunk is done, and then goes on to its end.
@@ -68,26 +69,25 @@ def kill_until(kind, kills, directory, seed):
             early = rng.random() < 0.25
             # The first line says that the imports are done, and each other that a chunk is; a save takes 50 ms.
             chunks, seconds = (1, rng.uniform(0, 4)) if early else (1 + rng.integers(1, 9), rng.uniform(0, 0.06))
-            if done == kills or ends(start(kind, folder), chunks, seconds):
+            if done == kills or ends(start(kind, folder, epochs), chunks, seconds):
                 break
             done += 1
             cut += any(folder.glob("*.saving"))
         if (folder / "digest").exists():
             found = (folder / "digest").read_text()
         else:
-            found = crash.digest(crash.run(kind, folder))
-        wanted, *files = straight(kind)
+            found = crash.digest(crash.run(kind, folder, epochs=epochs))
+        wanted, *files = straight(kind, epochs)
         assert found == wanted, f"{kind}, run {runs}, after {done} kills"
         assert history(folder) == files, f"{kind}, run {runs}, after {done} kills"
     return done, cut, runs
 
 
-def straight(kind, known={}):  # noqa: B006
+@functools.cache
+def straight(kind, epochs):
     """Return the digest and the history files of a run that was not killed."""
-    if kind not in known:
-        with tempfile.TemporaryDirectory() as directory:
-            known[kind] = [crash.digest(crash.run(kind, directory)), *history(Path(directory))]
-    return known[kind]
+    with tempfile.TemporaryDirectory() as directory:
+        return [crash.digest(crash.run(kind, directory, epochs=epochs)), *history(Path(directory))]
 
 
 def history(directory):
@@ -96,13 +96,13 @@ def history(directory):
 
 @pytest.mark.parametrize("kind", ["one", "population", "stream"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(kind, tmp_path):
-    kill_until(kind, 1, tmp_path, seed=1)
+    kill_until(kind, 1, tmp_path, seed=1, epochs=20)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["one", "population", "stream"])
 def test_a_hundred_kills(kind, tmp_path, capsys):
-    kills, cut, runs = kill_until(kind, 40, tmp_path, seed=2)
+    kills, cut, runs = kill_until(kind, 40, tmp_path, seed=2, epochs=60)
     assert cut > 0
     with capsys.disabled():
         print(f"\n{kind}: {kills} kills in {runs} runs, {cut} of them within a save")

@@ -20,11 +20,13 @@ DROPOUT = dataclasses.replace(PLAIN, model=MLP((3, 4, 4, 1), dropout=True, norm=
 STACKED = dataclasses.replace(PLAIN, model=MLP((3, 4, 4, 4, 1), scan=True), batch_size=None)
 
 
-@pytest.fixture(params=["jax_debug_nans", "jax_debug_key_reuse"], autouse=True)
-def option(request):
-    jax.config.update(request.param, True)
-    yield request.param
-    jax.config.update(request.param, False)
+@pytest.fixture(autouse=True)
+def options():
+    for name in ("jax_debug_nans", "jax_debug_key_reuse"):
+        jax.config.update(name, True)
+    yield
+    for name in ("jax_debug_nans", "jax_debug_key_reuse"):
+        jax.config.update(name, False)
 
 
 def key(seed=0):

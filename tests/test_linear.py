@@ -78,6 +78,13 @@ def test_a_fold_of_layers_with_and_without_bias():
     np.testing.assert_array_equal(linear.compose(stack[::-1]).b, [1.0, 1.0])
 
 
+def test_a_fold_of_layers_of_two_dtypes_is_of_the_wider():
+    stack = (Layer(2 * jnp.eye(2, dtype="bfloat16"), jnp.ones(2, "bfloat16")), Layer(jnp.eye(2), jnp.ones(2)))
+    with jax.numpy_dtype_promotion("strict"):
+        folded = linear.compose(stack)
+    np.testing.assert_array_equal(folded.b, jnp.array([2.0, 2.0], "float32"), strict=True)
+
+
 @pytest.mark.parametrize("scale", [1e30, 1e-25, 1e15])
 def test_least_squares_at_any_scale(scale):
     x, y = table(50, 4, 3)

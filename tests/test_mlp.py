@@ -81,9 +81,12 @@ def test_norms_are_their_equations(key):
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_norms_of_half_precision_square_and_subtract_wide(norm, dtype, key):
-    """The square of 300 is infinite in float16, and 100 squared less nearly the same is nothing in bfloat16."""
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_norms_square_and_subtract_wide(norm, dtype, key):
+    """The square of 300 is infinite in float16; 100 squared less nearly the same is nothing in bfloat16.
+
+    So is the difference of the squares of 3000 in float32.
+    """
     normalise = NORMS[norm]
     layer = Layer(jnp.zeros((1, 64), dtype), None, jnp.ones(64, dtype), jnp.zeros(64, dtype))
     for scale, offset in ((1, 0), (300, 0), (1, 100), (1, 3000), (1e-4, 0)):

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import summary
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "docs/bits.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "docs/bits.md", "docs/trust.md")
 README = (ROOT / "README.md").read_text()
 
 

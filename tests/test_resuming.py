@@ -141,6 +141,16 @@ def test_numbers_are_others_from_now_on(tmp_path):
     resume(tmp_path, epochs=6)  # it is the run of the new number now
 
 
+@pytest.mark.parametrize(
+    "number", [np.float64(0.1), jax.numpy.asarray(0.1), np.float16(0.1)], ids=lambda n: str(n.dtype)
+)
+def test_a_number_of_any_kind_is_the_same_when_the_run_goes_on(number, tmp_path):
+    """JAX notes that it made an array from Python's number, and narrows NumPy's: no file of a checkpoint says so."""
+    straight = train(tmp_path, numbers={"learning_rate": number})
+    same(resume(tmp_path), straight)
+    same(train(tmp_path, numbers={"learning_rate": number}), straight)
+
+
 def test_another_kind_of_device_is_only_named():
     kinds = [_changes.Change("layout", "layout.kind: saved TPU v4, given TPU v5")]
     assert _changes.check(kinds, frozenset(), None, "here") == ["layout.kind: saved TPU v4, given TPU v5"]

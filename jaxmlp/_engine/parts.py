@@ -92,7 +92,8 @@ def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]
             if values.ndim == 1:
                 history.setdefault(name, np.zeros(count, values.dtype))[group.who] = values
             else:
-                whole = history.setdefault(name, np.full((count, longest, *values.shape[2:]), np.nan))
+                dtype = values.dtype if jnp.issubdtype(values.dtype, jnp.floating) else float  # it ends in NaN
+                whole = history.setdefault(name, np.full((count, longest, *values.shape[2:]), np.nan, dtype))
                 whole[group.who, : values.shape[1]] = values
     return states, History({name: jnp.asarray(values) for name, values in history.items()})
 

@@ -232,7 +232,7 @@ def path_name(prefix: str, path: Any) -> str:
 
 
 def _number_of(name: str, told: Number | Json) -> Number:
-    """Return the number of one network that `_number` wrote down, in the dtype that it had: NumPy's float64 stays it."""
+    """Return the number of one network that `_number` wrote down, in its own dtype: also NumPy's float64."""
     if not isinstance(told, dict):
         return told
     try:

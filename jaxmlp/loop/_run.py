@@ -19,6 +19,7 @@ from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
 from jaxmlp._preflight import check_data
+from jaxmlp._weights import check_of_stream
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._program import of_job
@@ -245,6 +246,7 @@ def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
     bound, key = request.recipe.bind(first), like_key(request.key)
 
     def check(batch: Batch) -> None:
+        check_of_stream(batch[2])
         if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
             _check.examples("data", *batch)
         else:

@@ -166,7 +166,7 @@ class Categorical(NamedTuple):
         return self.entropy - _entropy(self.probabilities).mean(0)
 
     def log_prob(self, y: Numeric) -> Array:
-        """Return the log of the averaged probability of labels y (batch,)."""
+        """Return the log of the averaged probability of labels y (batch,); of 0, that of the least normal float."""
         y = _arrays.array("y", y)
         _check.labels("y", y, self.mean.shape[-1])
         if y.shape != self.probabilities.shape[1:2]:

@@ -13,7 +13,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, _disk, data, files, loop, records
-from jaxmlp.loop import _folder
+from jaxmlp.loop import _ours
 from jaxmlp.loop._checkpoints import Checkpoints
 
 MODEL = MLP((2, 1))
@@ -224,7 +224,16 @@ def test_what_has_its_name_is_on_the_disk_before_anything_older_goes(tmp_path, m
 
 def foreign(folder):
     """Fill a directory with names that look like ours and are a user's; return all that is there."""
-    for name in ("mine.saving", "20240101", "12345678", "00000004.saving", "00000012.damaged", "²", "00000002"):
+    for name in (
+        "mine.saving",
+        "20240101",
+        "12345678",
+        "00000004.saving",
+        "00000009.saving/arrays",
+        "00000012.damaged",
+        "²",
+        "00000002",
+    ):
         (folder / name).mkdir(parents=True)
         (folder / name / "notes.txt").write_text(name)
     (folder / "20240101" / "run.json").write_text('{"wandb": 1}')
@@ -245,8 +254,8 @@ def test_what_is_not_ours_is_neither_removed_nor_renamed_nor_read(tmp_path):
     """Nor does it stop a run, unless a checkpoint needs the very name."""
     run = tmp_path / "run"
     users = foreign(run)
-    for name in (".jaxmlp-12-0123456789abcdef.new", "00000005.12-0123456789abcdef.saving", "00000009.saving"):
-        path = run / name  # what killed processes of this version and earlier ones leave
+    for name in (".jaxmlp-12-0123456789abcdef.new", "00000005.12-0123456789abcdef.saving"):
+        path = run / name  # what killed processes leave
         path.write_text("") if name.endswith("new") else (path / "arrays").mkdir(parents=True)
     store = Checkpoints(run, keep=1)
     assert store.numbers() == [] and store.recover() is None and contents(run).keys() - users.keys() == {Path(".lock")}
@@ -271,6 +280,6 @@ def test_what_is_not_ours_is_neither_removed_nor_renamed_nor_read(tmp_path):
 
 def test_names_of_checkpoints_are_exact():
     names = ["00000012", "123456789", "99999999", "000000012", "0000012", "12", "²²²²²²²²", "٠٠٠٠٠٠١٢", "00000012 "]
-    assert [bool(_folder.NUMBER.fullmatch(name)) for name in names] == [True] * 3 + [False] * 6
-    assert _folder.name_of(12) == "00000012" and _folder.name_of(123456789) == "123456789"
-    assert _folder.SAVING.fullmatch(_folder.saving_name(7)) and _disk.NEW.fullmatch(_disk.new_name())
+    assert [bool(_ours.NUMBER.fullmatch(name)) for name in names] == [True] * 3 + [False] * 6
+    assert _ours.name_of(12) == "00000012" and _ours.name_of(123456789) == "123456789"
+    assert _ours.SAVING.fullmatch(_ours.saving_name(7)) and _disk.NEW.fullmatch(_disk.new_name())

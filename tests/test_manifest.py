@@ -261,10 +261,11 @@ def test_an_upgrade_leaves_others_alone_and_fills_in_what_was_added():
 
 
 def runs(epochs, done, value=1.0):
-    history = np.full((2, epochs), np.nan, "f")
+    history = np.full((4, epochs), np.nan, "f")
     history[:, :done] = np.arange(done) + value
     return Run(
-        {"w": np.full((2, 3), value, "f")}, np.zeros(2, "i"), np.full(2, done, "i"), {"loss": history}, None, None
+        {"params": [{"w": np.full((4, *shape), value, "f")} for shape in ((3, 8), (8, 1))]},
+        *(np.zeros(4, "i"), np.full(4, done, "i"), {"loss": history}, None, None),
     )
 
 
@@ -295,10 +296,10 @@ def test_a_run_directory_gives_back_what_was_saved(tmp_path):
     longer.check(manifest(dataclasses.replace(RECIPE, epochs=9)))
     np.testing.assert_array_equal(longer.restore(shapes(runs(9, 4))).history["loss"], runs(9, 4).history["loss"])
     other = shapes(runs(6, 4))._replace(
-        state={"w": jax.ShapeDtypeStruct((2, 5), "f"), "m": jax.ShapeDtypeStruct((2,), "f")}
+        state={"params": [{"w": jax.ShapeDtypeStruct((4, 3, 5), "f")}], "m": jax.ShapeDtypeStruct((4,), "f")}
     )
     with pytest.raises(
-        ValueError, match=r"holds others:\n  run.state.m: saved nothing, given float32\(\)\n  run.state.w"
+        ValueError, match=r"holds others:\n  run.state.m: saved nothing, given float32\(\)\n  run.state.params.0.w"
     ):
         saved.restore(other)
 
@@ -313,7 +314,7 @@ def test_two_directories_at_once_share_nothing(tmp_path):
     for name, made, count in (("0", manifest(), 2), ("1", manifest(OTHER_LOSS), 3)):
         with RunDirectory(tmp_path / name) as directory:
             assert directory.recover().manifest == made
-        assert len((tmp_path / name / "history.jsonl").read_text().splitlines()) == 2 * count
+        assert len((tmp_path / name / "history.jsonl").read_text().splitlines()) == 4 * count
 
 
 def test_the_store_keeps_the_newest_and_the_lowest_score(tmp_path):

@@ -1,7 +1,6 @@
 """The door of the engine: a request is checked, and sorted into what is each member's own and what all share."""
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,13 +10,13 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp._dry_run import check_optimizer, run_steps
+from jaxmlp._engine.columns import columns_of, ends
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
 from jaxmlp._factories import RunLength, takes_run_steps
-from jaxmlp._kinds import check_kind
 from jaxmlp._preflight import check_data
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Numbers, Recipe
-from jaxmlp.types import Data, Hyperparams, Number, Numeric
+from jaxmlp.types import Data, Numeric
 
 
 def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
@@ -39,12 +38,12 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
     if single:
         columns = {name: jnp.asarray(value)[None] for name, value in recipe.bind(hyperparams).numbers.by_name.items()}
     else:
-        columns = _numbers(hyperparams, count)
+        columns = columns_of(hyperparams, count)
     # Of the first member, on the host: slices on the device would each be a small program to compile.
     first = recipe.bind(hyperparams if single else {name: np.asarray(value)[0] for name, value in columns.items()})
     numbers = Numbers(*({name: columns[name] for name in part} for part in first.numbers))
-    ends = [] if single else _ends({**numbers.loss, **numbers.metrics})
-    others = [recipe.bind({name: np.asarray(value)[i] for name, value in columns.items()}) for i in ends]
+    edges = [] if single else ends({**numbers.loss, **numbers.metrics})
+    others = [recipe.bind({name: np.asarray(value)[i] for name, value in columns.items()}) for i in edges]
     if "dropout_rate" in columns:
         _check.within("dropout_rate", columns["dropout_rate"], 0, 1, open_high=True)
     validation = inputs.validation
@@ -152,88 +151,6 @@ def _could_be_each(table: Data, count: int) -> bool:
     if not all(_check.is_array(a) for a in x + rest) or any(a.ndim < 3 for a in x) or any(a.ndim < 2 for a in rest):
         return False
     return len({a.shape[:2] for a in x + rest}) == 1 and len(x[0]) == count
-
-
-def _numbers(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
-    """Return the hyperparams with a leading axis (members,)."""
-    if isinstance(hyperparams, list | tuple):
-        hyperparams = stacked(hyperparams)
-    hyperparams = {} if hyperparams is None else hyperparams
-    if not isinstance(hyperparams, Mapping):
-        raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
-    numbers = {}
-    for name, value in hyperparams.items():
-        check_kind(name, value)
-        value = as_number(f"hyperparams[{name!r}]", value)
-        if value.ndim and len(value) != count:
-            raise ValueError(
-                f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
-                f"{_check.describe(value)}"
-            )
-        numbers[name] = value if value.ndim else jnp.full((count,), value)
-    return numbers
-
-
-def _ends(columns: Mapping[str, Any]) -> list[int]:
-    """Return the members with the least, the largest or a NaN value of each number: within its range, all others are.
-
-    >>> _ends({"delta": np.array([1.0, 0.5, -2.0, 0.7])})
-    [0, 2]
-    """
-    ends: set[int] = set()
-    for column in map(np.asarray, columns.values()):
-        flat = column.reshape(len(column), -1)  # NumPy takes a NaN for both the least and the largest
-        ends |= {int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]}
-    return sorted(ends)
-
-
-def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
-    """Return dicts of the same names, one a member, as one dict of stacked numbers.
-
-    Raises:
-      ValueError: for no rows, or rows that do not name the same numbers.
-    """
-    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable) or (_check.is_array(rows) and rows.ndim == 0):
-        raise ValueError(f"settings must be a list of dicts of numbers; got {_check.describe(rows)}")
-    rows = list(rows)
-    if not rows:
-        raise ValueError("settings must hold at least one dict of numbers; got none")
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping) or set(row) != set(rows[0]):
-            raise ValueError(
-                f"settings must be dicts of the same names; got {_check.shown(rows[0])} and, at {i}, "
-                f"{_check.shown(row)}"
-            )
-        if not all(isinstance(name, str) for name in row):
-            raise ValueError(f"settings must name their numbers by texts; got {_check.shown(row)}")
-    # Stacked by NumPy: on the device each count and shape would be a program of its own.
-    columns = {}
-    for name in rows[0]:
-        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
-        if len(shapes := {cell.shape for cell in cells}) > 1:
-            raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
-        columns[name] = as_number(f"{name!r} of settings", np.stack(cells))
-    return columns
-
-
-def _listed(what: str, value: Any, must: str) -> Any:
-    """Return a number, or several of an array or a list."""
-    if isinstance(value, list | tuple):
-        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
-    return _arrays.number(what, value, must)
-
-
-def as_number(what: str, value: Any) -> Array:
-    """Return a number or an array of them, in lists too, as an array: Python floats in JAX's default float.
-
-    Raises:
-      ValueError: for what is no number.
-    """
-    value = _listed(what, value, "must hold numbers")
-    if isinstance(value, jax.Array):
-        return value
-    value = np.asarray(value)
-    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
 
 
 def _weights(weights: Numeric, count: int, n: int) -> Numeric:

@@ -207,7 +207,8 @@ class Manifest:
             if value is None or value.shape[:1] != data.shape[:1] or value.dtype.kind not in "biufV":
                 raise ValueError(f"members.hyperparams.{name:.80} of the checkpoint must hold a number a member")
             # A Python number mixes with any dtype, an array does not: what it was decides about bits.
-            numbers[name] = _number_of(name, told) if single else jnp.asarray(value)
+            one = not isinstance(told, dict) or "value" in told
+            numbers[name] = _number_of(name, told) if single and one else jnp.asarray(value[0] if single else value)
         return Start(key[0] if single else key, numbers)
 
     def plan_options(self) -> Json:

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
-from jaxmlp._engine.entry import as_number
+from jaxmlp._engine.columns import as_number
 from jaxmlp._engine.inputs import Inputs, Request, shared
 from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import Plan

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _check
-from jaxmlp._engine.entry import stacked
+from jaxmlp._engine.columns import stacked
 
 
 class Settings(dict[str, Array]):

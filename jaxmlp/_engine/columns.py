@@ -1,0 +1,95 @@
+"""The numbers of all members, as columns (members, ...): from dicts, lists of dicts and arrays of any library."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxmlp import _arrays, _check
+from jaxmlp._kinds import check_kind
+from jaxmlp.types import Hyperparams, Number
+
+
+def columns_of(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
+    """Return the hyperparams with a leading axis (members,)."""
+    if isinstance(hyperparams, list | tuple):
+        hyperparams = stacked(hyperparams)
+    hyperparams = {} if hyperparams is None else hyperparams
+    if not isinstance(hyperparams, Mapping):
+        raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
+    numbers = {}
+    for name, value in hyperparams.items():
+        check_kind(name, value)
+        value = as_number(f"hyperparams[{name!r}]", value)
+        if value.ndim and len(value) != count:
+            raise ValueError(
+                f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
+                f"{_check.describe(value)}"
+            )
+        numbers[name] = value if value.ndim else jnp.full((count,), value)
+    return numbers
+
+
+def ends(columns: Mapping[str, Any]) -> list[int]:
+    """Return the members with the least, the largest or a NaN value of each number: within its range, all others are.
+
+    >>> ends({"delta": np.array([1.0, 0.5, -2.0, 0.7])})
+    [0, 2]
+    """
+    ends: set[int] = set()
+    for column in map(np.asarray, columns.values()):
+        flat = column.reshape(len(column), -1)  # NumPy takes a NaN for both the least and the largest
+        ends |= {int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]}
+    return sorted(ends)
+
+
+def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
+    """Return dicts of the same names, one a member, as one dict of stacked numbers.
+
+    Raises:
+      ValueError: for no rows, or rows that do not name the same numbers.
+    """
+    if isinstance(rows, Mapping | str) or not isinstance(rows, Iterable) or (_check.is_array(rows) and rows.ndim == 0):
+        raise ValueError(f"settings must be a list of dicts of numbers; got {_check.describe(rows)}")
+    rows = list(rows)
+    if not rows:
+        raise ValueError("settings must hold at least one dict of numbers; got none")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping) or set(row) != set(rows[0]):
+            raise ValueError(
+                f"settings must be dicts of the same names; got {_check.shown(rows[0])} and, at {i}, "
+                f"{_check.shown(row)}"
+            )
+        if not all(isinstance(name, str) for name in row):
+            raise ValueError(f"settings must name their numbers by texts; got {_check.shown(row)}")
+    # Stacked by NumPy: on the device each count and shape would be a program of its own.
+    columns = {}
+    for name in rows[0]:
+        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
+        if len(shapes := {cell.shape for cell in cells}) > 1:
+            raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
+        columns[name] = as_number(f"{name!r} of settings", np.stack(cells))
+    return columns
+
+
+def _listed(what: str, value: Any, must: str) -> Any:
+    """Return a number, or several of an array or a list."""
+    if isinstance(value, list | tuple):
+        value = _arrays.listed(what, [_arrays.number(what, item, must) for item in value])
+    return _arrays.number(what, value, must)
+
+
+def as_number(what: str, value: Any) -> Array:
+    """Return a number or an array of them, in lists too, as an array: Python floats in JAX's default float.
+
+    Raises:
+      ValueError: for what is no number.
+    """
+    value = _listed(what, value, "must hold numbers")
+    if isinstance(value, jax.Array):
+        return value
+    value = np.asarray(value)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))

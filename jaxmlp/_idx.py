@@ -41,11 +41,24 @@ def read_idx(path: StrPath, *, max_bytes: int = 2**31) -> np.ndarray:
         file.seek(0)
         if not zipped:
             return _read(file, path, max_bytes)
+        _check_header(file, path)
         try:
             with gzip.open(file) as unzipped:
                 return _read(unzipped, path, max_bytes)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: the gzip data is broken ({error}); fetch the file again") from error
+
+
+def _check_header(file: IO[bytes], path: Path) -> None:
+    """Raise for a name or a comment without end in the header of gzip, which Python reads byte by byte (RFC 1952)."""
+    head = file.read(2**18)
+    file.seek(0)
+    flags, begin = head[3] if len(head) > 3 else 0, 10
+    if flags & 4:
+        begin += 2 + int.from_bytes(head[10:12], "little")
+    strings = bool(flags & 8) + bool(flags & 16)
+    if len(head) == 2**18 and head[begin:].count(0) < strings:
+        raise ValueError(f"{path}: the gzip header must end within {2**18:,} bytes; it does not; fetch the file again")
 
 
 def _read(file: IO[bytes] | gzip.GzipFile, path: Path, max_bytes: int) -> np.ndarray:

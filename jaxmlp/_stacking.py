@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxmlp._eager import compile_once
@@ -63,7 +64,7 @@ def _scan(
 
 
 def stack(layers: tuple[Layer, ...], parts: Parts) -> tuple[Layer, ...]:
-    """Return layers held apart as the parts of a net.
+    """Return layers held apart as the parts of a net; NumPy's arrays as one, by NumPy.
 
     >>> layers = (Layer(jnp.ones((2, 2))),) * 3 + (Layer(jnp.ones((2, 1))),)
     >>> [part.w.shape for part in stack(layers, [(3, (2, 2)), (1, (2, 1))])]
@@ -72,7 +73,9 @@ def stack(layers: tuple[Layer, ...], parts: Parts) -> tuple[Layer, ...]:
 
     def together(run: tuple[Layer, ...]) -> Layer:
         alike: Any = zip(*run, strict=True)
-        leaves: Any = [None if a[0] is None else jnp.stack(a, axis) for a, axis in zip(alike, AXES, strict=True)]
+        # A program that stacks thousands of arrays is compiled for minutes.
+        xp = np if isinstance(run[0].w, np.ndarray) else jnp
+        leaves: Any = [None if a[0] is None else xp.stack(a, axis) for a, axis in zip(alike, AXES, strict=True)]
         return Layer(*leaves)
 
     return tuple(

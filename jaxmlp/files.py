@@ -127,11 +127,9 @@ def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
             f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
             f"copy, or leave sha256 out of the header's metadata if the change is meant"
         )
-    layers = [
-        {name: jnp.asarray(arrays[f"{i}/{name}"]) for name in leaves} for i, leaves in enumerate(model.structure.leaves)
-    ]
+    layers = [{name: arrays[f"{i}/{name}"] for name in leaves} for i, leaves in enumerate(model.structure.leaves)]
     params = _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model.structure.parts)
-    return model, params, told["metadata"]
+    return model, jax.tree.map(jnp.asarray, params), told["metadata"]
 
 
 def _check_tensors(path: Path, model: MLP, tensors: Mapping[str, _header.Tensor]) -> None:

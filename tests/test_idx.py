@@ -96,3 +96,12 @@ def test_any_bytes_give_an_array_or_a_value_error(tmp_path_factory, content):
     except ValueError:
         return
     assert idx(array, content[2]) == content
+
+
+def test_a_gzip_header_without_end_is_refused(tmp_path):
+    """Python reads a name in it byte by byte."""
+    for flags, extra in ((8, b""), (16, b""), (12, b"\x02\x00\x00\x00")):
+        path = tmp_path / f"{flags}.gz"
+        path.write_bytes(bytes([0x1F, 0x8B, 8, flags, *[0] * 6]) + extra + b"a" * 2**18)
+        with pytest.raises(ValueError, match="the gzip header must end within 262,144 bytes"):
+            read_idx(path)

@@ -1,0 +1,104 @@
+"""What is in a run's directory and no run wrote: it is not touched, and stops a run only before its training."""
+
+import json
+import shutil
+
+import crash
+import jax
+import numpy as np
+import pytest
+
+from jaxmlp import loop
+from jaxmlp.loop import _bounds
+from jaxmlp.loop._folder import Form
+from jaxmlp.loop._manifest import Manifest
+
+
+def train(directory, **options):
+    return crash.run("one", directory, epochs=4, **options)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a run's directory, to be copied."""
+    directory = tmp_path_factory.mktemp("ours") / "run"
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        train(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_folders_of_a_user_stay_whatever_their_names(run, tmp_path):
+    own = tmp_path / "run"
+    for name in ("20240101.saving/.git", "20240102.saving", "20240103/arrays", "00000007.damaged"):
+        (own / name).mkdir(parents=True)
+    (own / "20240101.saving" / "arrays.csv").write_text("1")
+    (own / "20240103" / "run.json").write_text('{"loss": 1}')
+    before = contents(own)
+    train(own)
+    found = contents(own)
+    assert {name: found.get(name, "gone") for name in before} == before and (own / "00000004").is_dir()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda path: path.write_text("mine"), "00000004 (a file)"),
+        (lambda path: (path / "notes").mkdir(parents=True) or (path / "notes" / "a").touch(), "of something else)"),
+        (lambda path: path.symlink_to("nowhere"), "00000004 (a link)"),
+        (lambda path: path.mkdir(), "00000004: all files are missing"),
+    ],
+    ids=["file", "folder", "link", "emptied"],
+)
+def test_a_name_that_is_taken_stops_a_run_before_its_training(make, words, tmp_path):
+    make(tmp_path / "00000004")
+    before, seen = contents(tmp_path), []
+    with pytest.raises(ValueError) as caught:
+        train(tmp_path, callbacks=[lambda state, history: seen.append(1)])
+    assert words in str(caught.value) and not seen
+    assert {name: told for name, told in contents(tmp_path).items() if name in before} == before
+
+
+def test_words_bound_the_arrays_before_they_are_read(run, tmp_path):
+    """A width, sizes or an array out of proportion: refused by its words and its form, with no array read."""
+    told = json.loads((run / "00000004" / "run.json").read_text())
+    manifest = Manifest.from_json(told["run"])
+    assert _bounds.last_number(manifest) == 4
+    key = Form((1, 2), np.dtype("uint32"), (1, 2))
+    forms = {"members.key": key, "run.state.params.0.w": Form((1, 8, 64), np.dtype("f"), (1, 8, 64))}
+    forms["run.state.params.1.w"] = Form((1, 64, 1), np.dtype("f"), (1, 64, 1))
+    _bounds.check_forms(manifest, forms)
+    huge = forms | {"run.state.opt_state.0": Form((1, 2**34), np.dtype("f"), (1, 2**34))}
+    long = forms | {"run.history.loss": Form((1, 10**6), np.dtype("f"), (1, 10**6))}
+    many = forms | {"run.epochs": Form((10**6,), np.dtype("i"), (10**6,))}
+    wide = Manifest.from_json({**told["run"], "layout": {**told["run"]["layout"], "width": 2**24}})
+    for given, arrays, words in (
+        (manifest, huge, "must be those of 1 models of 576 weights"),
+        (manifest, long, "must have an entry for each of 4 epochs"),
+        (manifest, many, "must hold something for each of 1 members"),
+        (manifest, {"members.key": key}, "must be those of its 0 weights"),
+        (wide, huge | forms | {"run.state.opt_state.0": Form((1, 2**20), np.dtype("f"), (1,))}, "layout.width"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _bounds.check_forms(given, arrays)
+
+
+def test_a_width_out_of_proportion_stops_a_resume(run, tmp_path):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    for folder in own.glob("0000000?"):
+        if folder.name != "00000004":
+            shutil.rmtree(folder)
+    path = own / "00000004" / "run.json"
+    path.write_text(path.read_text().replace('"width": 1,', '"width": 16777216,'))
+    with pytest.raises(ValueError, match=r"run.json has changed|layout.width of the checkpoint"):
+        loop.resume(own, (crash.X, crash.Y), validation=(crash.X[:50], crash.Y[:50]), progress=False)

@@ -207,8 +207,15 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
     if weight is not None:
         weights(f"weight of {what}", weight, count)
         if not isinstance(weight, Tracer) and not counts(weight).any():
-            raise ValueError(f"weight of {what} must not be zero for every example")
+            raise ValueError(f"weight of {what} must not be zero for every example{vanished(weight)}")
     return count
+
+
+def vanished(weight: Numeric) -> str:
+    """Return what is said of weights that are zero only once JAX has narrowed them, else ''."""
+    if not np.any(np.asarray(weight)):
+        return ""
+    return f"; they vanish in {jax.dtypes.canonicalize_dtype(weight.dtype)}: multiply them all by one number"
 
 
 def weights(what: str, weight: Any, count: int) -> None:

@@ -32,6 +32,14 @@ def stream(weight=DATA[1][:, 0] ** 2, **numbers):
     return loop.train(KEY, [(*DATA, weight)], STREAMED, RATE | numbers, progress=False)
 
 
+def fit(weight):
+    return jaxmlp.fit(KEY, (*DATA, weight), HUBER, RATE)
+
+
+def fits(weights):
+    return population.fit(KEYS, DATA, HUBER, RATE, weights=weights)
+
+
 LEVELS = {"level": np.array([[0.1, 0.9], [0.5, 0.9], [0.5, 0.95], [0.5, 1.5]])}
 DELTA, LAST, UNKNOWN = {"delta": -1.0}, {"delta": [1.0, 2.0, 3.0, 0.0]}, {"delta": [1.0, np.nan, 3.0, 2.0]}
 BAD = {
@@ -50,6 +58,8 @@ BAD = {
         lambda: stream(delta=-1.0),
         "above 0",
     ),
+    "vanishing weights": (lambda: fit(np.full(8, 1e-300)), "weight of data must not be zero for every example; they"),
+    "vanishing of a member": (lambda: fits(np.full((4, 8), 1e-300)), "for member 0; they vanish in float32: multiply"),
     # Weights in memory are brought near one; of a stream nobody knows the largest before its end.
     "huge weights": (lambda: stream(np.full(8, 1e38, "f")), "weights of a stream must be zero or near one, the"),
     "tiny weights": (lambda: stream(np.full(8, 1e-36, "f")), "must be zero or near one"),

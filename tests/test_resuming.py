@@ -42,6 +42,9 @@ def test_words_are_known():
         ValueError, match=r"accept must be one of recipe, model, .*'optimiser' \(did you mean 'optimizer'"
     ):
         train("nowhere", accept="optimiser")
+    for other in (None, 3, object()):
+        with pytest.raises(ValueError, match="accept must be a word or several, of recipe, model"):
+            train("nowhere", accept=other)
 
 
 def test_more_patience_is_the_run_that_had_it_from_the_start(tmp_path):

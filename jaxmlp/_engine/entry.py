@@ -163,7 +163,8 @@ def _weights(weights: Numeric, count: int, n: int) -> Numeric:
     _check.within("weights", weights, 0, math.inf)
     empty = np.flatnonzero(~_check.counts(weights).any(1))
     if len(empty):
-        raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}")
+        told = _check.vanished(weights[empty[0]])
+        raise ValueError(f"weights must not be zero for every example; they are for member {empty[0]}{told}")
     return weights
 
 

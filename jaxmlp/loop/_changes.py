@@ -41,6 +41,8 @@ def accepted(accept: str | Iterable[str]) -> frozenset[str]:
     >>> sorted(accepted(("optimizer", "hyperparams")))
     ['hyperparams', 'optimizer']
     """
+    if not isinstance(accept, Iterable):
+        raise ValueError(f"accept must be a word or several, of {', '.join(ACCEPT)}; got {_check.describe(accept)}")
     words = [accept] if isinstance(accept, str) else list(accept)
     for word in words:
         _check.one_of("accept", word, ACCEPT)

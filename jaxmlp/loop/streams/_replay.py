@@ -3,9 +3,10 @@
 What is read again depends on what is known of the passes:
 
 - with `steps`, the one pass, from its beginning;
-- where each pass is told its number, or all were equal so far, the pass that the run stood in, or after its end that
-  pass: one that is read as before says that the next one will be as well;
-- else all passes, since an order that goes on from pass to pass, as that of a seeded generator, comes from all before.
+- where each pass is told its number, and of a list, the pass that the run stood in, or after its end that pass: one
+  that is read as before says that the next one will be as well;
+- else all passes, since an order that goes on from pass to pass, as that of a seeded generator, comes from all before;
+  that they were equal so far says nothing of the next.
 """
 
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ class _Replay:
                 raise _unknown()
             return iterator if there else self._read(iterator, Position(), start.total, again)
         # Whether a pass can be read without those before it.
-        alone = passes.told or type(passes.loader) in (list, tuple) or self._saved.alike.known
+        alone = passes.told or type(passes.loader) in (list, tuple)
         if not alone and other:
             raise _unknown()
         if not alone and start.epoch > 0:

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,18 +78,6 @@ class Trail:
         return {"count": self.count, "value": self.value, "stride": self.stride, "marks": list(self.marks)}
 
 
-class Alike(NamedTuple):
-    """Whether passes were equal: so many of them, of this digest; None where two were not."""
-
-    passes: int = 0
-    value: str | None = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether several passes were read, and all of them were equal."""
-        return self.passes > 1 and self.value is not None
-
-
 class Trails:
     """The trail of all that a walk has read and that of the pass that it is in, or after its end of that one.
 
@@ -100,14 +88,13 @@ class Trails:
 
     def __init__(self, saved: Json | None, start: Position):
         new = Trail() if start.total == 0 else None
-        self.run, self.this, self.alike = new, new and Trail(), Alike()
+        self.run, self.this = new, new and Trail()
         if saved is None:
             return
         try:
-            run, this, (passes, value) = saved["run"], saved["pass"], saved["alike"]
+            run, this = saved["run"], saved["pass"]
             self.run, self.this = run and Trail.read(run), this and Trail.read(this)
-            self.alike = Alike(passes, value)
-            right = type(passes) is int and isinstance(value, str | None)
+            right = True
         except (TypeError, ValueError, KeyError, AttributeError):
             right = False
         if not right or (self.run is not None and self.run.count != start.total):
@@ -123,14 +110,7 @@ class Trails:
         if self.this is not None:
             self.this.add(told)
 
-    def end(self) -> None:
-        """Say that the pass has ended."""
-        if self.this is not None:
-            passes, value = self.alike
-            same = passes == 0 or value == self.this.value
-            self.alike = Alike(passes + 1, self.this.value if same else None)
-
     def to_json(self) -> Json:
         """Return them as JSON."""
         trails = {"run": self.run, "pass": self.this}
-        return {**{name: trail and trail.to_json() for name, trail in trails.items()}, "alike": list(self.alike)}
+        return {name: trail and trail.to_json() for name, trail in trails.items()}

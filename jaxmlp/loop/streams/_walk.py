@@ -90,8 +90,6 @@ class Walk:
             self._held = self._passes.read(self._iterator, after)
             ends = self._held is None
             self.phase = Phase.TURNING if ends else Phase.HOLDING
-            if ends:
-                self._trails.end()
         if ends and self._length is None:
             self._length = after.step
         elif ends and self._length is not None and after.step < self._length:

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar, overload
 import jax
 from jax.extend import core
 
+from jaxmlp import _disk
+
 Result = TypeVar("Result")
 
 # On a CPU most of what a user of small networks waits for is LLVM, and most of that are random number generators. For a
@@ -142,7 +144,8 @@ def use_compilation_cache(directory: str | os.PathLike[str] | None = None) -> Pa
     """
     from jax.experimental.compilation_cache import compilation_cache  # not part of JAX's own import
 
-    path = _user_cache() / f"jax-{jax.__version__}" if directory is None else Path(directory).expanduser().absolute()
+    given = _user_cache() / f"jax-{jax.__version__}" if directory is None else directory
+    path = _disk.path_of("directory", given).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         writable = os.access(path, os.W_OK | os.X_OK)

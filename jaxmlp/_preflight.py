@@ -26,7 +26,10 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
       ValueError: for anything but a pair or a triple, and for leaves that are no arrays of numbers.
     """
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {type(data).__name__} {_check.length(data)}")
+        name = type(data).__name__
+        # Both are of a room above this one.
+        members = "; that is for the members of population.fit, with a key each" if name in ("Each", "Shared") else ""
+        raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {name} {_check.length(data)}{members}")
     of = "" if what == "data" else f"{what} "
     x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
     for name, part in zip(PARTS, (x, y), strict=False):

@@ -91,6 +91,8 @@ def test_a_cache_on_disk_is_where_it_says(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.platform", "linux")
         assert jaxmlp.use_compilation_cache() == tmp_path / "jaxmlp" / f"jax-{jax.__version__}"
         (tmp_path / "file").touch()
+        with pytest.raises(ValueError, match="directory must be a path on this machine; got the URL"):
+            jaxmlp.use_compilation_cache("gs://programs")
         with pytest.raises(ValueError, match="directory must be one that can be created"):
             jaxmlp.use_compilation_cache(tmp_path / "file" / "inside")
     finally:

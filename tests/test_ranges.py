@@ -60,6 +60,7 @@ BAD = {
     ),
     "vanishing weights": (lambda: fit(np.full(8, 1e-300)), "weight of data must not be zero for every example; they"),
     "vanishing of a member": (lambda: fits(np.full((4, 8), 1e-300)), "for member 0; they vanish in float32: multiply"),
+    "a table a member": (lambda: jaxmlp.fit(KEY, OWN, HUBER, RATE), "that is for the members of population.fit"),
     # Weights in memory are brought near one; of a stream nobody knows the largest before its end.
     "huge weights": (lambda: stream(np.full(8, 1e38, "f")), "weights of a stream must be zero or near one, the"),
     "tiny weights": (lambda: stream(np.full(8, 1e-36, "f")), "must be zero or near one"),

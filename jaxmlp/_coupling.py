@@ -20,11 +20,17 @@ from jaxmlp.types import Params, PyTree
 Leaves = frozenset[int]
 Optimizer = optax.GradientTransformationExtraArgs
 NONE: Leaves = frozenset()
-# Operations whose result at one place depends on other places of an operand.
-MIXING = (
-    *("reduce", "arg", "cum", "dot_", "conv_general", "sort", "top_k", "fft", "qr", "svd", "eig", "lu", "cholesky"),
-    *("triangular", "householder", "schur", "tridiagonal", "scan", "while", "custom_linear", "ragged", "geqrf"),
+# Operations whose result at a place depends on that place of their operands alone; of all others nothing is known.
+ELEMENTWISE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh broadcast_in_dim cbrt ceil clamp clz complex conj "
+    "convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expand_dims expm1 floor ge gt "
+    "igamma igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not "
+    "optimization_barrier or polygamma population_count pow pvary real reduce_precision rem reshape round rsqrt "
+    "select_and_gather_add select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square "
+    "squeeze stop_gradient sub tan tanh xor".split()
 )
+KEEPING, LOOKING = ("scatter", "dynamic_update_slice"), ("gather", "dynamic_slice")  # into a memory of steps, and there
+MOVING = frozenset("concatenate dynamic_slice slice split".split())  # by which leaves are laid side by side, and apart
 
 
 class Of(NamedTuple):
@@ -33,6 +39,7 @@ class Of(NamedTuple):
     places: Leaves = NONE
     wholes: Leaves = NONE
     made: int = 0  # a hash of the operations and of the numbers in them
+    memory: bool = False  # has an axis more, of the steps that are remembered
 
 
 class _Coupled(Exception):
@@ -124,7 +131,7 @@ def _through(jaxpr: Any, given: Sequence[Of], all_: Leaves) -> list[Of]:
     for eqn in jaxpr.eqns:
         operands, name = [of(var) for var in eqn.invars], eqn.primitive.name
         inner = _inner(eqn)
-        if inner and not name.startswith(MIXING):
+        if inner and name not in ("scan", "while"):
             found = [_through(one, operands[len(operands) - len(one.invars) :], all_) for one in inner]
             results = [functools.reduce(_joined, branches) for branches in zip(*found, strict=True)]
         else:
@@ -143,18 +150,24 @@ def _inner(eqn: Any) -> list[Any]:
 
 def _result(name: str, operands: Sequence[Of], all_: Leaves) -> Of:
     joined = functools.reduce(_joined, operands, Of())
-    if name.startswith(MIXING):
+    first = operands[0] if operands else Of()
+    kept = name in KEEPING and (first.memory or not first.places | first.wholes)  # a leaf becomes an entry of a memory
+    looked = name in LOOKING and first.memory
+    alone = name in ELEMENTWISE or kept or looked or name in MOVING and len(joined.places) > 1
+    joined = joined._replace(memory=kept or joined.memory and not looked)
+    if not alone and joined.places | joined.wholes:
         return Of(NONE, joined.places or joined.wholes, hash("whole"))
     if len(joined.places) > 1:  # leaves laid side by side
-        return Of(joined.places, made=hash("leaves"))
+        return Of(joined.places, NONE, hash("leaves"), joined.memory)
     how = hash((name, *[one.made for one in operands]))
     if joined.places:
         for one in operands:
             if one.wholes and not one.places and one.wholes != all_:
                 raise _Coupled
-        return Of(joined.places, made=how)
-    return Of(NONE, joined.wholes, hash("whole") if joined.wholes else how)
+        return Of(joined.places, NONE, how, joined.memory)
+    return Of(NONE, joined.wholes, hash("whole") if joined.wholes else how, joined.memory)
 
 
 def _joined(a: Of, b: Of) -> Of:
-    return Of(a.places | b.places, a.wholes | b.wholes, a.made if a.made == b.made else hash((a.made, b.made)))
+    made = a.made if a.made == b.made else hash((a.made, b.made))
+    return Of(a.places | b.places, a.wholes | b.wholes, made, a.memory or b.memory)

@@ -76,11 +76,13 @@ def errors(outputs: Any, targets: Any, weight: Numeric | None) -> tuple[Array, A
             f"{_check.describe(targets)}; a column is targets[:, None]"
         )
     dtype = widest(outputs, targets)
-    if dtype == jnp.float32 and all(isinstance(a, np.ndarray) and a.dtype.itemsize >= 8 for a in (outputs, targets)):
-        # Tables that JAX narrows: the difference first, and the targets from an origin near them.
-        with np.errstate(over="ignore"):
+    kept = _weights.known_counts(weight, len(targets))
+    wider = all(isinstance(a, np.ndarray) and a.dtype.itemsize >= 8 for a in (outputs, targets))
+    if dtype == jnp.float32 and wider and kept is not None:
+        # Tables that JAX narrows: the difference first, and the targets from an origin near them, of a row that counts.
+        with np.errstate(over="ignore", invalid="ignore"):
             residual = jnp.asarray((targets - outputs).astype(dtype))
-            targets = jnp.asarray((targets - targets[:1]).astype(dtype))
+            targets = jnp.asarray((targets - targets[np.argmax(kept)]).astype(dtype))
     else:
         outputs, targets = (jnp.asarray(a).astype(dtype) for a in (outputs, targets))
         residual = targets - outputs

@@ -722,6 +722,10 @@ BAD = {
     ),
     "torch: no weights": (lambda: interop.from_torch({}), "a state dict must hold 0.weight, 0.bias"),
     "torch: strange weights": (lambda: interop.from_torch({"norm.scale": 1}), "of nn.Sequential; got norm.scale"),
+    "halving: rungs without end": (
+        lambda: fits(stop=population.Halving(1 + 1e-10)),
+        "factor must be at least 1.01, or rungs have no end; got 1.0000000001",
+    ),
     # What a run is made of, and what is given on resuming it.
     "resume: fewer epochs": (
         lambda: MANIFEST.with_epochs(5),

@@ -134,6 +134,15 @@ ODD_WEIGHTS = {
 REGRESSION = (metrics.rmse, metrics.mae, metrics.r2)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_has_no_weight_counts_nothing_also_in_the_first_row(bad, dtype):
+    outputs, targets = np.array([[0.0], [1], [2], [4]], dtype), np.array([[bad], [1], [2], [3]], dtype)
+    weight = np.array([0.0, 1, 1, 1], "f")
+    for metric in (metrics.r2, metrics.rmse, metrics.mae):
+        np.testing.assert_allclose(metric(outputs, targets, weight=weight), metric(outputs[1:], targets[1:]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ODD_WEIGHTS)
 def test_weights_of_any_scale_and_dtype_are_shares(name):
     weight = ODD_WEIGHTS[name].copy()

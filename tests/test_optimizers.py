@@ -116,6 +116,15 @@ def test_which_optimizers_see_a_stack_as_one_layer_is_read_from_their_programs(l
     assert not seen(optax.lbfgs, {}) and not seen(optax.polyak_sgd, {}) and not seen(ClippedCosineAdamW(9))
     assert [f for f in [*BY_LAYER[:-1], masked, two_rates] if not seen(f)] == []
     assert seen(lambda learning_rate: optax.apply_if_finite(optax.lamb(learning_rate), 3))
+    for moved in (
+        lambda g: jnp.roll(g, 1, 0),
+        lambda g: g - g[:1],
+        lambda g: g[::-1],
+        lambda g: g.at[0].set(0),
+        jnp.flip,
+    ):
+        own = optax.stateless_with_tree_map(lambda g, p, moved=moved: moved(g))
+        assert seen(lambda learning_rate, own=own: optax.chain(own, optax.sgd(learning_rate)))
     assert seen(lambda learning_rate: optax.MultiSteps(optax.lars(learning_rate), 2))
 
 

@@ -154,6 +154,32 @@ def test_a_number_of_any_kind_is_the_same_when_the_run_goes_on(number, tmp_path)
     same(train(tmp_path, numbers={"learning_rate": number}), straight)
 
 
+def doing(sign):
+    """Return a model of the caller's own type, whose method is another by another sign."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Line:
+        width: int = 3
+
+        def init(self, key):
+            return {"w": jax.numpy.ones((self.width, 1))}
+
+        def apply(self, params, x):
+            return sign * x @ params["w"]
+
+    return Line()
+
+
+def test_what_a_type_of_the_callers_does_is_a_part_of_the_run(tmp_path):
+    """Also where the programs cannot be compared: with other data, or by another version."""
+    mine = dataclasses.replace(RECIPE, model=doing(1.0))
+    train(tmp_path, recipe=mine)
+    other, more = dataclasses.replace(RECIPE, model=doing(-1.0)), (np.r_[X, X[:1]], np.r_[Y, Y[:1]])
+    with pytest.raises(ValueError, match=r"recipe.model.does: saved"):
+        train(tmp_path, recipe=other, data=more, accept="data")
+    train(tmp_path, recipe=dataclasses.replace(RECIPE, model=doing(1.0)), data=more, accept="data")
+
+
 def test_another_kind_of_device_is_only_named():
     kinds = [_changes.Change("layout", "layout.kind: saved TPU v4, given TPU v5")]
     assert _changes.check(kinds, frozenset(), None, "here") == ["layout.kind: saved TPU v4, given TPU v5"]

@@ -68,7 +68,11 @@ def stacked(rows: Iterable[Mapping[str, Number]]) -> dict[str, Array]:
     # Stacked by NumPy: on the device each count and shape would be a program of its own.
     columns = {}
     for name in rows[0]:
-        cells = [np.asarray(_listed(f"{name!r} of settings", row[name], "must be a number")) for row in rows]
+        given = [row[name] for row in rows]
+        if all(type(value) in (int, float) for value in given):  # most often, and without a look at each
+            columns[name] = as_number(f"{name!r} of settings", np.asarray(given))
+            continue
+        cells = [np.asarray(_listed(f"{name!r} of settings", value, "must be a number")) for value in given]
         if len(shapes := {cell.shape for cell in cells}) > 1:
             raise ValueError(f"{name!r} of settings must have one shape in each of them; got {sorted(shapes)}")
         columns[name] = as_number(f"{name!r} of settings", np.stack(cells))

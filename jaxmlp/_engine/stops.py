@@ -191,6 +191,8 @@ def _budget(rule: Budget) -> Budget:
 def _halving(rule: Halving, members: bool) -> Halving:
     if not _arguments.scalar("factor", rule.factor) > 1:
         raise ValueError(f"factor must be above 1; got {rule.factor}")
+    if rule.factor < 1.01:
+        raise ValueError(f"factor must be at least 1.01, or rungs have no end; got {rule.factor}")
     _check.positive_int("first", rule.first)
     _arguments.text("by", rule.by)
     largest_is_best(rule.by, rule.largest)

@@ -70,6 +70,8 @@ def _of_recipes(saved: Any, given: Any) -> list[Change]:
     programs = _programs(saved.program, given.program)
     # On tables of other shapes and behind another model a part may only see other shapes: its words and code must do.
     other_forms = bool(programs) and saved.program["forms"] != given.program["forms"]
+    # Of an option that differs one line says enough: the programs differ by it.
+    other_options = bool(_of_options(saved.program, given.program))
     other_model = bool(programs) and programs["model"][0] != programs["model"][1]
     stretched = _length(saved) != _length(given)
     for name in dict.fromkeys([*saved.recipe, *given.recipe]):
@@ -84,7 +86,7 @@ def _of_recipes(saved: Any, given: Any) -> list[Change]:
             if not lines and name == "optimizer" and stretched:
                 word = "schedule"
                 lines = ["recipe.optimizer: its schedule follows the length of the run, which is another now"]
-            if not lines and (other_forms or other_model and name != "model"):
+            if not lines and (other_forms or other_options or other_model and name != "model"):
                 continue
             same = f"recipe.{name}: by the same name and code it computes something else than it did: program saved"
             lines = lines or [f"{same} {one[:8]}, given {other[:8]}"]

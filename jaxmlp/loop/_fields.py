@@ -6,10 +6,12 @@ in the file tells.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmlp.types import Json
 
@@ -41,8 +43,8 @@ def read_json(text: str | bytes, path: object) -> Json:
 def _once(pairs: list[tuple[str, Any]]) -> Json:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r:.80} stands twice in one dict")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r:.80} stands twice in one dict")
     return found
 
 
@@ -157,9 +159,11 @@ def having(fields: Mapping[str, Check], optional: tuple[str, ...] = (), *, more:
 def dtype(what: str, value: Any) -> str:
     """Return the name of a dtype of numbers."""
     try:
-        jnp.dtype(text(what, value))
-    except TypeError:
-        raise wrong(what, "the name of a dtype", value) from None
+        found = jnp.dtype(text(what, value))
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.name != value or not any(jnp.issubdtype(found, kind) for kind in (np.number, np.bool_)):
+        raise wrong(what, "the name of a dtype of numbers", value)
     return value
 
 

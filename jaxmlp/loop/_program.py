@@ -29,7 +29,10 @@ from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Json, Params, PyTree
 
 # Options of JAX that change numbers and stand in no trace, or not in each.
-OPTIONS = ("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_offset")
+OPTIONS = (
+    *("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_offset"),
+    "jax_disable_most_optimizations",
+)
 CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 # Derivatives of one's own show where a program derives; the rest is no mathematics.
 RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}

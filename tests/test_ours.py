@@ -92,6 +92,22 @@ def test_words_bound_the_arrays_before_they_are_read(run, tmp_path):
             _bounds.check_forms(given, arrays)
 
 
+def test_what_is_looked_at_beside_all_others_is_bounded(run):
+    told = json.loads((run / "00000004" / "run.json").read_text())["run"]
+    many = [{"function": "jaxmlp.metrics:rmse"}] * 1001
+    for name, value, words in (
+        ("stop", {str(i): {} for i in range(1001)}, "run.stop of the checkpoint must be at most 1,000 entries long"),
+        ("recipe", {**told["recipe"], "metrics": many}, "run.recipe.metrics of the checkpoint must be at most 1,000"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Manifest.from_json({**told, name: value})
+    for args, keywords in ([1] * 1001, {}), ([], {str(i): i for i in range(1001)}):
+        partial = {"partial": {"function": "optax:sgd"}, "args": args, "keywords": keywords}
+        made = Manifest.from_json({**told, "recipe": {**told["recipe"], "optimizer": partial}})
+        with pytest.raises(ValueError, match="arguments of recipe.optimizer of the checkpoint must be at most 1,000"):
+            made.rebuild_recipe()
+
+
 def test_a_width_out_of_proportion_stops_a_resume(run, tmp_path):
     own = tmp_path / "run"
     shutil.copytree(run, own)

@@ -15,6 +15,7 @@ from jaxmlp.types import Json
 
 DEEP = 64  # how far JSON is nested; a recipe within partials within lists comes to ten
 EPOCHS = 10**7  # of a run: each is a line of its history
+MANY = 1000  # metrics, rules, or arguments of a function: each is looked at beside all others
 Check = Callable[[str, Any], Any]
 
 
@@ -138,6 +139,17 @@ def named(inner: Check = anything) -> Check:
     return check
 
 
+def few(inner: Check) -> Check:
+    """Return a check for a list or dict that another checks, of no more than MANY entries."""
+
+    def check(what: str, value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > MANY:
+            raise wrong(what, f"at most {MANY:,} entries long", len(value))
+        return inner(what, value)
+
+    return check
+
+
 def having(fields: Mapping[str, Check], optional: tuple[str, ...] = (), *, more: bool = False) -> Check:
     """Return a check for a dict of these fields, and with `more` of others too."""
 
@@ -190,11 +202,11 @@ PROGRAM = having({"versions": named(text), "forms": listed(text), "options": nam
 # The fields of a manifest; those of the checkpoint around it are in META.
 RUN = having(
     {
-        "recipe": having({"type": text, "epochs": whole(1)}, more=True),
+        "recipe": having({"type": text, "epochs": whole(1), "metrics": few(anything)}, ("metrics",), more=True),
         "key": having({"impl": text, "single": flag, **DIGEST}),
         "hyperparams": named(hyperparam),
         "data": anything,
-        "stop": named(named(rule)),
+        "stop": few(named(named(rule))),
         "steps": maybe(whole(1)),
         "layout": LAYOUT,
         "each": maybe(listed(text)),

@@ -1,6 +1,8 @@
 """What is in a run's directory and no run wrote: it is not touched, and stops a run only before its training."""
 
+import errno
 import json
+import os
 import shutil
 
 import crash
@@ -8,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmlp import loop
-from jaxmlp.loop import _bounds
+from jaxmlp import _disk, loop
+from jaxmlp.loop import _bounds, _fields
+from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._manifest import Manifest
 
@@ -49,6 +52,31 @@ def test_folders_of_a_user_stay_whatever_their_names(run, tmp_path):
     assert {name: found.get(name, "gone") for name in before} == before and (own / "00000004").is_dir()
 
 
+def test_what_was_put_into_a_checkpoint_outlives_it(run, tmp_path):
+    """It is not removed with those that are older than `keep`, nor by one that takes its name; junk of systems is."""
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    (own / "00000002" / "notes.txt").write_text("mine")
+    (own / "00000004" / ".DS_Store").write_text("junk")
+    shutil.move(own / "00000004", own / "moved")
+    (own / "00000004").symlink_to("moved")
+    assert train(own)[1]["loss"].shape == (4,)
+    store = Checkpoints(own, keep=1)
+    for number in (2, 5, 6):
+        store.save(number, {"w": np.zeros(1)}, {})
+    store.wait()
+    store.close()
+    assert (own / "00000002.before" / "notes.txt").read_text() == "mine" and (own / "moved" / "run.json").is_file()
+    assert sorted(p.name for p in own.glob("0*")) == ["00000002.before", "00000004", "00000006"]
+    store = Checkpoints(own, keep=1)
+    for number in (4, 7):
+        store.save(number, {"w": np.zeros(1)}, {})
+    store.wait()
+    store.close()
+    assert (own / "00000004.before").is_symlink() and (own / "moved" / ".DS_Store").read_text() == "junk"
+    assert sorted(p.name for p in own.glob("0*")) == ["00000002.before", "00000004.before", "00000007"]
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -61,6 +89,26 @@ def test_folders_of_a_user_stay_whatever_their_names(run, tmp_path):
 )
 def test_a_name_that_is_taken_stops_a_run_before_its_training(make, words, tmp_path):
     make(tmp_path / "00000004")
+    _refused(tmp_path, words)
+
+
+def test_a_history_that_is_no_file_stops_a_run_before_its_training(tmp_path):
+    (tmp_path / "history.csv").mkdir()
+    _refused(tmp_path, "history.csv (an empty folder)")
+
+
+def test_a_folder_that_cannot_be_written_stops_a_run_before_its_training(run, tmp_path, monkeypatch):
+    """One that has ended comes back from there all the same."""
+
+    def refuse(folder):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+    monkeypatch.setattr(_disk, "check_writable", refuse)
+    _refused(tmp_path, "Read-only file system")
+    assert train(run)[1]["loss"].shape == (4,)
+
+
+def _refused(tmp_path, words):
     before, seen = contents(tmp_path), []
     with pytest.raises(ValueError) as caught:
         train(tmp_path, callbacks=[lambda state, history: seen.append(1)])
@@ -118,3 +166,13 @@ def test_a_width_out_of_proportion_stops_a_resume(run, tmp_path):
     path.write_text(path.read_text().replace('"width": 1,', '"width": 16777216,'))
     with pytest.raises(ValueError, match=r"run.json has changed|layout.width of the checkpoint"):
         loop.resume(own, (crash.X, crash.Y), validation=(crash.X[:50], crash.Y[:50]), progress=False)
+
+
+def test_a_dtype_that_is_no_name_of_numbers_is_refused():
+    """NumPy reads arrays within arrays, records and text of any size in such a name."""
+    for name in ("float32", "bfloat16", "bool", "int64"):
+        assert _fields.dtype("it", name) == name
+    for name in ("(1000000000,)f8", "f8,f8", "V1000000000", "U1000000000", "O", "complex64", "\ud800", "((", "", 7):
+        with pytest.raises(ValueError, match=r"it of the checkpoint must be (the name of a dtype|a string)") as error:
+            _fields.dtype("it", name)
+        assert type(error.value) is ValueError

@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,14 +134,14 @@ class Checkpoints:
         """Return which checkpoints are there, oldest first; whatever else the directory holds is nobody's business."""
         return sorted(n for path in self.directory.iterdir() if (n := _ours.number_of(path)) is not None)
 
-    def check_names(self, first: int, last: int) -> None:
-        """Raise unless a checkpoint can be written, and the names of those from `first` to `last` are free.
+    def check_names(self, first: int, last: int, files: Sequence[str] = ()) -> None:
+        """Raise unless a checkpoint can be written, and its name, of these numbers, and those of files are free.
 
         Raises:
           ValueError: with what has such a name.
         """
         try:
-            taken = _ours.taken(self.directory, first, last)
+            taken = _ours.taken(self.directory, first, last, files)
             _disk.check_writable(self.directory)
         except OSError as error:
             raise ValueError(_trouble.cannot_write(self.directory, error)) from error

@@ -97,7 +97,9 @@ def _built(what: str, /, **told: Any) -> Any:
     try:
         return kind(**fields)
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{what} must be a {kind.__name__}; its words build none: {str(error)[:400]}; pass recipe=") from error
+        raise ValueError(
+            f"{what} must be a {kind.__name__}; its words build none: {str(error)[:400]}; pass recipe="
+        ) from error
 
 
 def upgrade(value: Any) -> Any:

@@ -167,11 +167,13 @@ def having(fields: Mapping[str, Check], optional: tuple[str, ...] = (), *, more:
 
 
 def dtype(what: str, value: Any) -> str:
-    """Return the name of a dtype of numbers."""
+    """Return the name of a dtype of numbers: NumPy's names may ask for arrays within arrays, of any size."""
     try:
-        jnp.dtype(text(what, value))
-    except TypeError:
+        found = jnp.dtype(text(what, value))
+    except (TypeError, ValueError, SyntaxError):
         raise wrong(what, "the name of a dtype", value) from None
+    if found.kind not in "biufV" or found.subdtype is not None or found.names is not None or found.itemsize > 16:
+        raise wrong(what, "the name of a dtype of numbers", value)
     return value
 
 

@@ -101,14 +101,16 @@ def close(folder: Path, digests: str) -> None:
 
 
 def put(saving: Path, folder: Path) -> None:
-    """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one."""
-    old = None
+    """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one.
+
+    That one is removed; where someone has put something into it, it is kept as `00000012.before`.
+    """
+    old, ours = None, False
     if os.path.lexists(folder):
         if number_of(folder) is None:
             raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
-        if not is_all_ours(folder):
-            raise FileExistsError(f"{folder} holds something that no run wrote; move it away")
-        old = folder.with_name(saving_name(int(folder.name)))
+        ours = is_all_ours(folder)
+        old = folder.with_name(saving_name(int(folder.name))) if ours else _free_name(folder, "before")
         os.replace(folder, old)
     try:
         os.replace(saving, folder)
@@ -117,18 +119,23 @@ def put(saving: Path, folder: Path) -> None:
         if old is not None and not os.path.lexists(folder):
             os.replace(old, folder)
         raise
-    if old is not None:
+    if old is not None and ours:
         shutil.rmtree(old)
 
 
 def set_aside(folder: Path) -> Path:
     """Give a damaged checkpoint another name, which it returns."""
-    aside, count = folder.with_name(f"{folder.name}.damaged"), 1
-    while os.path.lexists(aside):
-        count += 1
-        aside = folder.with_name(f"{folder.name}.damaged-{count}")
+    aside = _free_name(folder, "damaged")
     os.replace(folder, aside)
     return aside
+
+
+def _free_name(folder: Path, word: str) -> Path:
+    free, count = folder.with_name(f"{folder.name}.{word}"), 1
+    while os.path.lexists(free):
+        count += 1
+        free = folder.with_name(f"{folder.name}.{word}-{count}")
+    return free
 
 
 def read_forms(folder: Path) -> dict[str, Form]:

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,12 @@ def is_all_ours(folder: Path) -> bool:
     return True
 
 
-def taken(directory: Path, first: int, last: int) -> list[str]:
-    """Return in words what has the name of one of these checkpoints."""
+def taken(directory: Path, first: int, last: int, files: Sequence[str]) -> list[str]:
+    """Return in words what has the name of one of these checkpoints, or of one of these files and is none."""
     paths = [path for path in sorted(directory.iterdir()) if NUMBER.fullmatch(path.name)]
-    return [f"{path.name} ({_kind(path)})" for path in paths if first <= int(path.name) <= last]
+    paths = [path for path in paths if first <= int(path.name) <= last]
+    paths += [directory / name for name in files if is_a(directory / name, lambda mode: not stat.S_ISREG(mode))]
+    return [f"{path.name} ({_kind(path)})" for path in paths]
 
 
 def _kind(path: Path) -> str:

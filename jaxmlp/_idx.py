@@ -1,6 +1,5 @@
 """The IDX format of MNIST and its kin: a magic number, the sizes, then the values, most significant byte first."""
 
-import gzip
 import math
 import zlib
 from pathlib import Path
@@ -13,6 +12,8 @@ from jaxmlp.types import StrPath
 
 # The third byte of the magic number names the type (LeCun, Cortes and Burges 1998).
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+BLOCK, EMPTY = 2**13, 1000  # bytes of a gzip file read at a time; members in a row that hold nothing
 
 
 def read_idx(path: StrPath, *, max_bytes: int = 2**31) -> np.ndarray:
@@ -41,27 +42,49 @@ def read_idx(path: StrPath, *, max_bytes: int = 2**31) -> np.ndarray:
         file.seek(0)
         if not zipped:
             return _read(file, path, max_bytes)
-        _check_header(file, path)
         try:
-            with gzip.open(file) as unzipped:
-                return _read(unzipped, path, max_bytes)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            return _read(_Unzipped(file), path, max_bytes)
+        except (EOFError, zlib.error) as error:
             raise ValueError(f"{path}: the gzip data is broken ({error}); fetch the file again") from error
 
 
-def _check_header(file: IO[bytes], path: Path) -> None:
-    """Raise for a name or a comment without end in the header of gzip, which Python reads byte by byte (RFC 1952)."""
-    head = file.read(2**18)
-    file.seek(0)
-    flags, begin = head[3] if len(head) > 3 else 0, 10
-    if flags & 4:
-        begin += 2 + int.from_bytes(head[10:12], "little")
-    strings = bool(flags & 8) + bool(flags & 16)
-    if len(head) == 2**18 and head[begin:].count(0) < strings:
-        raise ValueError(f"{path}: the gzip header must end within {2**18:,} bytes; it does not; fetch the file again")
+class _Unzipped:
+    """What a gzip file holds, member after member (RFC 1952).
+
+    zlib reads the headers too: the gzip module takes a name in one, and the zeros after the last member, byte by byte.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self._member, self._left, self._empty = file, zlib.decompressobj(31), b"", 0
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or fewer at the end."""
+        found = bytearray()
+        while len(found) < size and (not self._member.eof or self._next()):
+            piece = self._member.decompress(self._left, size - len(found))
+            self._left = self._member.unconsumed_tail
+            if not piece and not self._member.eof:
+                if not self._left:
+                    self._left = self._file.read(BLOCK)
+                if not self._left:
+                    raise EOFError("it ends within a member")
+            self._empty = 0 if piece else self._empty
+            found += piece
+        return bytes(found)
+
+    def _next(self) -> bool:
+        """Begin the next member; tell whether there is one. Zeros may follow the last."""
+        rest = self._member.unused_data.lstrip(b"\0")
+        while not rest and (data := self._file.read(BLOCK)):
+            rest = data.lstrip(b"\0")
+        self._empty += 1
+        if self._empty > EMPTY:
+            raise EOFError(f"{EMPTY} members in a row hold nothing")
+        self._left, self._member = rest, zlib.decompressobj(31) if rest else self._member
+        return bool(rest)
 
 
-def _read(file: IO[bytes] | gzip.GzipFile, path: Path, max_bytes: int) -> np.ndarray:
+def _read(file: IO[bytes] | _Unzipped, path: Path, max_bytes: int) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4:
         raise ValueError(f"{path}: an IDX file starts with 4 bytes of magic number; the file has {len(magic)} bytes")

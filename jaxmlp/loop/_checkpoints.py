@@ -16,14 +16,14 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmlp import _check, _disk
-from jaxmlp.loop import _folder, _ours, _trouble
+from jaxmlp.loop import _folder, _ours, _places, _trouble
 from jaxmlp.loop._folder import Form
 from jaxmlp.types import Json, StrPath
 
@@ -68,6 +68,7 @@ class Checkpoints:
                 raise ValueError(f"directory must be a folder; {self.directory} is {kind}; pass another")
             _disk.make_folder(self.directory)
             self._lock = _disk.hold(self.directory)
+            _places.put_back(self.directory)
             for path in sorted(self.directory.iterdir()):
                 if _ours.is_left_over(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -134,14 +135,14 @@ class Checkpoints:
         """Return which checkpoints are there, oldest first; whatever else the directory holds is nobody's business."""
         return sorted(n for path in self.directory.iterdir() if (n := _ours.number_of(path)) is not None)
 
-    def check_names(self, first: int, last: int) -> None:
-        """Raise unless a checkpoint can be written, and the names of those from `first` to `last` are free.
+    def check_names(self, first: int, last: int, files: Sequence[str] = ()) -> None:
+        """Raise unless a checkpoint can be written, and its name, of these numbers, and those of files are free.
 
         Raises:
           ValueError: with what has such a name.
         """
         try:
-            taken = _ours.taken(self.directory, first, last)
+            taken = _ours.taken(self.directory, first, last, files)
             _disk.check_writable(self.directory)
         except OSError as error:
             raise ValueError(_trouble.cannot_write(self.directory, error)) from error
@@ -204,7 +205,7 @@ class Checkpoints:
 
     def _set_aside(self, folder: Path, problems: list[str]) -> None:
         try:
-            aside = _folder.set_aside(folder)
+            aside = _places.set_aside(folder)
         except OSError as error:
             raise ValueError(_trouble.cannot_write(self.directory, error)) from error
         warnings.warn(
@@ -220,12 +221,15 @@ class Checkpoints:
                 first()
             _folder.write(saving, arrays, meta)
             _folder.close(saving, _sums(saving))
-            _folder.put(saving, self._folder(number))
+            _places.put(saving, self._folder(number))
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
             self._error = error
             return
         try:
+            for later in self.numbers():
+                if later > number:  # of other rules, from before the run went back: it must not be taken for the newest
+                    _places.set_aside(self._folder(later), "superseded")
             self._forget()
         except Exception as error:  # what was saved is saved
             self._kept = f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmlp.loop._code import comparable, of_behaviour, without_addresses
 from jaxmlp.loop._digest import of_array, of_code
+from jaxmlp.loop._fields import anything, few
 from jaxmlp.loop._table import OWN, find, find_type, is_known, name_of, root_of, types, yours
 from jaxmlp.types import Json
 
@@ -81,6 +82,8 @@ def _partial(what: str, partial: Any, args: Any, keywords: Any) -> Any:
         raise ValueError(
             f"{what} must be a partial of a function, a list and a dict; got {str(partial):.80}; pass recipe="
         )
+    for given in (args, keywords):
+        few(anything)(f"arguments of {what}", given)
     if set(partial) != {"function"}:
         raise ValueError(yours(what, partial.get("function") or partial))
     given = {name: rebuild(f"{what}.{name}", item) for name, item in keywords.items()}
@@ -96,7 +99,9 @@ def _built(what: str, /, **told: Any) -> Any:
     try:
         return kind(**fields)
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{what} must be a {kind.__name__}; its words build none: {error}; pass recipe=") from error
+        raise ValueError(
+            f"{what} must be a {kind.__name__}; its words build none: {str(error)[:400]}; pass recipe="
+        ) from error
 
 
 def upgrade(value: Any) -> Any:

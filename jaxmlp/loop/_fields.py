@@ -17,6 +17,7 @@ from jaxmlp.types import Json
 
 DEEP = 64  # how far JSON is nested; a recipe within partials within lists comes to ten
 EPOCHS = 10**7  # of a run: each is a line of its history
+MANY = 1000  # metrics, rules, or arguments of a function: each is looked at beside all others
 Check = Callable[[str, Any], Any]
 
 
@@ -140,6 +141,17 @@ def named(inner: Check = anything) -> Check:
     return check
 
 
+def few(inner: Check) -> Check:
+    """Return a check for a list or dict that another checks, of no more than MANY entries."""
+
+    def check(what: str, value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > MANY:
+            raise wrong(what, f"at most {MANY:,} entries long", len(value))
+        return inner(what, value)
+
+    return check
+
+
 def having(fields: Mapping[str, Check], optional: tuple[str, ...] = (), *, more: bool = False) -> Check:
     """Return a check for a dict of these fields, and with `more` of others too."""
 
@@ -157,12 +169,16 @@ def having(fields: Mapping[str, Check], optional: tuple[str, ...] = (), *, more:
 
 
 def dtype(what: str, value: Any) -> str:
-    """Return the name of a dtype of numbers."""
+    """Return the name of a dtype of numbers: NumPy's names may ask for arrays within arrays, of any size."""
     try:
         found = jnp.dtype(text(what, value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):
         found = None
-    if found is None or found.name != value or not any(jnp.issubdtype(found, kind) for kind in (np.number, np.bool_)):
+    if (
+        found is None
+        or found.name != value
+        or not any(jnp.issubdtype(found, kind) for kind in (np.floating, np.integer, np.bool_))
+    ):
         raise wrong(what, "the name of a dtype of numbers", value)
     return value
 
@@ -194,11 +210,11 @@ PROGRAM = having({"versions": named(text), "forms": listed(text), "options": nam
 # The fields of a manifest; those of the checkpoint around it are in META.
 RUN = having(
     {
-        "recipe": having({"type": text, "epochs": whole(1)}, more=True),
+        "recipe": having({"type": text, "epochs": whole(1), "metrics": few(anything)}, ("metrics",), more=True),
         "key": having({"impl": text, "single": flag, **DIGEST}),
         "hyperparams": named(hyperparam),
         "data": anything,
-        "stop": named(named(rule)),
+        "stop": few(named(named(rule))),
         "steps": maybe(whole(1)),
         "layout": LAYOUT,
         "each": maybe(listed(text)),

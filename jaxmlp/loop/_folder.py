@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import numpy as np
 
 from jaxmlp import _check, _disk
 from jaxmlp.loop._fields import read_json
-from jaxmlp.loop._ours import ARRAYS, LINE, SUMS, TOLD, is_all_ours, number_of, saving_name
+from jaxmlp.loop._ours import ARRAYS, LINE, SUMS, TOLD
 from jaxmlp.types import Json
 
 # Orbax reads `[...]` as a pattern and a backslash as a slash, and refuses `//`: it is given only what it is known to
@@ -98,37 +97,6 @@ def close(folder: Path, digests: str) -> None:
     """Write the digests of a checkpoint, and wait until all of it is on the disk."""
     (folder / SUMS).write_text(digests)
     _disk.sync_tree(folder)
-
-
-def put(saving: Path, folder: Path) -> None:
-    """Give a checkpoint its name, in the place of one that a run wrote which was resumed from an earlier one."""
-    old = None
-    if os.path.lexists(folder):
-        if number_of(folder) is None:
-            raise FileExistsError(f"{folder} has the name of a checkpoint and is none; move it away")
-        if not is_all_ours(folder):
-            raise FileExistsError(f"{folder} holds something that no run wrote; move it away")
-        old = folder.with_name(saving_name(int(folder.name)))
-        os.replace(folder, old)
-    try:
-        os.replace(saving, folder)
-        _disk.sync_folder(folder.parent)
-    except BaseException:
-        if old is not None and not os.path.lexists(folder):
-            os.replace(old, folder)
-        raise
-    if old is not None:
-        shutil.rmtree(old)
-
-
-def set_aside(folder: Path) -> Path:
-    """Give a damaged checkpoint another name, which it returns."""
-    aside, count = folder.with_name(f"{folder.name}.damaged"), 1
-    while os.path.lexists(aside):
-        count += 1
-        aside = folder.with_name(f"{folder.name}.damaged-{count}")
-    os.replace(folder, aside)
-    return aside
 
 
 def read_forms(folder: Path) -> dict[str, Form]:

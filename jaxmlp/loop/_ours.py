@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxmlp import _disk
 
 SUMS, TOLD, ARRAYS = "SHA256SUMS", "run.json", "arrays"
 NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,}", re.ASCII)
+REPLACED = re.compile(r"([0-9]{8,})\.[0-9]+-[0-9a-f]{16}\.replaced", re.ASCII)
 SAVING = re.compile(r"[0-9]{8,}\.[0-9]+-[0-9a-f]{16}\.saving", re.ASCII)  # earlier versions gave no number: left alone
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)", re.ASCII)
 # What Orbax writes below `arrays`, of which _METADATA is always there.
@@ -41,6 +43,17 @@ def name_of(number: int) -> str:
 def saving_name(number: int) -> str:
     """Return a name, which no other call has, for a checkpoint that is being written or removed."""
     return f"{name_of(number)}.{os.getpid()}-{secrets.token_hex(8)}.saving"
+
+
+def replaced_name(number: int) -> str:
+    """Return a name, which no other call has, for a checkpoint while another takes its place."""
+    return saving_name(number).removesuffix(".saving") + ".replaced"
+
+
+def name_before(path: Path) -> str | None:
+    """Return the name that a checkpoint had before another began to take its place, if it is one of those."""
+    found = REPLACED.fullmatch(path.name)
+    return found[1] if found and is_a(path, stat.S_ISDIR) else None
 
 
 def number_of(folder: Path) -> int | None:
@@ -102,10 +115,12 @@ def is_all_ours(folder: Path) -> bool:
     return True
 
 
-def taken(directory: Path, first: int, last: int) -> list[str]:
-    """Return in words what has the name of one of these checkpoints."""
+def taken(directory: Path, first: int, last: int, files: Sequence[str]) -> list[str]:
+    """Return in words what has the name of one of these checkpoints, or of one of these files and is none."""
     paths = [path for path in sorted(directory.iterdir()) if NUMBER.fullmatch(path.name)]
-    return [f"{path.name} ({_kind(path)})" for path in paths if first <= int(path.name) <= last]
+    paths = [path for path in paths if first <= int(path.name) <= last]
+    paths += [directory / name for name in files if is_a(directory / name, lambda mode: not stat.S_ISREG(mode))]
+    return [f"{path.name} ({_kind(path)})" for path in paths]
 
 
 def _kind(path: Path) -> str:

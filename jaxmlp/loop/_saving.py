@@ -175,10 +175,7 @@ class RunDirectory:
         number, saved = self._done
         # A run that has ended comes back from where nothing can be written, too.
         if saved is None or not saved.has_ended(manifest.recipe["epochs"]):
-            self._store.check_names(number + 1, last_number(manifest))
-            for path in (self.path / "history.csv", self.path / "history.jsonl"):
-                if path.exists() and not path.is_file():
-                    raise ValueError(f"{path} must be a file, or a name that is free; move away what has it")
+            self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
         self._manifest, self._start = manifest.to_json(), start.arrays()
 
     def save(self, runs: Run, place: Place, every: int | None) -> None:

@@ -43,6 +43,6 @@ def none_whole(directory: Path, damaged: Sequence[tuple[Path, list[str]]]) -> st
 def names_taken(directory: Path, taken: Sequence[str]) -> str:
     """Return what is said of names that checkpoints will need and something else has."""
     return (
-        f"directory must have the names free that the checkpoints of the run will have; {directory} holds "
+        f"directory must have the names free that the checkpoints and files of the run will have; {directory} holds "
         f"{', '.join(taken[:8])}; nothing was changed: move what has such a name away, or pass another directory"
     )

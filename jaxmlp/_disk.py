@@ -10,16 +10,18 @@ import os
 import re
 import secrets
 import stat
+import warnings
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxmlp import _check
 from jaxmlp.types import StrPath
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 SCHEMES = re.compile(r"(?:file|https?|ftp|s3|gs|gcs|az|abfss?|hdfs):/")  # what `Path` leaves of a URL
-NEW = re.compile(r"\.jaxmlp-[0-9]+-[0-9a-f]{16}\.new", re.ASCII)
+NEW = re.compile(r"\.jaxmlp-([0-9]+)-[0-9a-f]{16}\.new", re.ASCII)
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync no folders
 
 
@@ -177,6 +179,19 @@ def check_writable(folder: Path) -> None:
     new.unlink()
 
 
+def is_alive(process: int) -> bool:
+    """Tell whether a process of this number lives on this machine, as far as can be told."""
+    if os.name == "nt":  # where such a signal is one
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, and wait until they are on the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -204,6 +219,10 @@ def hold(directory: Path) -> Any:
         raise ValueError(
             f"directory must be one run's own; another process trains in {directory} now; wait for it, or pass another"
         ) from None
-    except OSError:  # a file system without locks
-        pass
+    except OSError as error:
+        warnings.warn(
+            f"{directory} cannot be locked ({error}): a second process that trains in it would not be noticed; let one "
+            f"process alone write there",
+            stacklevel=_check.level_of_caller(),
+        )
     return file

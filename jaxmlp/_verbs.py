@@ -193,10 +193,6 @@ def _is_numeric(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jax.dtypes.prng_key) or _check.is_number(np.empty(0, dtype))
 
 
-def _by_path(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def _check_leaves(what: str, given: PyTree, error: Exception | None) -> None:
     """Raise for a leaf that is no array of numbers."""
     try:

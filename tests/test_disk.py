@@ -254,7 +254,7 @@ def test_what_is_not_ours_is_neither_removed_nor_renamed_nor_read(tmp_path):
     """Nor does it stop a run, unless a checkpoint needs the very name."""
     run = tmp_path / "run"
     users = foreign(run)
-    for name in (".jaxmlp-12-0123456789abcdef.new", "00000005.12-0123456789abcdef.saving"):
+    for name in (".jaxmlp-4194305-0123456789abcdef.new", "00000005.12-0123456789abcdef.saving"):
         path = run / name  # what killed processes leave
         path.write_text("") if name.endswith("new") else (path / "arrays").mkdir(parents=True)
     store = Checkpoints(run, keep=1)

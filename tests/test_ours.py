@@ -76,7 +76,9 @@ def test_what_was_put_into_a_checkpoint_outlives_it(run, tmp_path):
     store.wait()
     store.close()
     assert (own / "00000004.superseded").is_symlink() and (own / "moved" / ".DS_Store").read_text() == "junk"
-    assert sorted(p.name for p in own.glob("0*")) == ["00000002.before", "00000004.superseded", "00000007"]
+    assert sorted(p.name for p in own.glob("0*")) == [
+        *("00000002.before", "00000004.superseded", "00000006.superseded", "00000007"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +167,25 @@ def test_what_the_rules_of_before_saved_later_is_not_taken_for_the_newest(tmp_pa
     assert (tmp_path / "00000020.superseded").is_dir() and not (tmp_path / "00000020").exists()
     _, history = loop.resume(tmp_path, **DATA)
     assert len(history["loss"]) == 20
+
+
+def test_a_file_that_another_process_is_writing_is_no_left_over(tmp_path):
+    mine, gone = (tmp_path / f".jaxmlp-{process}-0123456789abcdef.new" for process in (os.getpid(), 2**22 + 1))
+    mine.touch()
+    gone.touch()
+    Checkpoints(tmp_path, keep=1).close()
+    assert mine.exists() and not gone.exists()
+
+
+def test_a_directory_that_cannot_be_locked_is_used_with_a_warning(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, how):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="cannot be locked .* let one process alone write there"):
+        Checkpoints(tmp_path, keep=1).close()
 
 
 def test_words_bound_the_arrays_before_they_are_read(run, tmp_path):

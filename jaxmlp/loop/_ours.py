@@ -84,8 +84,8 @@ def is_left_over(path: Path) -> bool:
     """Tell whether a process that is gone left this behind while it saved, and nobody put anything into it since."""
     if path.is_symlink():
         return False
-    if _disk.NEW.fullmatch(path.name):
-        return is_a(path, stat.S_ISREG)
+    if new := _disk.NEW.fullmatch(path.name):  # of `jaxmlp.save` perhaps, by another process and right now
+        return is_a(path, stat.S_ISREG) and not _disk.is_alive(int(new[1]))
     if not SAVING.fullmatch(path.name) or not is_a(path, stat.S_ISDIR):
         return False
     return all(name in (SUMS, TOLD) or PARTLY.fullmatch(name) or JUNK.fullmatch(name) for name in os.listdir(path))

@@ -18,6 +18,9 @@ def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -
 
     Shapes: (batch, d), (batch, d).
 
+    Raises:
+      ValueError: for outputs and targets that are no floats of one shape (batch, d), and for weights that do not fit.
+
     >>> rmse(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]])).round(3)
     Array(3.536, dtype=float32)
     """
@@ -31,6 +34,9 @@ def rmse(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -
 def mae(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
     """Return the mean absolute error, in the units of the targets. Shapes: (batch, d), (batch, d).
 
+    Raises:
+      ValueError: for outputs and targets that are no floats of one shape (batch, d), and for weights that do not fit.
+
     >>> mae(jnp.array([[0.0], [0.0]]), jnp.array([[3.0], [4.0]]))
     Array(3.5, dtype=float32)
     """
@@ -43,6 +49,9 @@ def r2(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> 
     """Return 1 - sum (y - yhat)^2 / sum (y - mean y)^2, an output at a time, and their mean.
 
     A constant output counts 1 where it is met exactly and 0 where not. Shapes: (batch, d), (batch, d).
+
+    Raises:
+      ValueError: for outputs and targets that are no floats of one shape (batch, d), and for weights that do not fit.
 
     >>> r2(jnp.array([[1.0], [2.0]]), jnp.array([[1.0], [3.0]]))
     Array(0.5, dtype=float32)

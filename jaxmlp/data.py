@@ -74,6 +74,9 @@ def standardise(x: Numeric, by: Statistics) -> Array:
 
     A float64 table of NumPy, and any by float64 statistics, is centred in float64 and then narrowed.
 
+    Raises:
+      ValueError: for columns that are not those of the statistics, and for what is no array.
+
     >>> standardise(jnp.array([[5.0]]), Statistics(jnp.array([1.0]), jnp.array([2.0])))
     Array([[2.]], dtype=float32)
     """
@@ -91,6 +94,9 @@ def standardise(x: Numeric, by: Statistics) -> Array:
 @taking("z", narrowed=False)
 def unstandardise(z: Numeric, by: Statistics) -> Numeric:
     """Return z std + mean, the inverse of `standardise`; NumPy's float64 for float64 statistics, which need it.
+
+    Raises:
+      ValueError: for columns that are not those of the statistics, and for what is no array.
 
     >>> unstandardise(jnp.array([[2.0]]), Statistics(jnp.array([1.0]), jnp.array([2.0])))
     Array([[5.]], dtype=float32)

@@ -195,6 +195,17 @@ def resume(
         run began with, with a line for each difference.
       NonFinite: where the one network's loss or parameters became NaN or infinite.
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
+
+    >>> from jaxmlp import MLP, losses
+    >>> import jax, jax.numpy as jnp, optax, tempfile
+    >>> x = jnp.linspace(-1, 1, 32)[:, None]
+    >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=2)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     how = {"directory": directory, "progress": False}
+    ...     _ = train(jax.random.key(0), (x, 2 * x), recipe, {"learning_rate": 0.1}, **how)
+    ...     _, history = resume(directory, (x, 2 * x), epochs=4, progress=False)
+    >>> history["loss"].shape
+    (4,)
     """
     path, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
     if recipe is not None and not isinstance(recipe, Recipe):

@@ -43,7 +43,14 @@ def member(states: States, i: int) -> State:
 
 
 def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
-    """Return the population of those members, in that order; of states, params or anything with a leading axis."""
+    """Return the population of those members, in that order; of states, params or anything with a leading axis.
+
+    Raises:
+      ValueError: for members that are not there, and for what has no axis of members.
+
+    >>> take({"w": np.arange(3)}, [2, 0])["w"].tolist()
+    [2, 0]
+    """
     count, members = _count(states), np.asarray(_arrays.listed("members", members))
     if members.ndim != 1 or members.dtype.kind not in "iub" or (members.dtype == bool and len(members) != count):
         raise ValueError(f"members must list members' numbers, ints; got {_check.describe(members)}")

@@ -66,6 +66,8 @@ def _of_torch(what: str, value: Any, torch: Any) -> np.ndarray | None:
     """Return a tensor's values: without its gradient, which cannot flow through JAX, and from its device."""
     if not isinstance(value, getattr(torch, "Tensor", ())):
         return None
+    if getattr(value, "is_nested", False):  # it has no shape
+        raise ValueError(f"{what} must have rows of one length; got a nested tensor; pad it, .to_padded_tensor(0.0)")
     if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
         raise ValueError(
             f"{what} must be a dense tensor of plain numbers; got {value.dtype} of layout {value.layout} on "
@@ -114,6 +116,11 @@ def _of_polars(what: str, value: Any, polars: Any) -> np.ndarray | None:
 
 def _series(what: str, column: Any) -> np.ndarray:
     _complete(what, column.null_count(), "fill_null(...) or drop_nulls()")
+    if (kind := str(column.dtype)).startswith(("String", "Categorical", "Enum")):
+        raise ValueError(
+            f"{what} must hold numbers; got {kind.split('(')[0]}; pass its .cast(polars.Categorical).to_physical() as "
+            f"labels, or .to_dummies()"
+        )
     return of_numpy(what, column.to_numpy())
 
 

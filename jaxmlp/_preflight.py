@@ -35,11 +35,15 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
     for name, part in zip(PARTS, (x, y), strict=False):
         for leaf in jax.tree.leaves(part):
             if not isinstance(leaf, np.ndarray | jax.Array):
-                raise ValueError(f"{name} of {what} must be an array {FIRST}; got {_check.describe(leaf)}")
+                fix = f"; pass numpy.asarray({name})" if isinstance(part, list | tuple) else ""
+                raise ValueError(f"{name} of {what} must be an array {FIRST}; got {_check.describe(leaf)}{fix}")
     if not any(leaf.ndim for leaf in jax.tree.leaves(x)):
         raise ValueError(f"x of {what} must hold an array {FIRST}; got {_check.describe(x)}")
     if weight is not None and not _check.is_array(weight):
-        raise ValueError(f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}")
+        raise ValueError(
+            f"weight of {what} must be one array, a number an example; got {_check.describe(weight)}; "
+            f"pass numpy.asarray(weight)"
+        )
     if isinstance(weight, np.ndarray):  # of JAX's arrays a look at the values would wait for the device
         _check.weights(f"weight of {what}", weight, weight.size)
     return x, y, weight

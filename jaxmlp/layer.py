@@ -12,7 +12,7 @@ from jax import Array, nn
 from jax.nn import initializers
 from jax.typing import DTypeLike
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._matmul import SHORT as SHORT
 from jaxmlp._matmul import matmul
 from jaxmlp.types import Number, Numeric
@@ -62,9 +62,15 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
 
     Shapes: x (..., in) -> (..., out).
 
+    Raises:
+      ValueError: for x that is no array of numbers (..., in).
+
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
+    x = _arrays.listed("x", x)
+    if x.ndim < 1 or x.shape[-1] != layer.w.shape[-2]:
+        raise ValueError(f"x must have shape (..., {layer.w.shape[-2]}) for this layer; got {_check.describe(x)}")
     y = matmul(jnp.asarray(x), layer.w, dtype)
     return y if layer.b is None else y + jnp.broadcast_to(layer.b, y.shape)
 

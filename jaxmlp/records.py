@@ -30,9 +30,10 @@ def rows(history: Mapping[str, Numeric], epochs: Epochs | None = None) -> Iterat
     >>> list(rows({"loss": np.array([0.5, 0.25])}))
     [{'epoch': 0, 'loss': 0.5}, {'epoch': 1, 'loss': 0.25}]
     """
-    loss, epochs = _checked(history, epochs)
+    entries, epochs = _checked(history, epochs)
+    loss = entries["loss"]
     single = loss.ndim == 1
-    values = {name: np.asarray(v) for name, v in history.items() if np.shape(v)[: loss.ndim] == loss.shape}
+    values = {name: v for name, v in entries.items() if v.shape[: loss.ndim] == loss.shape}
     values = {name: v[None] if single else v for name, v in values.items()}
     count, length = next(iter(values.values())).shape[:2]
     names = ["loss", *(name for name in values if name != "loss")]
@@ -44,8 +45,8 @@ def rows(history: Mapping[str, Numeric], epochs: Epochs | None = None) -> Iterat
             yield ({} if count == 1 else {"member": member}) | {"epoch": epoch} | line
 
 
-def _checked(history: Any, epochs: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the loss, and how many epochs each member has where that is given.
+def _checked(history: Any, epochs: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Return the entries as arrays, and how many epochs each member has where that is given.
 
     Raises:
       ValueError: for what is no history, and for epochs that are not those of its members.
@@ -54,20 +55,19 @@ def _checked(history: Any, epochs: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(
             f"history must be a dict of arrays with a loss, as fit gives it; got {_check.describe(history)}"
         )
-    loss = np.asarray(_arrays.listed("history['loss']", history["loss"]))
-    for name, values in history.items():
-        _arrays.listed(f"history[{name!r}]", values)
+    entries = {name: np.asarray(_arrays.listed(f"history[{name!r}]", v)) for name, v in history.items()}
+    loss = entries["loss"]
     if loss.ndim not in (1, 2):
         raise ValueError(f"history['loss'] must have shape (epochs,) or (members, epochs); got {_check.describe(loss)}")
     if epochs is None:
-        return loss, None
+        return entries, None
     epochs = np.asarray(_arrays.listed("epochs", epochs))
     members = 1 if loss.ndim == 1 else len(loss)
     if epochs.shape != (members,) or epochs.dtype.kind not in "iu":
         raise ValueError(f"epochs must be an integer for each of {members} members; got {_check.describe(epochs)}")
     if len(epochs) and (epochs.min() < 0 or epochs.max() > loss.shape[-1]):
         raise ValueError(f"epochs must be in 0 ... {loss.shape[-1]}, those of the history; got {epochs}")
-    return loss, epochs
+    return entries, epochs
 
 
 def write_json_lines(path: StrPath, history: Mapping[str, Numeric], epochs: Epochs | None = None) -> None:

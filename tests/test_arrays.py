@@ -137,12 +137,25 @@ REFUSED = {
         lambda: of_library("polars").DataFrame({"a": [1, None]}),
         "column 'a' of x must not have missing values; got 1 of them; fill_null(...) or drop_nulls() first",
     ),
-    "polars, text": (lambda: of_library("polars").Series(["a"]), "x must hold numbers; got "),
+    "torch, nested": (lambda: nested(), "x must have rows of one length; got a nested tensor; pad it"),
+    "polars, text": (
+        lambda: of_library("polars").Series(["a"]),
+        "x must hold numbers; got String; pass its .cast(polars.Categorical).to_physical() as labels",
+    ),
+    "polars, categories": (
+        lambda: of_library("polars").Series(["a"], dtype=of_library("polars").Categorical),
+        "x must hold numbers; got Categorical; pass its .cast(",
+    ),
     "polars, lazy": (
         lambda: of_library("polars").DataFrame({"a": [1]}).lazy(),
         "x must be a table in memory; got a LazyFrame; pass x.collect()",
     ),
 }
+
+
+def nested():
+    torch = of_library("torch")
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
 
 
 def sparse_of_jax():
@@ -221,6 +234,8 @@ def test_the_door_says_what_is_wrong_and_where():
         "weight": ((X, Y, np.full(6, 1e39)), "weight must fit float32"),
         "vanishing": ((X, Y, np.full(6, 1e-60)), "weight of data must not be zero for every example"),
         "weights of two kinds": ((X, Y, {"a": X[:, 0]}), "weight of data must be one array"),
+        "weights in a list": ((X, Y, [1.0] * 6), r"\[1.0, 1.0, 1.0, 1.0, 1.0, 1.0\]; pass numpy.asarray\(weight\)"),
+        "a list": ((X.tolist(), Y), r"x of data must be an array .* got float -?\d.*; pass numpy.asarray\(x\)"),
     }.values():
         with pytest.raises(ValueError, match=words):
             jaxmlp.fit(KEY, data, RECIPE, RATE)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from jaxmlp import population
 from jaxmlp.population import LogUniform, Uniform
@@ -44,3 +45,11 @@ def test_settings_are_a_pytree_that_prints_as_a_table():
     assert jax.vmap(lambda s: s["rate"] + s["decay"])(found).shape == (40,)
     assert str(population.Settings()) == "no hyperparams" and repr(population.Settings()) == "Settings()"
     assert repr((found,)) == "(Settings(rate=(40,), decay=(40,)),)"
+
+
+def test_a_grid_takes_columns_of_any_library():
+    polars = pytest.importorskip("polars")
+    assert population.grid(rate=polars.Series([0.5, 0.25]))[1]["rate"].tolist() == [0.5, 0.25]
+    for values, words in ((polars.Series(["a"]), "rate must hold numbers; got String"), (list, "must list its values")):
+        with pytest.raises(ValueError, match=words):
+            population.grid(rate=values)

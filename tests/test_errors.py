@@ -514,6 +514,10 @@ BAD = {
         lambda: population.cross_validate(KEY, X, RECIPE),
         "data must be two tables (x, y); got ndarray",
     ),
+    "folds of lists": (
+        lambda: population.cross_validate(KEY, (X, Y.tolist()), RECIPE),
+        "data must be two tables (x, y); got tuple of length 2; numpy.asarray makes a list one",
+    ),
     "standardise what": (
         lambda: population.cross_validate(KEY, (X, Y), RECIPE, standardise="y"),
         "standardise must be 'x', 'xy', or '' for neither; got 'y'",

@@ -110,3 +110,19 @@ def test_half_precision_is_summed_in_float32(dtype):
     layer = linear.gradients(Layer(jnp.full((1, 1), 4, dtype), jnp.zeros(1, dtype)), x, y)
     assert layer.w.dtype == dtype and layer.w[0, 0] == 256 and layer.b[0] == 32
     assert linear.least_squares(x, y.astype(jnp.float32)).b[0] == 16
+
+
+def test_an_affine_map_takes_arrays_of_its_width():
+    layer = linear.Layer(jnp.eye(2), jnp.ones(2))
+    for x in ([3, 4], np.array([3, 4], ">i4"), np.array([3.0, 4.0], np.longdouble)):
+        np.testing.assert_array_equal(linear.affine(layer, x), [4, 5])
+    for x, words in (
+        (np.array([1j, 1]), "x must hold numbers; got complex numbers"),
+        (np.ma.masked_array([1.0, 2.0]), "x must not be masked"),
+        (np.array([2**62, 0]), "x must fit int32"),
+        (np.array([1e39, 0]), "x must fit float32"),
+        (np.ones(3, "f"), r"x must have shape \(..., 2\) for this layer; got float32 of shape \(3,\)"),
+        (np.float32(1), r"x must have shape \(..., 2\) for this layer; got float32 of shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            linear.affine(layer, x)

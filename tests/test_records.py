@@ -196,3 +196,15 @@ def test_tensorboard_is_shown_each_epoch_once_whatever_is_resumed(history, tmp_p
     records.tensorboard(tmp_path / "whole")(None, {"loss": LOSS[0] + 1})
     second = [path for path in (tmp_path / "whole").iterdir() if path != file]
     assert len(second) == 1 and second[0].stat().st_size < file.stat().st_size / 4
+
+
+def test_entries_are_arrays_of_any_library():
+    """Read as they are, an object of `__array__` alone had no shape, and a tensor with a gradient no values."""
+
+    class Own:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([0.5])
+
+    torch = pytest.importorskip("torch")
+    for loss in (Own(), torch.tensor([0.5], requires_grad=True), torch.tensor([0.5]).bfloat16()):
+        assert list(records.rows({"loss": loss})) == [{"epoch": 0, "loss": 0.5}]

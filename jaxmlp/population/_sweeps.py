@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _arguments, _check
+from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._engine.columns import stacked
 
 
@@ -156,7 +156,9 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
 
 
 def _list(name: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not hasattr(values, "__iter__") or (_check.is_array(values) and values.ndim == 0):
+    if _arrays.is_like_array(values) and not isinstance(values, np.ndarray):  # of NumPy also objects: vectors, say
+        values = _arrays.array(name, values)
+    if isinstance(values, str) or not isinstance(values, Iterable) or (_check.is_array(values) and values.ndim == 0):
         raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
     if isinstance(values, bytes | set | Mapping):
         raise ValueError(f"{name} must list its values in their order; got {_check.describe(values)}")

@@ -516,7 +516,7 @@ BAD = {
     ),
     "folds of lists": (
         lambda: population.cross_validate(KEY, (X, Y.tolist()), RECIPE),
-        "data must be two tables (x, y); got tuple of length 2; numpy.asarray makes a list one",
+        "data must be two tables (x, y), as arrays; got tuple of length 2",
     ),
     "standardise what": (
         lambda: population.cross_validate(KEY, (X, Y), RECIPE, standardise="y"),

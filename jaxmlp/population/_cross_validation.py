@@ -70,16 +70,13 @@ def cross_validate(
     if not isinstance(standardise, str) or standardise not in ("", "x", "xy"):
         raise ValueError(f"standardise must be 'x', 'xy', or '' for neither; got {standardise!r}")
     if not isinstance(data, tuple | list) or len(data) != 2 or not all(map(_arrays.is_like_array, data)):
-        raise ValueError(
-            f"data must be two tables (x, y); got {type(data).__name__} {_check.length(data)}; pass arrays"
-        )
+        raise ValueError(f"data must be two tables (x, y), as arrays; got {type(data).__name__} {_check.length(data)}")
     x, y = entered(data)
     n = _check.examples("data", x, y, None)
     seeds = _check.positive_int("seeds", seeds)
     fold_key, run_key = jax.random.split(key)
-    splits = tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)
     found, xs, ys = [], [], []
-    for split in splits:
+    for split in (splits := tables.k_folds(fold_key, n, folds, stratify=y if stratify is True else stratify)):
         one, scaled = {}, {"x": x, "y": y}  # as they are: float64 must be centred before it is narrowed
         for name in standardise:
             one[name] = tables.statistics(scaled[name][np.asarray(split.train)])

@@ -512,7 +512,7 @@ BAD = {
     ),
     "folds of one array": (
         lambda: population.cross_validate(KEY, X, RECIPE),
-        "data must be two tables (x, y); got ndarray",
+        "data must be two tables (x, y), as arrays; got ndarray",
     ),
     "folds of lists": (
         lambda: population.cross_validate(KEY, (X, Y.tolist()), RECIPE),

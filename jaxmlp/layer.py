@@ -69,9 +69,8 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     Array([4., 5.], dtype=float32)
     """
     if not isinstance(layer, Layer):
-        raise ValueError(
-            f"layer must be a Layer; got {_check.describe(layer)}; a net applies itself, mlp.apply(params, x)"
-        )
+        raise ValueError(f"layer must be a Layer; got {_check.describe(layer)}; a net has mlp.apply(params, x)")
+    _check.floating("w", layer.w)
     x = _arrays.listed("x", x)
     if x.ndim < 1 or x.shape[-1] != layer.w.shape[-2]:
         raise ValueError(f"x must have shape (..., {layer.w.shape[-2]}) for this layer; got {_check.describe(x)}")

@@ -111,6 +111,11 @@ def floating(what: str, value: object) -> None:
         raise ValueError(f"{what} must be an array of floats; got {describe(value)}; pass jnp.asarray({what})")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{what} must hold floats; got {describe(value)}; scale it or pass {what}.astype('float32')")
+    if isinstance(value, np.ma.MaskedArray) or not value.dtype.isnative:
+        raise ValueError(
+            f"{what} must be a plain array in the machine's byte order; got {type(value).__name__} of "
+            f"{value.dtype.str}; pass a filled copy, .astype('float32')"
+        )
 
 
 def on_host(value: object) -> np.ndarray | None:

@@ -46,6 +46,8 @@ def verb(function: Function) -> Function:
         _check_kinds(given)
         token = _inside.set(True)
         try:
+            if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(given.get("params"))):
+                given["params"] = _arrays.tree("params", given["params"])  # `jit` takes other byte orders for its own
             if "recipe" in given:  # bound here, so that the numbers are routed once
                 given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
             if "state" in given:

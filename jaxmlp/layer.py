@@ -63,11 +63,14 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     Shapes: x (..., in) -> (..., out).
 
     Raises:
-      ValueError: for x that is no array of numbers (..., in).
+      ValueError: for what is no layer, and for x that is no array of numbers (..., in).
 
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
+    if not isinstance(layer, Layer):
+        raise ValueError(f"layer must be a Layer; got {_check.describe(layer)}; a net has mlp.apply(params, x)")
+    _check.floating("w", layer.w)
     x = _arrays.listed("x", x)
     if x.ndim < 1 or x.shape[-1] != layer.w.shape[-2]:
         raise ValueError(f"x must have shape (..., {layer.w.shape[-2]}) for this layer; got {_check.describe(x)}")

@@ -512,11 +512,11 @@ BAD = {
     ),
     "folds of one array": (
         lambda: population.cross_validate(KEY, X, RECIPE),
-        "data must be two tables (x, y), as arrays; got ndarray",
+        "data must be two arrays, (x, y); got ndarray",
     ),
     "folds of lists": (
         lambda: population.cross_validate(KEY, (X, Y.tolist()), RECIPE),
-        "data must be two tables (x, y), as arrays; got tuple of length 2",
+        "data must be two arrays, (x, y); got tuple of length 2",
     ),
     "standardise what": (
         lambda: population.cross_validate(KEY, (X, Y), RECIPE, standardise="y"),

@@ -126,3 +126,5 @@ def test_an_affine_map_takes_arrays_of_its_width():
     ):
         with pytest.raises(ValueError, match=words):
             linear.affine(layer, x)
+    with pytest.raises(ValueError, match="layer must be a Layer; got tuple"):
+        linear.affine((layer,), np.ones(2, "f"))

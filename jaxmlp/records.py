@@ -155,7 +155,7 @@ def _put_right(path: Path, wanted: bytes) -> None:
         found = None
     if found is None or not (found.startswith(wanted) or wanted.startswith(found)):
         if found and not found.startswith(BEGINNINGS):
-            _set_aside(path)
+            os.rename(path, _disk.free_name(path, "before"))  # it is no history, and so somebody's own
         _disk.write_file(path, wanted)
     elif len(found) > len(wanted):
         with open(path, "rb+") as file:
@@ -163,15 +163,6 @@ def _put_right(path: Path, wanted: bytes) -> None:
             _disk.sync(file)
     else:
         _disk.append(path, wanted[len(found) :])
-
-
-def _set_aside(path: Path) -> None:
-    """Give another name to a file that is no history, and so somebody's own."""
-    number, aside = 1, path.with_name(f"{path.name}.before")
-    while os.path.lexists(aside):
-        number += 1
-        aside = path.with_name(f"{path.name}.before-{number}")
-    os.rename(path, aside)
 
 
 def _json_text(history: Mapping[str, Numeric], epochs: Epochs, first: int) -> str:

@@ -49,19 +49,11 @@ def _clear_away(old: Path, folder: Path) -> None:
     if is_all_ours(old):
         shutil.rmtree(old)
     else:
-        os.replace(old, _free_name(folder, "before"))
+        os.replace(old, _disk.free_name(folder, "before"))
 
 
 def set_aside(folder: Path, word: str = "damaged") -> Path:
     """Give a checkpoint another name that says why, which it returns."""
-    aside = _free_name(folder, word)
+    aside = _disk.free_name(folder, word)
     os.replace(folder, aside)
     return aside
-
-
-def _free_name(folder: Path, word: str) -> Path:
-    free, count = folder.with_name(f"{folder.name}.{word}"), 1
-    while os.path.lexists(free):
-        count += 1
-        free = folder.with_name(f"{folder.name}.{word}-{count}")
-    return free

@@ -85,9 +85,10 @@ def errors(outputs: Any, targets: Any, weight: Numeric | None) -> tuple[Array, A
             f"{_check.describe(targets)}; a column is targets[:, None]"
         )
     dtype = widest(outputs, targets)
-    kept = _weights.known_counts(weight, len(targets))
     wider = all(isinstance(a, np.ndarray) and a.dtype.itemsize >= 8 for a in (outputs, targets))
-    if dtype == jnp.float32 and wider and kept is not None:
+    # Asked of such tables alone: of weights on a device it would wait for them.
+    kept = _weights.known_counts(weight, len(targets)) if dtype == jnp.float32 and wider else None
+    if kept is not None:
         # Tables that JAX narrows: the difference first, and the targets from an origin near them, of a row that counts.
         with np.errstate(over="ignore", invalid="ignore"):
             residual = jnp.asarray((targets - outputs).astype(dtype))

@@ -190,8 +190,9 @@ def blocking(path):
     """Return a callback that puts a folder in the place of a file while a run is under way."""
 
     def block(state, history):
-        path.unlink(missing_ok=True) if not path.is_dir() else None
-        path.mkdir(exist_ok=True)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            path.mkdir()
 
     return block
 

@@ -33,14 +33,14 @@ def columns_of(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
     return numbers
 
 
-def ends(columns: Mapping[str, Any]) -> list[int]:
+def ends(columns: Mapping[str, np.ndarray]) -> list[int]:
     """Return the members with the least, the largest or a NaN value of each number: within its range, all others are.
 
     >>> ends({"delta": np.array([1.0, 0.5, -2.0, 0.7])})
     [0, 2]
     """
     ends: set[int] = set()
-    for column in map(np.asarray, columns.values()):
+    for column in columns.values():
         flat = column.reshape(len(column), -1)  # NumPy takes a NaN for both the least and the largest
         ends |= {int(flat.argmin()) // flat.shape[1], int(flat.argmax()) // flat.shape[1]}
     return sorted(ends)

@@ -39,11 +39,12 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
         columns = {name: jnp.asarray(value)[None] for name, value in recipe.bind(hyperparams).numbers.by_name.items()}
     else:
         columns = columns_of(hyperparams, count)
-    # Of the first member, on the host: slices on the device would each be a small program to compile.
-    first = recipe.bind(hyperparams if single else {name: np.asarray(value)[0] for name, value in columns.items()})
+    # On the host: slices on the device would each be a small program to compile.
+    known = {} if single else {name: np.asarray(value) for name, value in columns.items()}
+    first = recipe.bind(hyperparams if single else {name: value[0] for name, value in known.items()})
     numbers = Numbers(*({name: columns[name] for name in part} for part in first.numbers))
-    edges = [] if single else ends({**numbers.loss, **numbers.metrics})
-    others = [recipe.bind({name: np.asarray(value)[i] for name, value in columns.items()}) for i in edges]
+    edges = ends({name: known[name] for name in {**numbers.loss, **numbers.metrics}}) if known else []
+    others = [recipe.bind({name: value[i] for name, value in known.items()}) for i in edges if i]
     if "dropout_rate" in columns:
         _check.within("dropout_rate", columns["dropout_rate"], 0, 1, open_high=True)
     validation = inputs.validation

@@ -150,18 +150,20 @@ class RunDirectory:
         Raises:
           ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
+        read: list[tuple[Json, Manifest]] = []
 
         def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
-            manifest = Manifest.from_json(META("run.json", meta)["run"])
+            meta = META("run.json", meta)
+            manifest = Manifest.from_json(meta["run"])
             check_forms(manifest, forms)
             if check is not None:
                 check(manifest, forms)
+            read.append((meta, manifest))
 
         found = self._store.recover(check_all)
         if found is None:
             return None
-        meta = META("run.json", found.meta)
-        manifest = Manifest.from_json(meta["run"])
+        meta, manifest = read[-1]
         saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
         self._done = found.number, saved
         return saved

@@ -270,3 +270,26 @@ def test_a_directory_serves_one_process_at_a_time(tmp_path):
     with RunDirectory(tmp_path), pytest.raises(ValueError, match="another process trains in"):
         crash.run("one", tmp_path, epochs=4)
     assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_what_is_no_fault_of_the_disk_is_not_called_one(tmp_path, monkeypatch):
+    """Orbax wraps what the system says; an error of another kind asks nobody to make room."""
+    from jaxmlp.loop import _checkpoints, _folder
+
+    def fails(error):
+        def write(*args):
+            raise error
+
+        return write
+
+    wrapped = ValueError("tensorstore failed")
+    wrapped.__cause__ = OSError(28, "No space left on device")
+    for error, words in ((wrapped, "must be writable and have room"), (TypeError("odd"), "must take a checkpoint; ")):
+        monkeypatch.setattr(_checkpoints._folder, "write", fails(error))
+        with pytest.raises(ValueError, match=f"directory {words}.*older checkpoints in it are whole"):
+            crash.run("one", tmp_path / "run", epochs=2)
+    monkeypatch.undo()
+    crash.run("one", tmp_path / "run", epochs=2)
+    monkeypatch.setattr(_folder, "read_arrays", fails(KeyError("shape")))
+    with pytest.raises(ValueError, match="directory must hold what a run wrote; .*once it is moved away"):
+        crash.run("one", tmp_path / "run", epochs=2)

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import itertools
 import json
 import shutil
@@ -137,6 +138,33 @@ def test_what_is_listed_only_computes():
     homes = {str(function.__module__).split(".")[0] for function in _table.functions().values()}
     assert homes <= set(_table.OWN)
     assert not [name for name in _table.functions() if name.split(":")[1] in ("load", "save", "extra", "eval", "jit")]
+
+
+@pytest.mark.parametrize("room", [losses, metrics])
+def test_each_loss_and_metric_is_listed(room):
+    """The names stand there one by one: a new loss is added to them, and a helper is not."""
+    listed = dict(_table.MODULES)[room].split()
+    public = {
+        name
+        for name, value in vars(room).items()
+        if inspect.isfunction(value)
+        and value.__module__ == room.__name__
+        and not name.startswith("_")
+        and list(inspect.signature(value).parameters)[0] == "outputs"
+    }
+    assert sorted(listed) == listed and set(listed) == public
+
+
+def test_each_optimizer_of_optax_is_listed():
+    taken = "learning_rate"
+    makers = [
+        name
+        for name, value in vars(optax).items()
+        if inspect.isfunction(value)
+        and not name.startswith(("_", "scale_by", "inject"))
+        and taken in inspect.signature(value).parameters
+    ]
+    assert len(makers) > 25 and not set(makers) - set(_table.OPTAX.split())
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,13 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     with _told_by_words(options.rebuilt):
         members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
         plan = _plan(entered, members, stops, options, saving)
-    job = Job(members, tables, request.recipe, stops)
-    if stream is not None:
-        job = job._replace(tables=tables._replace(data=None), batch=stream.example)
+        job = Job(members, tables, request.recipe, stops)
+        if stream is not None:
+            job = job._replace(tables=tables._replace(data=None), batch=stream.example)
+        # A checkpoint has the digest of the program, which is one for all waves.
+        program = None if options.directory is None else of_job(job)
+    if saving is not None:
+        saving = saving._replace(program=program)
     feed = Feed(stream, _checker(entered, members))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
@@ -79,7 +83,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
         with RunDirectory(here.directory, here.keep) as own:
-            return _session(mine, job, plan, here, feed, Saving(own, own.recover()))
+            return _session(mine, job, plan, here, feed, Saving(own, own.recover(), program))
 
     if stream is not None and plan.wave < plan.members:
         raise ValueError(
@@ -193,7 +197,7 @@ def _told_by_words(rebuilt: bool) -> Iterator[None]:
     """Where the recipe comes from a checkpoint, whatever its parts raise says that they do not fit each other."""
     try:
         yield
-    except ValueError:
+    except (ValueError, MemoryError, OSError):  # said already, or of the machine
         raise
     except Exception as error:
         if not rebuilt:
@@ -216,7 +220,7 @@ def _placed(
         numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
         start = Start(request.key, numbers)
         seen = Seen(told, given, options.steps, own)
-        manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, of_job(job))
+        manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)
         saving.directory.begin(manifest, start)
         if saving.saved is not None:
             saving.saved.check(manifest, options.accept)

@@ -17,7 +17,7 @@ from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.training import State
-from jaxmlp.types import Callback, History, Status, StrPath
+from jaxmlp.types import Callback, History, Json, Status, StrPath
 
 SAVE = 10.0  # seconds between two checkpoints, where `every` is not given
 
@@ -55,10 +55,11 @@ class RunOptions(NamedTuple):
 
 
 class Saving(NamedTuple):
-    """Where a run is saved, and what was saved there."""
+    """Where a run is saved, what was saved there, and the digest of what it computes, as `of_job` gives it."""
 
     directory: RunDirectory
     saved: SavedRun | None
+    program: Json | None = None
 
 
 class Session:
@@ -176,7 +177,7 @@ class _Checkpointing:
         try:
             if self._every is None:
                 self.end(now)
-        except ValueError as other:
+        except Exception as other:
             error.add_note(str(other))
 
     def _save(self, now: Round) -> None:

@@ -6,7 +6,6 @@ called but what is listed here: types that only hold their fields, and functions
 
 import functools
 import sys
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,20 +21,37 @@ from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 from jaxmlp.recipe import Recipe
 
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, where that leads to them
-CURVES = (
-    "abs arctan arcsinh clip cos cosh exp exp2 expm1 fabs log log1p maximum minimum negative positive reciprocal sign "
-    "sin sinc sinh sqrt square tan tanh"
-).split()
-# Of a module of losses, metrics or the like all that it makes public and defines; of a wider one these alone.
-MODULES: list[tuple[ModuleType, Sequence[str] | None]] = [
-    (losses, None),
-    (metrics, None),
-    (optax, None),
-    (jax.nn, None),
-    (initializers, None),
+CURVES = """abs arctan arcsinh clip cos cosh exp exp2 expm1 fabs log log1p positive reciprocal sign
+sin sinc sinh sqrt square tan tanh"""
+LOSSES = """absolute_error beta_gaussian_nll binary_cross_entropy cross_entropy gaussian_nll huber quantile
+squared_error unit_gaussian_nll"""
+METRICS = """accuracy average_precision binary_accuracy confusion_matrix exact_match expected_calibration_error f1
+interval_coverage mae multilabel_accuracy nll precision r2 recall rmse roc_auc top_k_accuracy"""
+# Optimizers, schedules and losses of Optax, and nothing else of it: not what calls a function that it is given.
+OPTAX = """adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan amsgrad fromage lamb lars lbfgs lion
+noisy_sgd novograd optimistic_adam optimistic_adam_v2 optimistic_gradient_descent polyak_sgd radam rmsprop rprop sgd
+sign_sgd signum sm3 yogi
+constant_schedule cosine_decay_schedule cosine_onecycle_schedule exponential_decay linear_onecycle_schedule
+linear_schedule piecewise_constant_schedule piecewise_interpolate_schedule polynomial_schedule sgdr_schedule
+warmup_constant_schedule warmup_cosine_decay_schedule warmup_exponential_decay_schedule
+convex_kl_divergence cosine_distance cosine_similarity generalized_kl_divergence hinge_loss huber_loss kl_divergence
+l2_loss log_cosh ntxent safe_softmax_cross_entropy sigmoid_binary_cross_entropy sigmoid_focal_loss smooth_labels
+softmax_cross_entropy softmax_cross_entropy_with_integer_labels squared_error"""
+ACTIVATIONS = """celu elu gelu glu hard_sigmoid hard_silu hard_swish hard_tanh identity leaky_relu log_sigmoid
+log_softmax mish relu relu6 selu sigmoid silu soft_sign softmax softplus sparse_plus sparse_sigmoid squareplus
+standardize swish tanh"""
+INITIALIZERS = """constant delta_orthogonal glorot_normal glorot_uniform he_normal he_uniform kaiming_normal
+kaiming_uniform lecun_normal lecun_uniform normal ones orthogonal truncated_normal uniform variance_scaling
+xavier_normal xavier_uniform zeros"""
+MODULES: list[tuple[ModuleType, str]] = [
+    (losses, LOSSES),
+    (metrics, METRICS),
+    (optax, OPTAX),
+    (jax.nn, ACTIVATIONS),
+    (initializers, INITIALIZERS),
     (jnp, CURVES),
-    (jax.lax, ["erf", "logistic", "rsqrt", *CURVES]),
-    (jax.scipy.special, ["erf", "expit"]),
+    (jax.lax, f"erf logistic rsqrt {CURVES}"),
+    (jax.scipy.special, "erf expit"),
 ]
 
 
@@ -73,17 +89,10 @@ def functions() -> dict[str, Any]:
     """Return the functions that a description may name, each by its public name and by the one that it bears."""
     found: dict[str, Any] = {}
     for module, names in MODULES:
-        package = root_of(f"{module.__name__}:")
-        for name in vars(module) if names is None else names:
+        for name in names.split():
             function = vars(module).get(name)
-            public = callable(function) and not isinstance(function, type) and not name.startswith("_")
-            if not public or not hasattr(function, "__qualname__"):
-                continue
-            # What the rooms of jaxmlp have from elsewhere computes too, but for the checks, one of which imports.
-            home = str(function.__module__)
-            if root_of(home) not in (OWN if package == "jaxmlp" else (package,)) or home == "jaxmlp._check":
-                continue
-            found[f"{module.__name__}:{name}"] = found[name_of(function)] = function
+            if function is not None:  # versions differ in what they have
+                found[f"{module.__name__}:{name}"] = found[name_of(function)] = function
     return found
 
 

@@ -5,20 +5,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def of_the_system(error: BaseException) -> bool:
+    """Tell whether an error comes from the system: Orbax raises its own from one."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None or "errno" in str(error).lower()
+
+
 def cannot_write(directory: Path, error: BaseException) -> str:
     """Return what is said of an error while writing."""
-    return (
-        f"directory must be writable and have room; {directory} could not be written: "
-        f"{type(error).__name__}: {error}; older checkpoints in it are whole: make room, and the same call goes on"
-    )
+    told = f"{type(error).__name__}: {str(error)[:400]}"
+    if of_the_system(error):
+        must, fix = "be writable and have room", "make room, and the same call goes on"
+    else:
+        must, fix = "take a checkpoint", "the same call goes on from them"
+    return f"directory must {must}; {directory} could not be written: {told}; older checkpoints in it are whole: {fix}"
 
 
 def cannot_read(path: Path, error: BaseException) -> str:
     """Return what is said of an error while reading, which is no damage."""
-    return (
-        f"directory must be readable; {path} could not be read: {type(error).__name__}: {str(error)[:400]}; nothing "
-        f"was changed: once it can be read the same call goes on, or from the one before once it is moved away"
-    )
+    told = f"{type(error).__name__}: {str(error)[:400]}"
+    if of_the_system(error):
+        must = "be readable"
+        fix = "once it can be read the same call goes on, or from the one before once it is moved away"
+    else:
+        must, fix = "hold what a run wrote", "once it is moved away the same call goes on from the one before"
+    return f"directory must {must}; {path} could not be read: {told}; nothing was changed: {fix}"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from jaxmlp import _check
 from jaxmlp.types import Number, OptimizerFactory
@@ -19,6 +20,35 @@ class RunLength:
     """The steps of a run as a part of its program, not one of its numbers: a schedule may branch on them."""
 
     steps: int
+
+
+# The transformations of Optax that leave the sign of the gradient, so that a step by one of them alone goes uphill.
+PARTS = frozenset(
+    "adaptive_grad_clip add_decayed_weights add_noise apply_every centralize clip clip_by_block_rms "
+    "clip_by_global_norm ema hutchinson_estimator_diag_hessian identity keep_params_nonnegative monitor normalize "
+    "normalize_by_update_norm reduce_on_plateau scale scale_by_acprop scale_by_adadelta scale_by_adam scale_by_adamax "
+    "scale_by_adan scale_by_ademamix scale_by_adopt scale_by_amsgrad scale_by_backtracking_linesearch scale_by_belief "
+    "scale_by_distance_over_gradients scale_by_factored_rms scale_by_galore scale_by_lbfgs scale_by_lion "
+    "scale_by_novograd scale_by_optimistic_gradient scale_by_param_block_norm scale_by_param_block_rms scale_by_polyak "
+    "scale_by_radam scale_by_rms scale_by_rprop scale_by_rss scale_by_sign scale_by_simplified_ademamix scale_by_sm3 "
+    "scale_by_stddev scale_by_trust_ratio scale_by_yogi scale_by_zoom_linesearch snapshot trace zero_nans".split()
+)
+
+
+def check_descends(factory: Any) -> None:
+    """Raise for a part of an optimizer of Optax, which alone would climb the loss instead of descending it.
+
+    Told by name, where the factory is one of them or a `functools.partial` of it; what a function of the caller's own
+    puts together is the caller's.
+    """
+    function = getattr(factory, "func", factory)
+    name = getattr(function, "__name__", "")
+    if name in PARTS and any(getattr(room, name, None) is function for room in (optax, optax.contrib)):
+        raise ValueError(
+            f"optimizer must descend; optax's {name} is a part of one, and alone steps along the gradient, uphill; "
+            f"write a factory: def mine(learning_rate): return optax.chain(optax.{name}(...), "
+            f"optax.scale_by_learning_rate(learning_rate))"
+        )
 
 
 def finished(made: Any) -> optax.GradientTransformationExtraArgs:

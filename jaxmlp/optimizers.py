@@ -25,7 +25,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._factories import finished, takes_run_steps
+from jaxmlp._factories import check_descends, finished, takes_run_steps
 from jaxmlp._kinds import check_ranges
 from jaxmlp._per_layer import layer_by_layer
 from jaxmlp._roles import decays as decays
@@ -173,6 +173,7 @@ class PerLayer:
     def __post_init__(self) -> None:
         if isinstance(self.factory, optax.GradientTransformation) or not callable(self.factory):
             raise ValueError(f"factory must be one of numbers, as optax.lamb; got {type(self.factory).__name__}")
+        check_descends(self.factory)
         object.__setattr__(self, "__signature__", inspect.signature(self.factory))
 
     def __call__(self, *args: Any, **numbers: Any) -> optax.GradientTransformationExtraArgs:

@@ -9,7 +9,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _arguments, _check
-from jaxmlp._factories import RunLength, of_run, takes_run_steps
+from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._naming import metric_names
 from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._routing import Numbers as Numbers
@@ -56,6 +56,7 @@ class Recipe:
                     f"optimizer must be a factory, as optax.adam, and its numbers go to hyperparams={{'learning_rate': "
                     f"...}}; got a finished optax.{kind.__name__}"
                 )
+        check_descends(self.optimizer)
         metrics = (self.metrics,) if callable(self.metrics) else self.metrics
         if not isinstance(metrics, tuple | list):
             raise ValueError(f"metrics must be a function or a tuple of them; got {_check.describe(metrics)}")

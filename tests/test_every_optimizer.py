@@ -14,6 +14,8 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, population
+from jaxmlp._coupling import stand_ins
+from jaxmlp._factories import PARTS, finished
 from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 
 KEY = jax.random.key(0)
@@ -51,6 +53,10 @@ REFUSED = {
     "measure_with_ema": "ValueError: updates must have the shapes of the parameters, or JAX would stretch them",
     "scale_by_muon": "optimizer optax.contrib.scale_by_muon cannot update these parameters: ValueError: pytree",
 }
+# What these do with a gradient is the caller's: they wrap a transformation, or a function, that is given to them.
+WRAPPERS = (
+    "chain conditionally_transform freeze masked sam selective_transform stateless stateless_with_tree_map".split()
+)
 
 
 def factories():
@@ -85,8 +91,8 @@ def sorted_out():
     """Return all that train, as recipes with their numbers, and the words for those that are refused."""
     train, refused = {}, {}
     for name, factory, numbers in factories():
-        recipe = dataclasses.replace(RECIPE, optimizer=factory)
         try:
+            recipe = dataclasses.replace(RECIPE, optimizer=factory)
             with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of a few of Optax's names
                 jax.eval_shape(jaxmlp.fit, KEY, (X, Y), recipe, numbers)
             train[name] = recipe, numbers
@@ -108,12 +114,49 @@ def losses_of(names):
 
 def test_every_optimizer_of_optax_trains_or_is_refused_by_name():
     train, refused = sorted_out()
-    assert len(train) > 115 and set(refused) == set(REFUSED)
+    parts = {name for name, words in refused.items() if "is a part of one, and alone steps along the gradient" in words}
+    assert len(train) > 65 and set(refused) == set(REFUSED) | parts
     assert all(words in refused[name] for name, words in REFUSED.items())
+    assert parts <= PARTS and PARTS - parts <= {name for name in PARTS if not hasattr(optax, name)}
+
+
+@pytest.mark.long
+def test_a_part_of_an_optimizer_is_what_climbs():
+    def steps(factory, numbers):
+        """Return the product of gradients and updates over three steps on a paraboloid: negative where they descend."""
+        params = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([1.0, -1.0])}
+        optimizer, product = finished(factory(**numbers)), 0.0
+        opt_state = optimizer.init(params)
+        for _ in range(3):
+            grads = jax.tree.map(lambda a: 2 * a, params)
+            updates, opt_state = optimizer.update(grads, opt_state, params, **stand_ins(optimizer.update, grads))
+            product += optax.tree.vdot(grads, updates)
+            params = optax.apply_updates(params, updates)
+        return product
+
+    for name, factory, numbers in factories():
+        if name not in (*REFUSED, *WRAPPERS):
+            loose = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+            with loose[0], loose[1], warnings.catch_warnings(action="ignore"):
+                product = jax.jit(functools.partial(steps, factory))(numbers)
+            assert (product > 0) == (name in PARTS), name
+
+
+@pytest.mark.parametrize("part", [optax.scale_by_adam, functools.partial(optax.clip, 1.0), optax.contrib.normalize])
+def test_a_part_of_an_optimizer_alone_is_refused_with_how_to_make_one_of_it(part):
+    for make in (lambda: dataclasses.replace(RECIPE, optimizer=part), lambda: PerLayer(part)):
+        with pytest.raises(ValueError, match=r"optimizer must descend; .* write a factory: def mine\(learning_rate\)"):
+            make()
+
+    def mine(learning_rate):
+        return optax.chain(part(), optax.scale_by_learning_rate(learning_rate))
+
+    _, history = fit(mine, RATE)
+    assert history["loss"][-1] < history["loss"][0]
 
 
 def test_those_that_ask_for_more_than_a_gradient_train():
-    names = ("MultiSteps", "galore", "polyak_sgd", "sam", "scale_by_backtracking_linesearch", "sophia")
+    names = ("MultiSteps", "galore", "polyak_sgd", "sam", "lbfgs", "sophia")
     for name, loss in losses_of(names).items():
         assert np.isfinite(loss).all(), name
 

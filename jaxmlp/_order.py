@@ -90,7 +90,7 @@ def steps_per_epoch(n: Any, batch_size: int | None) -> Any:
     (4, 1)
     """
     for name, value in (("n", n), ("batch_size", batch_size)):
-        if not isinstance(value, Tracer | None) and not _is_whole(value):
+        if not _is_whole(value) and not (name == "batch_size" and value is None):
             raise ValueError(f"{name} must be a whole number; got {_check.describe(value)}")
     return 1 if batch_size is None else -(-n // batch_size)
 

@@ -73,6 +73,8 @@ def test_shards_are_known_by_their_names_and_in_the_order_of_their_numbers(tmp_p
         (both("", "-0"), "must hold either one table, x.npy, or its shards; got x.npy, x-0.npy"),
         ([*both("-000"), "x-000 (copy).npy"], "almost that of a shard; got x-000 (copy).npy; call it x.npy or x-<num"),
         ([*both(""), "weights.npy"], "almost that of a shard; got weights.npy"),
+        ([*both("-0"), "w-0.npy"], "almost that of a shard; got w-0.npy"),
+        ([*both(""), "sample_weight.npy"], "almost that of a shard; got sample_weight.npy"),
     ],
 )
 def test_shards_that_are_no_pairs_are_refused_with_the_difference(tmp_path, names, words):

@@ -317,6 +317,8 @@ BAD = {
         "epochs must be in 0 ... 2, those of the history; got [3]",
     ),
     "order: n": (lambda: data.steps_per_epoch(2.5, 1), "n must be a whole number; got float 2.5"),
+    "order: no n": (lambda: data.steps_per_epoch(None, 2), "n must be a whole number; got NoneType None"),
+    "order: batch size": (lambda: data.steps_per_epoch(6, "3"), "batch_size must be a whole number; got str '3'"),
     "shuffle: place": (
         lambda: data.shuffle(KEY, np.ones(3, "f"), 3),
         "place must hold integers, uint32; got float32 of",

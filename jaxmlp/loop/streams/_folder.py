@@ -17,7 +17,9 @@ from jaxmlp.types import PyTree, StrPath
 PARTS = ("x", "y", "weight")
 COUNT = r"[-_.](\d+)(?:[-_]of[-_](\d+))?"
 SHARD = re.compile(rf"(x|y|weight)((?:{COUNT})?)\.npy")
-ALMOST = re.compile(r"(x|y|weight)[-_.]\d.*\.npy|(weights|sample_weights?)\b.*\.npy")  # refused: who wrote it meant it
+ALMOST = re.compile(
+    r"(x|y|weight)[-_.]\d.*\.npy|(w|weights|sample_weights?)\b.*\.npy|w_\d.*\.npy"
+)  # refused: who wrote it meant it
 DATES = 100_000  # shards numbered from here on are numbered by something else than their count
 HEADER = 2**16  # bytes; NumPy's own limit of what it parses is lower
 

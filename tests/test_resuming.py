@@ -42,9 +42,26 @@ def test_words_are_known():
         ValueError, match=r"accept must be one of recipe, model, .*'optimiser' \(did you mean 'optimizer'"
     ):
         train("nowhere", accept="optimiser")
-    for other in (None, 3, object()):
+    for other in (3, object()):
         with pytest.raises(ValueError, match="accept must be a word or several, of recipe, model"):
             train("nowhere", accept=other)
+    assert _changes.accepted(None) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"accept": 5}, "accept must be a word or several"),
+        ({"accept": [1]}, "accept must be one of recipe, model, .*; got 1"),
+        ({"epochs": True}, "epochs must be a positive int; got True"),
+        ({"epochs": 0}, "epochs must be a positive int; got 0"),
+        ({"epochs": "5"}, "epochs must be a positive int; got '5'"),
+        ({"progress": "x"}, "progress must be None, True or False; got str 'x'"),
+    ],
+)
+def test_options_of_a_resume_are_refused_before_anything_is_read(given, words):
+    with pytest.raises(ValueError, match=words):
+        loop.resume("nowhere", (X, Y), **given)
 
 
 def test_more_patience_is_the_run_that_had_it_from_the_start(tmp_path):

@@ -23,6 +23,13 @@ def checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return found
 
 
+def checked_progress(progress: Any) -> bool | None:
+    """Return whether progress is shown, None where the terminal decides."""
+    if not isinstance(progress, bool | None):
+        raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
+    return progress
+
+
 def checked_plan(plan: Any) -> Plan | None:
     """Return the plan, if it is one."""
     if plan is not None and not isinstance(plan, Plan):

@@ -32,8 +32,8 @@ class Change(NamedTuple):
     line: str
 
 
-def accepted(accept: str | Iterable[str]) -> frozenset[str]:
-    """Return the words of `accept`, with what "recipe" stands for.
+def accepted(accept: str | Iterable[str] | None) -> frozenset[str]:
+    """Return the words of `accept`, with what "recipe" stands for; None is no word.
 
     Raises:
       ValueError: for a word that is none.
@@ -41,6 +41,8 @@ def accepted(accept: str | Iterable[str]) -> frozenset[str]:
     >>> sorted(accepted(("optimizer", "hyperparams")))
     ['hyperparams', 'optimizer']
     """
+    if accept is None:
+        return frozenset()
     if not isinstance(accept, Iterable):
         raise ValueError(f"accept must be a word or several, of {', '.join(ACCEPT)}; got {_check.describe(accept)}")
     words = [accept] if isinstance(accept, str) else list(accept)

@@ -1,8 +1,10 @@
 """Streams resumed: the same batches again from any place, or a refusal that names the first that differs."""
 
+import dataclasses
 import itertools
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -210,6 +212,27 @@ class Unseeded(Shuffling):
         return iter(pairs(np.concatenate([ROWS[:3], ROWS[3 + self.rng.permutation(17)]])))
 
 
+class Altered(Sampled):
+    """In each pass another second batch."""
+
+    def __iter__(self):
+        first, (x, y), *rest = super().__iter__()
+        return iter([first, (x + 1, y), *rest])
+
+
+class Drifting(Same):
+    """Gives its first passes to all alike, and then none."""
+
+    def __init__(self):
+        self.epoch, self.passes = 0, 0
+
+    def set_epoch(self, epoch):
+        self.epoch, self.passes = epoch, self.passes + (epoch > 0)
+
+    def __iter__(self):
+        return iter(pairs(ROWS + (self.passes if self.epoch else 0)))
+
+
 class Told(Unseeded):
     def set_epoch(self, epoch):
         pass
@@ -248,11 +271,14 @@ class Endless:
         (Unseeded, Unseeded, (1, 0), "batch 1 of epoch 0 must be what it was before the run was saved"),
         (Unseeded, Unseeded, (1, 3), "batch 1 of epoch 0 must be what it was before the run was saved"),
         (Told, Told, (1, 0), "batch 1 of epoch 0 must be"),
-        (Told, Told, (1, 2), "batch 1 of epoch 1 must be"),
+        (Told, Told, (1, 2), "batch 1 of epoch 0 must be"),
         (Told, Told, (2, 0), "batch 1 of epoch 1 must be"),
         (Shuffling, lambda: Shuffling(1), (2, 3), "batch 0 of epoch 0 must be"),
         (lambda: pairs(ROWS), lambda: changed(5), (1, 0), "batch 5 of epoch 0 must be"),
-        (lambda: pairs(ROWS), lambda: changed(3), (1, 4), "batch 3 of epoch 1 must be"),
+        (lambda: pairs(ROWS), lambda: changed(3), (1, 4), "batch 3 of epoch 0 must be"),
+        (lambda: pairs(ROWS), lambda: changed(5), (2, 4), "batch 5 of epoch 1 must be"),
+        (lambda: pairs(ROWS), lambda: pairs(ROWS)[:5], (1, 4), "batch 5 of epoch 0 must be there, as it was before"),
+        (lambda: pairs(ROWS[:18]), lambda: pairs(ROWS), (1, 4), "epoch 0 must end after 6 batches, as before"),
         (Same, lambda: changed(6), (3, 0), "batch 6 of epoch 2 must be"),
         (lambda: pairs(ROWS), lambda: pairs(ROWS)[:6], (2, 0), "batch 6 of epoch 1 must be there, as it was before"),
         (lambda: pairs(ROWS[:18]), lambda: pairs(ROWS), (1, 0), "epoch 0 must end after 6 batches, as before"),
@@ -285,12 +311,20 @@ def without_trails(stack):
     return stack._replace(state={name: value for name, value in stack.state.items() if name != "digests"})
 
 
+def without_the_pass_before(stack):
+    """Return a stack as it was saved by a version that kept no trail of the last whole pass."""
+    digests = {name: value for name, value in stack.state["digests"].items() if name != "before"}
+    return stack._replace(state={**stack.state, "digests": digests})
+
+
 @pytest.mark.parametrize("name", MADE_ANEW)
 def test_what_an_earlier_version_saved_goes_on(name):
     make = MADE_ANEW[name]
     straight = stacks(make())
     for i, stack in enumerate(straight[:-1]):
         rest = stacks(make(), after=without_trails(stack))
+        assert [t[4] for t in told(rest)] == [t[4] for t in told(straight[i + 1 :])]
+        rest = stacks(make(), after=without_the_pass_before(stack))
         assert [t[4] for t in told(rest)] == [t[4] for t in told(straight[i + 1 :])]
     second = stacks(make(), after=without_trails(straight[2]))  # and what it saves itself goes on as well
     for i, stack in enumerate(second[:-1]):
@@ -386,7 +420,7 @@ def test_a_long_pass_is_compared_all_the_way_by_few_marks():
     for i in (0, 1, 300, count - 2):
         other = [*many]
         other[i] = (other[i][0] + 1, other[i][1])
-        with pytest.raises(ValueError, match="of epoch 1, or one after it up to batch") as error:
+        with pytest.raises(ValueError, match="of epoch 0, or one after it up to batch") as error:
             stacks(other, 2, every=2 * count - 1, after=stack)
         first, last = map(int, re.findall(r"batch (\d+)", str(error.value)))
         assert first <= i <= last < first + 16
@@ -443,8 +477,43 @@ def test_several_recipes_are_trained_on_the_same_batches_or_not_at_all():
         return loop.train(keys, source, [RECIPE, RECIPE2], {"learning_rate": 0.003}, epochs=1, progress=False)
 
     run(Sampled("sampler"))
-    with pytest.raises(ValueError, match="data must give the same batches to each recipe; this Shuffling goes on to"):
+    run(pairs(ROWS))
+    same = "data must give the same batches to each recipe; batch"
+    with pytest.raises(ValueError, match=f"{same} 0 of epoch 0, or one shortly before it, is another"):
         run(Shuffling())
+    with pytest.raises(ValueError, match=f"{same} 1 of epoch 0, or one shortly before it, is another"):
+        run(Unseeded())
+
+
+def test_a_later_recipe_is_held_to_batches_that_an_earlier_call_trained_the_first_on(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 2)
+    ends = [dataclasses.replace(RECIPE, epochs=1), dataclasses.replace(RECIPE2, epochs=3)]
+
+    class Stop(Exception):
+        pass
+
+    def stop(state, history):
+        if state.step.shape == (1,) and len(state.params[0].w[0, 0]) == 2 and state.step[0] >= 14:
+            raise Stop
+
+    def run(source, recipes=ends, **options):
+        options = {"progress": False, "every": 7, **options}
+        return loop.train(keys, source, recipes, {"learning_rate": 0.003}, **options)
+
+    straight = run(Sampled("sampler"))
+    with pytest.raises(Stop):
+        run(Sampled("sampler"), directory=tmp_path, callbacks=[stop])
+    assert [(tmp_path / f"recipe-00{i}").is_dir() for i in range(2)] == [True, True]
+    found = run(Sampled("sampler"), directory=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, dict(found[1]), dict(straight[1]))
+    # Of the first recipe what was read is known from its checkpoint; the second begins anew with other batches.
+    shutil.rmtree(tmp_path / "recipe-001")
+    with pytest.raises(ValueError, match="data must give the same batches to each recipe; batch 1 of epoch 0"):
+        run(Altered("sampler"), directory=tmp_path)
+    # A third is held to the longer one of those before.
+    third = dataclasses.replace(RECIPE, epochs=3)
+    with pytest.raises(ValueError, match="data must give the same batches to each recipe; batch 0 of epoch 1"):
+        loop.train(jax.random.split(keys[0], 3), Drifting(), [*ends, third], {"learning_rate": 0.003}, progress=False)
 
 
 def test_other_batches_are_refused_with_the_ways_out_and_go_on_where_they_are_accepted(tmp_path):

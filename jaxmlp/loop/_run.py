@@ -106,7 +106,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
     order_key = options.order_key
     if order_key is None:
         order_key = key if request.single else key[0]
-    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, later=not options.first)
+    stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, options.earlier)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:
             raise ValueError(f"{name} must be None for a stream: it names examples of a table in memory")

@@ -16,6 +16,7 @@ from jaxmlp._engine.plan import Plan
 from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
+from jaxmlp.loop.streams import Earlier
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Json, Status, StrPath
 
@@ -50,6 +51,7 @@ class RunOptions(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
     more: bool = False  # whether parts of the call are to be trained after
     order_key: Any = None  # of the order of mapped files, where it is not the members' first
+    earlier: Earlier | None = None  # what the recipes of the call that were trained before have read of a stream
     accept: frozenset[str] = frozenset()  # what may differ from the saved run
     rebuilt: bool = False  # whether the recipe comes from the checkpoint, and is nobody's code
 

@@ -7,7 +7,7 @@ from jax import Array
 
 from jaxmlp import _check, _disk
 from jaxmlp._engine.inputs import Inputs, Request
-from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
+from jaxmlp._engine.options import checked_callbacks, checked_plan, checked_progress, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
 from jaxmlp._engine.stops import Budget, Stop, Stops, listed
@@ -18,7 +18,7 @@ from jaxmlp.loop._resuming import check_size
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
-from jaxmlp.loop.streams import is_stream
+from jaxmlp.loop.streams import Earlier, is_stream
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States, StrPath
 
@@ -42,7 +42,7 @@ def train(
     rows: Numeric | None = None,
     validation_rows: Numeric | None = None,
     plan: Plan | None = None,
-    accept: str | Iterable[str] = (),
+    accept: str | Iterable[str] | None = (),
 ) -> tuple[States, History]:
     """Train one network as `jaxmlp.fit` does, or many as `population.fit` does, chunk by chunk from the host.
 
@@ -109,10 +109,8 @@ def train(
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
     _check.positive_int("keep", keep)
-    if not isinstance(progress, bool | None):
-        raise ValueError(f"progress must be None, True or False; got {_check.describe(progress)}")
     callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
-    options = RunOptions(every, callbacks, progress, directory, keep, steps, plan, stops.deadline)
+    options = RunOptions(every, callbacks, checked_progress(progress), directory, keep, steps, plan, stops.deadline)
     options = options._replace(accept=accepted(accept))
     if isinstance(recipe, Recipe):
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
@@ -125,7 +123,7 @@ def train(
             f"what makes a new iterator each time, or train each recipe's members in a call of its own"
         )
     parts, found = groups(key, inputs, recipes, hyperparams, is_stream(data)), []
-    options = options._replace(order_key=key[0])  # all recipes see mapped files in one order
+    options = options._replace(order_key=key[0], earlier=Earlier())  # all recipes see the same batches in one order
     for i, part in enumerate(parts):
         mine = below(options, f"recipe-{i:03d}")._replace(first=i == 0, more=i + 1 < len(parts))
         found.append(run_saved(part.request, stops, mine))
@@ -148,7 +146,7 @@ def resume(
     rows: Numeric | None = None,
     validation_rows: Numeric | None = None,
     hyperparams: Hyperparams = None,
-    accept: str | Iterable[str] = (),
+    accept: str | Iterable[str] | None = (),
 ) -> tuple[States, History]:
     """Resume the run in a directory from its newest whole checkpoint, to the end that `loop.train` would have reached.
 
@@ -208,6 +206,9 @@ def resume(
     (4,)
     """
     path, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
+    progress, allowed, rebuilt = checked_progress(progress), accepted(accept), recipe is None
+    if epochs is not None:
+        epochs = _check.positive_int("epochs", epochs)
     if recipe is not None and not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
     if not path.is_dir():
@@ -220,7 +221,6 @@ def resume(
             if parts:
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
-        allowed, rebuilt = accepted(accept), recipe is None
         if recipe is None:
             recipe = saved.manifest.rebuild_recipe()
         rules = saved.manifest.rebuild_stop()

@@ -11,9 +11,7 @@ What `loop.train` takes for data, arrays in memory apart:
   `stacks_of` makes them of single batches.
 """
 
-import contextlib
 import os
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,10 +31,8 @@ from jaxmlp.loop.streams._stacks import Position as Position
 from jaxmlp.loop.streams._stacks import Stack as Stack
 from jaxmlp.loop.streams._stacks import Taken as Taken
 from jaxmlp.loop.streams._stacks import stacks_of as stacks_of
+from jaxmlp.loop.streams._trail import Earlier as Earlier
 from jaxmlp.types import Json
-
-# The first batch that each loader gave to the recipe that was trained last.
-_BEGUN: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @runtime_checkable
@@ -113,7 +109,9 @@ def is_stream(data: object) -> bool:
     return not _is_table(data) or any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(tuple(data)))
 
 
-def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None, *, later: bool = False) -> Stream:
+def open_stream(
+    data: Any, key: Array, batch_size: int | None, steps: int | None, earlier: Earlier | None = None
+) -> Stream:
     """Return the stream behind data.
 
     Args:
@@ -121,7 +119,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
       key: the key of the run, of which the order of mapped files comes.
       batch_size: the recipe's; None where the stream's own is taken.
       steps: how many batches of an iterable make an epoch.
-      later: whether an earlier recipe of the same call was trained on these data.
+      earlier: what the recipes of the call that were trained before have read, which this one must read as well.
 
     Raises:
       ValueError: for data that cannot be read, and sizes that do not agree.
@@ -140,15 +138,7 @@ def open_stream(data: Any, key: Array, batch_size: int | None, steps: int | None
         if steps is not None:
             raise ValueError(f"steps must be None for files: an epoch of theirs has all rows; got {steps}")
         return Files(data, key, batch_size)
-    stream = Batches(data, batch_size, steps)
-    with contextlib.suppress(TypeError):  # of what cannot be referred to weakly, such as a list
-        if later and _BEGUN.get(data, stream.fingerprint) != stream.fingerprint:
-            raise ValueError(
-                f"data must give the same batches to each recipe; this {type(data).__name__} goes on to others; give "
-                f"it set_epoch(number), which is called before each pass, or train each recipe in a call of its own"
-            )
-        _BEGUN[data] = stream.fingerprint
-    return stream
+    return Batches(data, batch_size, steps, earlier)
 
 
 def accepting(stream: Stream, state: Json, *, others: bool) -> Json:

@@ -24,6 +24,7 @@ from jaxmlp.loop.streams._stacks import (
     stack_size,
     stacks_of,
 )
+from jaxmlp.loop.streams._trail import Earlier, Trails
 from jaxmlp.loop.streams._walk import Walk
 from jaxmlp.types import Json
 
@@ -39,13 +40,16 @@ class Batches:
       data: the loader: an iterable of batches (x, y) or (x, y, weight).
       batch_size: None, or what the first batch must have.
       steps: how many batches make an epoch; None for a pass.
+      earlier: what the recipes of the call that were trained before have read.
 
     Raises:
       ValueError: for what cannot be iterated, gives nothing, or gives a first batch of another form or size.
     """
 
-    def __init__(self, data: Iterable[object], batch_size: int | None, steps: int | None):
-        self.steps = steps
+    def __init__(
+        self, data: Iterable[object], batch_size: int | None, steps: int | None, earlier: Earlier | None = None
+    ):
+        self.steps, self._earlier = steps, Earlier() if earlier is None else earlier
         self._form: Any = None  # until the first batch is known, which then says what the others must be
         self._passes = Passes(data, steps, self._unpack)
         self.example: Batch = self._passes.look()
@@ -57,6 +61,8 @@ class Batches:
 
     def stacks(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Stack]:
         """Yield the stacks from `start` to the end of the last epoch."""
+        if start.epoch >= epochs:  # nothing is read, and what was is known
+            self._earlier.follow(Trails(state.get("digests"), start).run)
         return stacks_of(self._taken(start, epochs, every, state), self.example, self.steps, start, every)
 
     def _taken(self, start: Position, epochs: int, every: int | None, state: Json) -> Iterator[Taken]:
@@ -72,9 +78,11 @@ class Batches:
             state = {OTHER: "now"}
             iterator = resume(self._passes, start, state)
         walk = Walk(self._passes, start, iterator, state)
+        compare = self._earlier.follow(walk.trails.run)
         while walk.position.epoch < epochs:
             place = walk.position
             taken = walk.take(lambda position: cuts(position, size, every))
+            compare(place)
             yield taken._replace(batch=self._whole(taken.batch, taken.ends, place))
 
     def _check_place(self, start: Position, state: Json) -> None:

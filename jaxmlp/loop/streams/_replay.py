@@ -3,8 +3,8 @@
 What is read again depends on what is known of the passes:
 
 - with `steps`, the one pass, from its beginning;
-- where each pass is told its number, and of a list, the pass that the run stood in, or after its end that pass: one
-  that is read as before says that the next one will be as well;
+- where each pass is told its number, and of a list, the last whole pass and what was read of the one after it: passes
+  that are read as before, to the same end, say that the rest and the next one will be as well;
 - else all passes, since an order that goes on from pass to pass, as that of a seeded generator, comes from all before;
   that they were equal so far says nothing of the next.
 """
@@ -63,13 +63,16 @@ class _Replay:
             raise _unknown()
         if not alone and start.epoch > 0:
             return self._all(passes.begin(0))
-        again = _Again(self._saved.this, False)
-        if start.step == 0 and start.epoch > 0 and again.before is not None:
-            before = Position(start.epoch - 1)
-            iterator = self._read(passes.begin(before.epoch), before, again.before.count, again)
-            self._must_end(iterator, Position(before.epoch, again.before.count))
         iterator, there = self._begun(start.epoch)
-        return iterator if there else self._read(iterator, Position(start.epoch), start.step, again)
+        if there:
+            return iterator
+        last = _Again(self._saved.last(start), False)
+        if start.epoch > 0 and last.before is not None:
+            place = Position(start.epoch - 1)
+            iterator = self._read(passes.begin(place.epoch), place, last.before.count, last)
+            self._must_end(iterator, Position(place.epoch, last.before.count))
+            iterator = passes.begin(start.epoch)
+        return self._read(iterator, Position(start.epoch), start.step, _Again(self._saved.this, False))
 
     def _begun(self, epoch: int) -> tuple[Iterator[object], bool]:
         """Return the iterator of a pass, and whether its own state has put it to the start."""

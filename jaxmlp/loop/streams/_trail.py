@@ -2,12 +2,13 @@
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmlp.loop.streams._stacks import Batch, Position
+from jaxmlp.loop.streams._stacks import Batch, Position, name
 from jaxmlp.types import Json
 
 MARKS = 128  # how many places of a trail are kept, at most
@@ -79,31 +80,37 @@ class Trail:
 
 
 class Trails:
-    """The trail of all that a walk has read and that of the pass that it is in, or after its end of that one.
+    """The trails of all that a walk has read, of the pass that it is in or that has just ended, and of the one before.
 
     Args:
-      saved: what `to_json` gave, None where nothing was saved or by a version that had no trails.
+      saved: what `to_json` gave, None where nothing was saved or by a version that had no trails; one that kept none
+        of the pass before is compared without it.
       start: where the walk begins; without `saved` only what is read from its beginning on has a trail.
     """
 
     def __init__(self, saved: Json | None, start: Position):
         new = Trail() if start.total == 0 else None
-        self.run, self.this = new, new and Trail()
+        self.run, self.this, self.before = new, new and Trail(), None
         if saved is None:
             return
         try:
-            run, this = saved["run"], saved["pass"]
-            self.run, self.this = run and Trail.read(run), this and Trail.read(this)
-            right = True
+            trails = [told and Trail.read(told) for told in (saved["run"], saved["pass"], saved.get("before"))]
+            self.run, self.this, self.before = trails
+            passes = sum(trail.count for trail in trails[1:] if trail is not None)
+            right = passes <= start.total and (self.run is None or self.run.count == start.total)
         except (TypeError, ValueError, KeyError, AttributeError):
             right = False
-        if not right or (self.run is not None and self.run.count != start.total):
+        if not right:
             raise ValueError("stream.digests of the checkpoint must tell what was read before its place; they do not")
+
+    def last(self, start: Position) -> Trail | None:
+        """Return the trail of the last whole pass before the start, None where it is not known."""
+        return self.this if start.step == 0 else self.before
 
     def add(self, batch: Batch, begins: bool) -> None:
         """Go on by a batch, which begins a pass or does not."""
         if begins:
-            self.this = Trail()
+            self.this, self.before = Trail(), self.this
         told = digest(batch)
         if self.run is not None:
             self.run.add(f"begin {told}" if begins else told)
@@ -112,5 +119,32 @@ class Trails:
 
     def to_json(self) -> Json:
         """Return them as JSON."""
-        trails = {"run": self.run, "pass": self.this}
+        trails = {"run": self.run, "pass": self.this, "before": self.before}
         return {name: trail and trail.to_json() for name, trail in trails.items()}
+
+
+class Earlier:
+    """The trails of the recipes of a call that were trained before, on batches that must be those of each later one."""
+
+    def __init__(self) -> None:
+        self._runs: list[Trail] = []
+
+    def follow(self, run: Trail | None) -> Callable[[Position], None]:
+        """Take in the trail of a further recipe, and return what compares it with the others as it grows.
+
+        That of a run whose beginning is not known, None, is compared with none.
+        """
+        before = [*self._runs]
+        self._runs += [] if run is None else [run]
+
+        def compare(place: Position) -> None:
+            """Raise where the batch at a place is not, or one shortly before it was not, what the others had."""
+            for other in before:
+                if run is not None and run.count <= other.count and other.agrees(run) is False:
+                    raise ValueError(
+                        f"data must give the same batches to each recipe; {name(place)}, or one shortly before it, is "
+                        f"another than an earlier one had; give it set_epoch(number), which is called before each "
+                        f"pass, or train each recipe in a call of its own"
+                    )
+
+        return compare

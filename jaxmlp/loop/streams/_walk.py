@@ -41,7 +41,7 @@ class Walk:
         self._passes, self._iterator, self._held = passes, iterator, None
         self._length: int | None = state.get("length")
         self._first: Json | None = state.get("first")
-        self._trails = Trails(state.get("digests"), position)
+        self.trails = Trails(state.get("digests"), position)
         self._other = {OTHER: "before"} if OTHER in state else {}
 
     def take(self, wants_state: Callable[[Position], bool]) -> Taken:
@@ -57,7 +57,7 @@ class Walk:
             raise ValueError(self._missing())
         if self.position.step == 0:
             self._first = of_data(batch)
-        self._trails.add(batch, (self.position.total if self._passes.steps else self.position.step) == 0)
+        self.trails.add(batch, (self.position.total if self._passes.steps else self.position.step) == 0)
         inside = self.position.after(1, False)
         # The state must be asked for before the look ahead: a run that goes on reads the batch that is held here.
         wanted = wants_state(inside) or inside.step == self._passes.steps
@@ -65,7 +65,7 @@ class Walk:
         ends = self._ends(inside)
         state: Json = {"iterator": saved, "length": self._length, "first": self._first, **self._other}
         if wanted or ends:
-            state["digests"] = self._trails.to_json()
+            state["digests"] = self.trails.to_json()
         self.position = self.position.after(1, ends)
         return Taken(batch, ends, self.position, state)
 

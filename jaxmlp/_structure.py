@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxmlp import _check
+from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp._stacking import Parts, cut, parts_of
 from jaxmlp.layer import Layer
@@ -74,6 +74,7 @@ class Structure(NamedTuple):
                 raise ValueError(f"layer {i} of {model!r} must have {', '.join(wanted)}; got {', '.join(given)}")
             for name, leaf in given.items():
                 _check.floating(f"{name} of layer {i} of {model!r}", leaf)
+                _arrays.fitting(f"{name} of layer {i} of {model!r}", leaf)
                 shape = (*lead, *((count,) if count > 1 else ()), *wanted[name])
                 if np.shape(leaf) != shape:
                     hint = "; map over members with jax.vmap" if np.ndim(leaf) > len(shape) else ""

@@ -46,8 +46,7 @@ def verb(function: Function) -> Function:
         _check_kinds(given)
         token = _inside.set(True)
         try:
-            if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(given.get("params"))):
-                given["params"] = _arrays.tree("params", given["params"])  # `jit` takes other byte orders for its own
+            given |= {name: _entered(name, given[name]) for name in ("params", "state") if name in given}
             if "recipe" in given:  # bound here, so that the numbers are routed once
                 given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
             if "state" in given:
@@ -61,6 +60,22 @@ def verb(function: Function) -> Function:
             _inside.reset(token)
 
     return call  # type: ignore[return-value]
+
+
+def _entered(what: str, tree: PyTree) -> PyTree:
+    """Return a tree whose leaves of NumPy are such as JAX takes: `jit` takes any byte order for its own, 1e39 for inf.
+
+    Raises:
+      ValueError: for a leaf of NumPy that JAX does not take.
+    """
+    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+        return tree
+
+    def enter(path: Any, leaf: Any) -> Any:
+        named = f"{what}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
+        return _arrays.array(named, leaf) if isinstance(leaf, np.ndarray) else leaf
+
+    return jax.tree_util.tree_map_with_path(enter, tree)
 
 
 def _check_kinds(given: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def standardise(x: Numeric, by: Statistics) -> Array:
     A float64 table of NumPy, and any by float64 statistics, is centred in float64 and then narrowed.
 
     Raises:
-      ValueError: for columns that are not those of the statistics, and for what is no array.
+      ValueError: for columns that are not those of the statistics, for what is no array, and for numbers so far from
+        the mean that the narrow result, made on the host, would be infinite.
 
     >>> standardise(jnp.array([[5.0]]), Statistics(jnp.array([1.0]), jnp.array([2.0])))
     Array([[2.]], dtype=float32)
@@ -84,7 +85,14 @@ def standardise(x: Numeric, by: Statistics) -> Array:
     if (_keeps_float64(x) or _keeps_float64(by.mean)) and not _traced(x, by):
         mean, std = (np.asarray(a, np.float64) for a in by)
         centred = (np.asarray(x, np.float64) - mean) / std
-        return jnp.asarray(centred.astype(_narrow(x.dtype)))
+        with np.errstate(over="ignore"):
+            narrowed = centred.astype(_narrow(x.dtype))
+        if (far := np.isfinite(centred) & ~np.isfinite(narrowed)).any():
+            raise ValueError(
+                f"x must be as near to the mean as {narrowed.dtype} can tell; got {centred[far].flat[0]:.3g} standard "
+                f"deviations; by is of other columns, or x of another unit"
+            )
+        return jnp.asarray(narrowed)
     x, mean, std, dtype = _wide(x, by)
     scale = _weights.unit(std[None], 0)[0]  # a difference of the largest numbers overflows
     x, mean, std = (a / jnp.broadcast_to(scale, a.shape) for a in (x, mean, std))

@@ -63,14 +63,17 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     Shapes: x (..., in) -> (..., out).
 
     Raises:
-      ValueError: for what is no layer, and for x that is no array of numbers (..., in).
+      ValueError: for what is no layer, for x that is no array of numbers (..., in), and for numbers beyond the dtype.
 
     >>> affine(Layer(jnp.eye(2), jnp.ones(2)), jnp.array([3.0, 4.0]))
     Array([4., 5.], dtype=float32)
     """
     if not isinstance(layer, Layer):
         raise ValueError(f"layer must be a Layer; got {_check.describe(layer)}; a net has mlp.apply(params, x)")
-    _check.floating("w", layer.w)
+    for name, leaf in layer._asdict().items():
+        if leaf is not None:
+            _check.floating(name, leaf)
+            _arrays.fitting(name, leaf)
     x = _arrays.listed("x", x)
     if x.ndim < 1 or x.shape[-1] != layer.w.shape[-2]:
         raise ValueError(f"x must have shape (..., {layer.w.shape[-2]}) for this layer; got {_check.describe(x)}")

@@ -148,6 +148,7 @@ def _layers(params: Any) -> tuple[Layer, ...]:
             if name == "b" and leaf is None:
                 continue
             _check.floating(f"{name} of layer {i}", leaf)
+            _arrays.fitting(f"{name} of layer {i}", leaf)
             if leaf.ndim != ndim or ndim == 1 and leaf.shape != layer.w.shape[1:]:
                 raise ValueError(f"layer {i} must have w (in, out) and b (out,); got {name} {_check.describe(leaf)}")
     return tuple(layers)

@@ -1,5 +1,6 @@
 """One answer to what an array is: whatever holds numbers is converted, whatever hides or lacks them is refused."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, _arrays, losses, population
+from jaxmlp import MLP, Recipe, _arrays, data, linear, loop, losses, population
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(6, 3)).astype("f")
@@ -228,7 +229,7 @@ def test_a_table_in_a_dict_is_one_leaf():
 
 
 def test_the_door_says_what_is_wrong_and_where():
-    for data, words in {
+    for given, words in {
         "masked": ((X, np.ma.masked_array(Y)), "y must not be masked"),
         "beyond": ((X.astype(float) * 1e39, Y), "x must fit float32"),
         "weight": ((X, Y, np.full(6, 1e39)), "weight must fit float32"),
@@ -240,7 +241,7 @@ def test_the_door_says_what_is_wrong_and_where():
         with pytest.raises(ValueError, match=words):
             jaxmlp.fit(KEY, data, RECIPE, RATE)
         with pytest.raises(ValueError, match=words):
-            population.fit(KEY[None], data, RECIPE, RATE)
+            population.fit(KEY[None], given, RECIPE, RATE)
     with pytest.raises(ValueError, match="validation x must fit float32"):
         jaxmlp.fit(KEY, (X, Y), RECIPE, RATE, validation=(X.astype(float) * 1e39, Y))
     for rate in (1e39, np.array([0.1, 1e39])):
@@ -250,3 +251,48 @@ def test_the_door_says_what_is_wrong_and_where():
         population.fit(KEY[None], (X, Y), RECIPE, RATE, weights=np.full((1, 6), 1e39))
     with pytest.raises(ValueError, match="for member 0"):
         population.fit(KEY[None], (X, Y), RECIPE, RATE, weights=np.full((1, 6), 1e-60))
+
+
+def test_numbers_beyond_the_dtype_are_refused_wherever_parameters_and_data_come_in(tmp_path):
+    """1e39 of float64, which JAX without 64 bits would take for infinite."""
+    mlp = RECIPE.model
+    state = jaxmlp.start(KEY, RECIPE, RATE)
+    huge = jax.tree.map(lambda a: np.full(a.shape, 1e39), state.params)
+    layer = huge[0]
+    for name, table in (("x", np.full((6, 3), 1e39)), ("y", Y)):
+        np.save(tmp_path / f"{name}.npy", table)
+    files = dataclasses.replace(RECIPE, batch_size=3)
+    doors = {
+        "apply": lambda: mlp.apply(huge, X),
+        "affine": lambda: linear.affine(layer, X),
+        "compose": lambda: linear.compose(huge[:1]),
+        "gradients": lambda: linear.gradients(layer, X, X[:, :1]),
+        "step": lambda: jaxmlp.step(state._replace(params=huge), (X, Y), RECIPE, RATE),
+        "epoch": lambda: jaxmlp.epoch(state._replace(params=huge), (X, Y), RECIPE, RATE),
+        "evaluate": lambda: jaxmlp.evaluate(huge, (X, Y), RECIPE, RATE),
+        "save": lambda: jaxmlp.save(tmp_path / "model", mlp, huge),
+        "loader": lambda: loop.train(KEY, [(np.full((6, 3), 1e39), Y)], RECIPE, RATE, progress=False),
+        "files": lambda: loop.train(KEY, tmp_path, files, RATE, progress=False),
+    }
+    for name, call in doors.items():
+        with pytest.raises(ValueError, match=r"must fit float32, in which JAX computes; got 1e\+39") as error:
+            call()
+        assert "rescale it" in str(error.value), name
+    assert not (tmp_path / "model").exists()
+    narrow = data.statistics(np.array([[1e-3], [2e-3]]))
+    for far in (np.array([[4e38]]), np.array([[3e38]], "f")):
+        with pytest.raises(
+            ValueError, match="x must be as near to the mean as float32 can tell; got .*e[+]41 standard"
+        ):
+            data.standardise(far, narrow)
+    np.testing.assert_array_equal(
+        data.standardise(np.array([[np.inf, np.nan]]), data.statistics(np.eye(2))), np.array([[np.inf, np.nan]])
+    )
+
+
+def test_a_state_of_numpy_in_another_byte_order_makes_the_same_step():
+    state = jaxmlp.start(KEY, RECIPE, RATE)
+    other = state._replace(params=jax.tree.map(lambda a: np.asarray(a).astype(">f4"), state.params))
+    for verb in (jaxmlp.step, jaxmlp.epoch):
+        one, two = (verb(given, (X, Y), RECIPE, RATE)[0].params for given in (state, other))
+        jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -34,14 +34,18 @@ def fill(what: str, out: np.ndarray, values: np.ndarray) -> None:
     """Write values to an array of the dtype that `narrow` gives for theirs.
 
     Raises:
-      ValueError: for integers that it does not have; what becomes infinite is left to the check of finite values.
+      ValueError: for integers that it does not have, and for floats that it takes for infinite.
     """
     with np.errstate(over="ignore"):
         out[...] = values
-    if out.dtype != values.dtype and out.dtype.kind in "iu" and not np.array_equal(out, values):
-        bad = values[out != values].flat[0]
+    if out.dtype == values.dtype:
+        return
+    whole = out.dtype.kind in "iu"
+    lost = out != values if whole else np.isinf(out) & ~np.isinf(values)
+    if lost.any():
         raise ValueError(
-            f"{what} must fit {out.dtype}, in which JAX computes; got {bad}; renumber it, or enable jax_enable_x64"
+            f"{what} must fit {out.dtype}, in which JAX computes; got {values[lost].flat[0]}; "
+            f"{'renumber' if whole else 'rescale'} it, or enable jax_enable_x64"
         )
 
 

@@ -122,7 +122,7 @@ def expected_calibration_error(
     Array(0., dtype=float32)
     """
     labels, guess, sound = labels_of("expected_calibration_error", outputs, targets, weight)
-    _check.positive_int("bins", bins)
+    _check.positive_int("bins", bins, most=2**20)
     confidence = jnp.max(jax.nn.softmax(losses.wide(outputs)), axis=-1)
     gap = (guess == labels).astype(confidence.dtype) - confidence
     gap = jnp.where(_weights.counts(weight, len(gap)), gap, jnp.zeros_like(gap))

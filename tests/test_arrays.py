@@ -239,7 +239,7 @@ def test_the_door_says_what_is_wrong_and_where():
         "a list": ((X.tolist(), Y), r"x of data must be an array .* got float -?\d.*; pass numpy.asarray\(x\)"),
     }.values():
         with pytest.raises(ValueError, match=words):
-            jaxmlp.fit(KEY, data, RECIPE, RATE)
+            jaxmlp.fit(KEY, given, RECIPE, RATE)
         with pytest.raises(ValueError, match=words):
             population.fit(KEY[None], given, RECIPE, RATE)
     with pytest.raises(ValueError, match="validation x must fit float32"):

@@ -1,11 +1,18 @@
 """Grids and random designs: the order they promise, the ranges they keep, the table they print."""
 
+import itertools
+
 import jax
 import numpy as np
+import optax
 import pytest
 
-from jaxmlp import population
+from jaxmlp import MLP, Recipe, losses, metrics, population
 from jaxmlp.population import LogUniform, Uniform
+
+KEY = jax.random.key(0)
+X, Y = np.ones((6, 3), "f"), np.ones((6, 1), "f")
+RECIPE = Recipe(MLP((3, 1)), losses.squared_error, optax.sgd, epochs=1)
 
 
 def test_a_grid_is_row_major_with_the_seeds_last():
@@ -53,3 +60,27 @@ def test_a_grid_takes_columns_of_any_library():
     for values, words in ((polars.Series(["a"]), "rate must hold numbers; got String"), (list, "must list its values")):
         with pytest.raises(ValueError, match=words):
             population.grid(rate=values)
+
+
+@pytest.mark.parametrize(
+    ("design", "words"),
+    [
+        (lambda: population.grid(learning_rate=[0.1], seeds=10**9), "got 1 settings of 1,000,000,000 seeds each"),
+        (lambda: population.grid(a=range(2000), b=range(2000)), "got 4,000,000 settings of 1 seeds each"),
+        (lambda: population.sample(KEY, 10**9, a=population.Uniform(0, 1)), "got 1,000,000,000 settings"),
+        (lambda: population.settings({"a": i} for i in itertools.count()), "got 1,000,001 settings of 1 seeds"),
+        (lambda: population.cross_validate(KEY, (X, Y), RECIPE, seeds=10**8, folds=2), "got 2 settings of 100,000,000"),
+    ],
+)
+def test_a_design_is_bounded_before_its_first_member_is_made(design, words):
+    with pytest.raises(ValueError, match="a design must have at most 1,000,000 members; got ") as error:
+        design()
+    assert words in str(error.value)
+
+
+def test_counts_that_cost_time_or_memory_are_bounded():
+    outputs = np.ones((4, 2), "f")
+    with pytest.raises(ValueError, match="bins must be at most 1048576; got 1099511627776"):
+        metrics.expected_calibration_error(outputs, np.zeros(4, int), bins=2**40)
+    with pytest.raises(ValueError, match="rounds must be at most 1000000; got 1000000000"):
+        population.greedy(outputs, lambda p: p.sum(), rounds=10**9)

@@ -16,6 +16,7 @@ from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import Plan
 from jaxmlp._preflight import entered
 from jaxmlp.population._fit import Options, train
+from jaxmlp.population._sweeps import check_members
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import Data, History, Hyperparams, Numeric
@@ -99,6 +100,7 @@ def cross_validate(
     if len(lengths) > 1:
         raise ValueError(f"hyperparams must have one entry for each setting; got lengths {sorted(lengths)}")
     settings_ = max(lengths, default=1)
+    check_members(settings_ * folds, seeds)
     member = np.arange(settings_ * seeds * folds)
     setting, seed, fold = np.unravel_index(member, (settings_, seeds, folds))
     keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]

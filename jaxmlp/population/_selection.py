@@ -147,7 +147,7 @@ def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int
     else:  # a function may read arrays that have changed since the last call, so what it was then is not kept
         scores = jax.jit(lambda *args: _score_with_each(score, *args))
     total, chosen, best = jnp.zeros_like(predictions[0]), [], []
-    for i in range(_check.positive_int("rounds", rounds)):
+    for i in range(_check.positive_int("rounds", rounds, most=10**6)):
         size = jnp.asarray(i + 1, predictions.dtype)
         found = np.asarray(_scored(scores, predictions, total, size))
         if found.shape != predictions.shape[:1]:

@@ -1,6 +1,7 @@
 """Which settings a population tries: grids, random designs and plain lists, as keys and stacked hyperparams."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._engine.columns import stacked
+
+MEMBERS = 10**6  # of a design, at most: keys and numbers are made on the host
 
 
 class Settings(dict[str, Array]):
@@ -74,7 +77,7 @@ def grid(seeds: int = 1, *, key: Array | None = None, **values: Any) -> tuple[Ar
       values: a list of values for each name; an entry may itself be a vector (quantile levels).
 
     Raises:
-      ValueError: for a name without values, or seeds below 1.
+      ValueError: for a name without values, seeds below 1, and more than a million members.
 
     >>> keys, hyperparams = grid(seeds=2, learning_rate=[0.1, 0.01], weight_decay=[0.0])
     >>> print(hyperparams)
@@ -85,6 +88,7 @@ def grid(seeds: int = 1, *, key: Array | None = None, **values: Any) -> tuple[Ar
          3           0.01             0
     """
     lists = {name: _list(name, value) for name, value in values.items()}
+    check_members(math.prod(map(len, lists.values())), _check.positive_int("seeds", seeds))
     combinations = list(itertools.product(*lists.values()))
     return settings([dict(zip(lists, combination, strict=True)) for combination in combinations], seeds, key=key)
 
@@ -93,14 +97,16 @@ def settings(rows: Iterable[Mapping[str, Any]], seeds: int = 1, *, key: Array | 
     """Return keys and hyperparams of each dict of `rows` with every seed, seeds last.
 
     Raises:
-      ValueError: for no rows, or rows that do not name the same numbers.
+      ValueError: for no rows, rows that do not name the same numbers, and more than a million members.
 
     >>> keys, hyperparams = settings([{"learning_rate": 0.1}, {"learning_rate": 0.2}])
     >>> hyperparams["learning_rate"]
     Array([0.1, 0.2], dtype=float32)
     """
-    rows = list(rows) if isinstance(rows, list | tuple) or hasattr(rows, "__next__") else rows
+    if isinstance(rows, list | tuple) or hasattr(rows, "__next__"):
+        rows = list(itertools.islice(rows, MEMBERS + 1))  # of an iterator without an end too
     seeds = _check.positive_int("seeds", seeds)
+    check_members(len(rows) if isinstance(rows, list) else 1, seeds)
     columns = stacked(rows)
     if key is None:
         one_key = [jax.random.key(seed) for seed in range(seeds)]
@@ -127,7 +133,7 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
       ranges: for each name `Uniform(low, high)`, `LogUniform(low, high)`, or a list to choose from.
 
     Raises:
-      ValueError: for ranges that are empty, or not positive under a logarithm.
+      ValueError: for ranges that are empty, or not positive under a logarithm, and for more than a million members.
 
     >>> keys, hyperparams = sample(jax.random.key(0), 3, learning_rate=LogUniform(1e-4, 1e-1))
     >>> keys.shape, hyperparams["learning_rate"].shape
@@ -135,6 +141,7 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
     """
     _check.typed_key(key)
     count = _check.positive_int("count", count)
+    check_members(count, _check.positive_int("seeds", seeds))
     design_key, member_key = jax.random.split(key)
     columns = {}
     for i, (name, span) in enumerate(ranges.items()):
@@ -153,6 +160,15 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
             columns[name] = [choices[i] for i in np.asarray(jax.random.randint(draw, (count,), 0, len(choices)))]
     rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
     return settings(rows, seeds, key=member_key)
+
+
+def check_members(count: int, seeds: int) -> None:
+    """Raise for more members than a design is made of on the host, before the first is made."""
+    if count * seeds > MEMBERS:
+        raise ValueError(
+            f"a design must have at most {MEMBERS:,} members; got {count:,} settings of {seeds:,} seeds each; "
+            f"train them in several calls"
+        )
 
 
 def _list(name: str, values: Any) -> list[Any]:

@@ -1,10 +1,20 @@
 """A recipe is what it computes: of single changes to a file of a user's, each is refused or accepted as it must be."""
 
+import collections
 import dataclasses
+import datetime
 import functools
+import importlib
+import itertools
+import logging
+import operator
 import os
+import random
+import re
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import jax
@@ -15,11 +25,16 @@ from jaxmlp import Recipe
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Stops
 from jaxmlp.loop._code import of_behaviour, without_addresses
+from jaxmlp.loop._hidden import installed
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._program import of_program
 
 FILE = """
 import functools
+import importlib
+import itertools
+import logging
+import operator
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.nn import initializers
 from jaxmlp import MLP
@@ -309,12 +324,9 @@ def test_a_schedule_that_follows_the_run_asks_what_becomes_of_it_in_a_longer_one
 
 
 def test_a_walk_through_objects_ends():
-    endless = []
-    for _ in range(5000):
-        endless = [endless]
     circle = {}
     circle["self"] = circle
-    assert of_behaviour(endless) == of_behaviour([endless]) and of_behaviour(circle) == of_behaviour(circle)
+    assert of_behaviour(circle) == of_behaviour(circle)
     assert without_addresses("<X object at 0xABCDEF>") == "<X object>"
 
 
@@ -330,3 +342,96 @@ def test_another_process_tells_the_same():
         check=True,
     )
     assert told.stdout == f"{saved().program['parts']} {saved().recipe}\n"
+
+
+def holding(value):
+    """Return a function that has a value in a cell, as code on the host has its tools."""
+
+    def hold(d):
+        return value, d
+
+    return hold
+
+
+HIDDEN = {  # pairs that differ, of what no attribute shows
+    "a generator of numbers": lambda i: np.random.default_rng(i),
+    "Python's generator of numbers": lambda i: random.Random(i),
+    "a long pattern": lambda i: re.compile("a" * 300 + str(i)),
+    "a queue": lambda i: collections.deque([holding(i)]),
+    "a default of a dict": lambda i: collections.defaultdict(holding(i)),
+    "a cached function": lambda i: functools.lru_cache(holding(i)),
+    "an item": lambda i: operator.itemgetter(i),
+    "a method's argument": lambda i: operator.methodcaller("take", i),
+    "a count": lambda i: itertools.count(i),
+    "a date": lambda i: datetime.date(2020, 1, 1 + i),
+    "a function for every type": lambda i: functools.singledispatch(holding(i)),
+    "a set of functions": lambda i: {holding(7), holding(i)},
+    "bytes that change": lambda i: bytearray([i]),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_state_that_no_attribute_shows_is_told(name):
+    one, same, other = (of_behaviour(holding(HIDDEN[name](i))) for i in (1, 1, 2))
+    assert one == same != other and "unknown" not in one
+
+
+@pytest.mark.parametrize(
+    "make",
+    [threading.Lock, threading.RLock, lambda: logging.getLogger("mine"), lambda: os.environ, lambda: sys.stdout]
+    + [threading.Thread, threading.local, lambda: weakref.WeakValueDictionary(), lambda: random.random],
+)
+def test_handles_of_the_machine_are_no_obstacle(make):
+    assert of_behaviour(holding(make())) == of_behaviour(holding(make()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: (i for i in range(3)), lambda: memoryview(b"a"), lambda: np.frompyfunc(holding(1), 1, 1)]
+    + [lambda: functools.reduce(lambda inner, _: [inner], range(5000), [])],
+)
+def test_what_cannot_be_told_is_equal_to_nothing(make):
+    value = holding(make())
+    one, again = of_behaviour(value), of_behaviour(value)
+    assert one != again and "unknown, " in one
+
+
+def test_what_a_function_imports_counts_as_what_it_names_does(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    texts = {"own_helper": "def power(d):\n    return d ** {0}\n", "own_late": "LATE = {0}\n"}
+
+    def told(**numbers):
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text.format(numbers.get(name, 2)))
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        space = {"__name__": "own_file"}
+        exec(
+            "import own_helper\ndef f(d):\n    from own_helper import power\n    import own_late\n    return power(d)\n"
+            "def g(d):\n    return getattr(own_helper, 'po' + 'wer')(d)\n",
+            space,
+        )
+        return of_behaviour(space["f"]), of_behaviour(space["g"])
+
+    first, same, helper, late = told(), told(), told(own_helper=3), told(own_late=3)
+    assert first == same
+    assert first[0] != helper[0] and first[1] != helper[1]
+    assert first[0] != late[0] and first[1] == late[1]
+
+
+def test_an_installed_package_is_told_by_its_version():
+    import hypothesis
+
+    assert installed("hypothesis.strategies") == f"hypothesis {hypothesis.__version__}"
+    assert installed("test_identity") is None and installed("nowhere") is None
+    assert "unknown" not in of_behaviour(holding(hypothesis.given))
+
+
+def test_host_code_that_cannot_be_told_is_refused_with_why_and_goes_on_where_it_is_accepted():
+    hidden = FILE.replace("def on_host(d):", "ENDLESS = (i for i in iter(int, 1))\n\ndef on_host(d):").replace(
+        "lambda a: np.float32(12.0) * a", "lambda a: np.float32(12.0 + next(ENDLESS)) * a"
+    )
+    before, given = manifest(recipe_of(hidden)), manifest(recipe_of(hidden))
+    with pytest.raises(ValueError, match=r"unknown, the state of a generator is hidden.*\n.*accept=\('metrics',\)$"):
+        before.check_same(given, "here")
+    assert before.check_same(given, "here", frozenset(["metrics"])) == []

@@ -148,6 +148,10 @@ def differences(saved: object, given: object, path: str) -> list[str]:
                 continue
             lines += differences(saved.get(name), given.get(name), f"{path}.{name}")
         return lines
+    if isinstance(saved, list) and isinstance(given, list) and len(saved) == len(given):
+        if all(isinstance(item, dict) for item in [*saved, *given]):
+            pairs = enumerate(zip(saved, given, strict=True))
+            return [line for i, (one, other) in pairs for line in differences(one, other, f"{path}.{i}")]
     return [] if saved == given else [f"{path}: saved {_short(saved)}, given {_short(given)}"]
 
 

@@ -93,7 +93,8 @@ def precision(
     Args:
       outputs: logits: (batch,) or (batch, 1) for one label, (batch, classes) or (batch, labels) for several.
       targets: 0 or 1 for one label, integers (batch,) for classes, (batch, labels) of 0 and 1 for many labels.
-      average: over the classes or labels: "macro", their mean, of classes only those that occur or are predicted;
+      average: over the classes or labels: "macro", their mean, of classes only those that occur or are predicted
+        among the examples that count (scikit-learn takes in those of weight zero too);
         "micro", of the sums of all; "weighted", by how often each occurs; "binary", that of label 1 of one logit.
         None is "binary" for one logit, else "macro".
       threshold: yes is where sigmoid(output) is above it; classes have none.
@@ -120,7 +121,10 @@ def recall(
     multilabel: bool | None = None,
     weight: Numeric | None = None,
 ) -> Array:
-    """Return true positives / positives; 0 where there are none. Arguments and errors are those of `precision`.
+    """Return true positives / positives; 0 where there are none.
+
+    Shapes: logits (batch,), (batch, 1), (batch, classes) or (batch, labels), targets 0 or 1, integers (batch,) or
+    (batch, labels) of 0 and 1. `average`, `threshold`, `multilabel`, `weight`, ValueErrors: as in `precision`.
 
     >>> recall(jnp.array([5.0, -5.0, -5.0]), jnp.array([1, 1, 0]))
     Array(0.5, dtype=float32)
@@ -141,7 +145,8 @@ def f1(
 ) -> Array:
     """Return 2 true positives / (predicted positives + positives), the harmonic mean of precision and recall.
 
-    It is 0 where there are neither. Arguments and errors are those of `precision`.
+    It is 0 where there are neither. Shapes: logits (batch,), (batch, 1), (batch, classes) or (batch, labels), targets 0
+    or 1, integers (batch,) or (batch, labels) of 0 and 1; the options and the ValueErrors are as in `precision`.
 
     >>> f1(jnp.array([5.0, -5.0, -5.0]), jnp.array([1, 1, 0])).round(3)
     Array(0.667, dtype=float32)
@@ -161,8 +166,8 @@ def confusion_matrix(
 ) -> Array:
     """Return how many examples, or what weight of them, of each class (rows) are predicted as each (columns).
 
-    Shapes: one logit -> (2, 2); classes -> (classes, classes); many labels -> (labels, 2, 2). Arguments and errors are
-    those of `precision`.
+    Shapes: one logit -> (2, 2); classes -> (classes, classes); many labels -> (labels, 2, 2). The options and
+    the ValueErrors are as in `precision`.
 
     >>> confusion_matrix(jnp.array([5.0, -5.0, -5.0]), jnp.array([1, 1, 0]))
     Array([[1., 0.],

@@ -111,7 +111,8 @@ def check_outputs(params: Params, data: Data, bound: Bound, *, measured: bool = 
 def check_once(params: Params, data: Data, bound: Bound) -> None:
     """Check the targets and the numbers of a loss as `check_outputs` does, unless the call before had the same.
 
-    An epoch is shorter than its check; in a loop of epochs only the first pays for it.
+    An epoch is shorter than its check; in a loop of epochs only the first pays for it. Arrays are known by themselves
+    and not by their values: labels of NumPy that were changed in place are not looked at again.
     """
     global _last
     leaves, structure = jax.tree.flatten((data, bound.numbers))

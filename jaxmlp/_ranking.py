@@ -58,7 +58,8 @@ def average_precision(
 ) -> Array:
     """Return sum_n (recall_n - recall_{n-1}) precision_n over the thresholds, from the highest output down.
 
-    0 where a label has no positives. Arguments and errors are those of `roc_auc`.
+    0 where a label has no positives. Shapes: logits (batch,), (batch, 1), (batch, classes) or (batch, labels), targets
+    0 or 1, integers (batch,) or (batch, labels) of 0 and 1; the options and the ValueErrors are as in `roc_auc`.
 
     >>> average_precision(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1])).round(3)
     Array(0.833, dtype=float32)

@@ -181,7 +181,7 @@ _evaluate_at_once = _compile.jit(_evaluate)
 def fit(
     key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
 ) -> tuple[State, History]:
-    """Train from start to end in one compiled program.
+    """Train from start to end in one compiled program; called as it is, return once the result is there.
 
     Composes with `jit`, with `vmap` over keys, hyperparams, data or weights, and with `grad`. Adam's square root has no
     derivative at zero: to differentiate through it, give its own number eps_root=1e-8, say.

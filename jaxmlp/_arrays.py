@@ -18,7 +18,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxmlp import _check, _libraries
-from jaxmlp._libraries import in_code, is_number, is_plain, of_numpy
+from jaxmlp._libraries import in_code, is_number_dtype, is_plain, of_numpy
 from jaxmlp.types import Numeric, PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -202,7 +202,7 @@ def is_like_array(value: Any) -> bool:
 
 
 def _of_jax(what: str, value: Array) -> Array:
-    if not is_number(value.dtype):
+    if not is_number_dtype(value.dtype):
         kind = "complex numbers" if jnp.issubdtype(value.dtype, jnp.complexfloating) else "no numbers"
         fix = f"; pass {in_code(what)}.real and {in_code(what)}.imag as columns" if kind == "complex numbers" else ""
         raise ValueError(f"{what} must hold real numbers; got {kind}, {_check.describe(value)}{fix}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ def read(path: Path, text: bytes, size: int) -> Header:
       ValueError: for what is no header, or not that of so many bytes: each is of one tensor.
     """
     try:
-        told = json.loads(text.decode(), object_pairs_hook=_once)
+        told = json.loads(text.decode(), object_pairs_hook=once)
         if not isinstance(told, dict):
             raise ValueError("it is no object of JSON")
         metadata = told.pop("__metadata__", {})
@@ -52,10 +53,12 @@ def read(path: Path, text: bytes, size: int) -> Header:
     return Header(tensors, metadata)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of an object of JSON as a dict; raise for a name that stands there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands there twice")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r:.80} stands twice in one dict")
     return found
 
 

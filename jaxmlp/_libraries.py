@@ -34,14 +34,14 @@ def of_library(what: str, value: Any) -> np.ndarray | None:
 
 
 @lru_cache(maxsize=256)
-def is_number(dtype: Any) -> bool:
+def is_number_dtype(dtype: Any) -> bool:
     found = any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     return found and getattr(dtype, "kind", "") != "m"  # a duration is an integer to NumPy
 
 
 @lru_cache(maxsize=256)
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    return dtype.isnative and dtype.itemsize <= 8 and is_number(dtype)
+    return dtype.isnative and dtype.itemsize <= 8 and is_number_dtype(dtype)
 
 
 def of_numpy(what: str, value: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def of_numpy(what: str, value: np.ndarray) -> np.ndarray:
     dtype = value.dtype
     if is_plain(dtype):
         return value
-    if not is_number(dtype):
+    if not is_number_dtype(dtype):
         held, fix = _NO_NUMBERS.get(dtype.kind, _NO_NUMBERS["V"])
         raise ValueError(f"{what} must hold numbers; got {held}, {_check.describe(value)}; {fix.format(in_code(what))}")
     if dtype.itemsize <= 8:

@@ -9,7 +9,7 @@ import optax
 
 from jaxmlp._coupling import made
 from jaxmlp._kinds import aval
-from jaxmlp._roles import apart, has_stacks, together
+from jaxmlp._roles import apart, has_stacks, is_layer, together
 from jaxmlp.layer import Layer
 from jaxmlp.types import Params, PyTree
 
@@ -72,17 +72,17 @@ def _sees_stacks(build: Callable[..., Transformation], numbers: Any, structure: 
     if layers is None:
         return True
     # A stack and each of its layers are made in one way, or the rank chose: that of a mask by `ndim`, for one.
-    parts, whole = jax.tree.flatten(stacks, is_leaf=_is_layer)
+    parts, whole = jax.tree.flatten(stacks, is_leaf=is_layer)
     return any(
         part != layer
         for part, found in zip(parts, whole.flatten_up_to(layers), strict=True)
-        for layer in ([found] if _is_layer(found) or not _is_layer(part) else found)
+        for layer in ([found] if is_layer(found) or not is_layer(part) else found)
     )
 
 
 def _again(error: Exception, params: Params, attempt: Callable[[], Any]) -> Any:
     """Return the second attempt where a None may have been the first one's trouble, else raise the first error."""
-    if not any(None in node for node in jax.tree.leaves(params, is_leaf=_is_layer) if _is_layer(node)):
+    if not any(None in node for node in jax.tree.leaves(params, is_leaf=is_layer) if is_layer(node)):
         raise error
     try:
         return attempt()
@@ -124,19 +124,15 @@ def _seen_through(
 
 def _without_none(tree: PyTree) -> PyTree:
     def one(part: Any) -> Any:
-        if not _is_layer(part):
+        if not is_layer(part):
             return part
         return {name: leaf for name, leaf in part._asdict().items() if leaf is not None}
 
-    return jax.tree.map(one, apart(tree), is_leaf=_is_layer)
+    return jax.tree.map(one, apart(tree), is_leaf=is_layer)
 
 
 def _with_none(tree: PyTree, like: PyTree) -> PyTree:
     layers = jax.tree.map(
-        lambda part, leaves: Layer(**leaves) if _is_layer(part) else leaves, apart(like), tree, is_leaf=_is_layer
+        lambda part, leaves: Layer(**leaves) if is_layer(part) else leaves, apart(like), tree, is_leaf=is_layer
     )
     return together(layers, like)
-
-
-def _is_layer(node: object) -> bool:
-    return isinstance(node, Layer)

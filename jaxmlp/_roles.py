@@ -49,7 +49,7 @@ def _name(entry: Any) -> str:
 
 def has_stacks(params: Params) -> bool:
     """Tell whether a tree holds a stack: a `Layer` whose w has an axis more than a matrix."""
-    return any(map(_is_stack, jax.tree.leaves(params, is_leaf=_is_layer)))
+    return any(map(_is_stack, jax.tree.leaves(params, is_leaf=is_layer)))
 
 
 def apart(tree: PyTree) -> PyTree:
@@ -64,7 +64,7 @@ def apart(tree: PyTree) -> PyTree:
             return part
         return tuple(jax.tree.map(lambda a, i=i: a[i], part) for i in range(len(part.w)))
 
-    return jax.tree.map(one, tree, is_leaf=_is_layer)
+    return jax.tree.map(one, tree, is_leaf=is_layer)
 
 
 def together(tree: PyTree, like: PyTree) -> PyTree:
@@ -75,10 +75,11 @@ def together(tree: PyTree, like: PyTree) -> PyTree:
             return layers
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
-    return jax.tree.map(one, like, tree, is_leaf=_is_layer)
+    return jax.tree.map(one, like, tree, is_leaf=is_layer)
 
 
-def _is_layer(node: object) -> bool:
+def is_layer(node: object) -> bool:
+    """Tell a layer from another node of a tree, as `is_leaf` asks."""
     return isinstance(node, Layer)
 
 

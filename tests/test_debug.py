@@ -33,7 +33,10 @@ def key(seed=0):
     return jax.random.key(seed)
 
 
-@pytest.mark.parametrize("recipe, numbers", [(PLAIN, {}), (DROPOUT, {"dropout_rate": 0.1}), (STACKED, {})])
+LONG = [pytest.param(recipe, {}, marks=pytest.mark.long) for recipe in (PLAIN, STACKED)]
+
+
+@pytest.mark.parametrize("recipe, numbers", [(DROPOUT, {"dropout_rate": 0.1}), *LONG])
 def test_the_verbs_of_one_network(recipe, numbers):
     numbers = RATE | numbers
     jaxmlp.fit(key(), (X, Y), recipe, numbers, validation=(X, Y))
@@ -51,6 +54,10 @@ def test_the_verbs_of_a_population():
     keys, numbers = jax.random.split(key(), 3), RATE | {"dropout_rate": 0.1}
     states, history = population.fit(keys, (X, Y), DROPOUT, numbers, validation=(X, Y), patience=1)
     population.best(states, history)
+
+
+@pytest.mark.long
+def test_the_other_verbs_of_a_population():
     rows = np.stack([np.arange(10), np.r_[np.arange(9), -1]])
     population.fit(jax.random.split(key(1), 2), (X, Y), PLAIN, RATE, rows=rows)
     population.halving(jax.random.split(key(2), 3), (X, Y), PLAIN, RATE, validation=(X, Y))

@@ -135,7 +135,10 @@ HOSTILE = {
         "must have a description in JSON",
     ),
     "a header within a header": (join(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, BODY), "could not be read"),
-    "a tensor twice": (join(json.dumps(HEADER)[:-1].encode() + b', "0/w": {}}', BODY), "a name stands there twice"),
+    "a tensor twice": (
+        join(json.dumps(HEADER)[:-1].encode() + b', "0/w": {}}', BODY),
+        "'0/w' stands twice in one dict",
+    ),
     "a header that is a list": (join(b"[]", BODY), "it is no object of JSON"),
     "metadata of another kind": (join({**HEADER, "__metadata__": {"jaxmlp": 7}}, BODY), "must name texts"),
     "no metadata": (join({**HEADER, "__metadata__": None}, BODY), "must name texts"),

@@ -613,6 +613,7 @@ def test_many_wrong_calls_are_refused_in_our_words(known, first, monkeypatch, tm
     check(known, range(first, first + 400))
 
 
+@pytest.mark.long
 def test_what_is_right_succeeds(known):
     """Else a wrong argument beside it would never be looked at."""
     for name, (function, right, positional) in known.items():

@@ -6,13 +6,13 @@ in the file tells.
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlp._header import once
 from jaxmlp.types import Json
 
 DEEP = 64  # how far JSON is nested; a recipe within partials within lists comes to ten
@@ -31,21 +31,13 @@ def read_json(text: str | bytes, path: object) -> Json:
     {'a': [1, 2]}
     """
     try:
-        found = json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must hold JSON; it could not be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a dict; got {_told(found)}")
     if not _shallow(found):
         raise ValueError(f"{path} must be nested no deeper than {DEEP}; got more")
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"{twice!r:.80} stands twice in one dict")
     return found
 
 

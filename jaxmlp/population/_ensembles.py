@@ -10,6 +10,7 @@ from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
+from jaxmlp._gaussian import negative_log
 from jaxmlp._verbs import members, verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
@@ -67,12 +68,13 @@ class Mixture(NamedTuple):
 
     def log_prob(self, y: Numeric) -> Array:
         """Return log (1 / M) sum_m prod_d N(y_d; mean_md, variance_md), (batch,), for y (batch, d)."""
-        members = _log_normal(self._targets(y)[None], self.means, self.variances).sum(-1)  # (members, batch)
+        targets = jnp.broadcast_to(self._targets(y)[None], self.means.shape)
+        members = -negative_log(self.means, self.variances, targets).sum(-1)  # (members, batch)
         return jax.nn.logsumexp(members, axis=0) - np.log(len(self.means)).astype(members.dtype)
 
     def gaussian_log_prob(self, y: Numeric) -> Array:
         """Return log N(y; mean, variance), (batch,), of the one Gaussian with the mixture's moments."""
-        return _log_normal(self._targets(y), self.mean, self.variance).sum(-1)
+        return -negative_log(self.mean, self.variance, self._targets(y)).sum(-1)
 
     def cdf(self, y: Numeric) -> Array:
         """Return P(Y_d <= y_d) for y (batch, d)."""
@@ -204,11 +206,6 @@ def _bisect_cdf(mixture: Mixture, level: Array, low: Array, high: Array) -> tupl
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     return jax.lax.fori_loop(0, 60, halve, (low, high))
-
-
-def _log_normal(y: Array, mean: Array, variance: Array) -> Array:
-    error = jnp.square(jnp.broadcast_to(y, mean.shape) - mean)
-    return -0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
 
 
 def _entropy(p: Array) -> Array:

@@ -179,6 +179,25 @@ def tree(what: str, value: PyTree) -> PyTree:
         raise
 
 
+def leaves_of_numpy(what: str, tree: PyTree) -> PyTree:
+    """Return a tree whose leaves of NumPy are such as JAX takes: `jit` takes any byte order for its own, 1e39 for inf.
+
+    Raises:
+      ValueError: for a leaf of NumPy that JAX does not take.
+    """
+    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+        return tree
+
+    def enter(path: Any, leaf: Any) -> Any:
+        named = f"{what}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        found = array(named, leaf)
+        return found.astype(jax.dtypes.canonicalize_dtype(found.dtype), copy=False)
+
+    return jax.tree_util.tree_map_with_path(enter, tree)
+
+
 def listed(what: str, value: Any) -> Numeric:
     """Return an array, or numbers in nested lists of equal lengths, as an array.
 

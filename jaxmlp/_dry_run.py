@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
-from jaxmlp._factories import RunLength
+from jaxmlp._factories import RunLength, check_descends
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
 from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
@@ -77,6 +77,7 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     """
     numbers, factory = bound.numbers.optimizer, bound.recipe.optimizer
     given = numbers if columns is None else {name: columns[name] for name in numbers}
+    check_descends(factory, given)
     if _is_known(factory):
         check_ranges({**getattr(factory, "keywords", {}), **given})
     avals = tuple(tuple((name, aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 import optax.contrib
+from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp.types import Number, OptimizerFactory
@@ -26,7 +28,7 @@ class RunLength:
 PARTS = frozenset(
     "adaptive_grad_clip add_decayed_weights add_noise apply_every centralize clip clip_by_block_rms "
     "clip_by_global_norm ema hutchinson_estimator_diag_hessian identity keep_params_nonnegative monitor normalize "
-    "normalize_by_update_norm reduce_on_plateau scale scale_by_acprop scale_by_adadelta scale_by_adam scale_by_adamax "
+    "normalize_by_update_norm reduce_on_plateau scale_by_acprop scale_by_adadelta scale_by_adam scale_by_adamax "
     "scale_by_adan scale_by_ademamix scale_by_adopt scale_by_amsgrad scale_by_backtracking_linesearch scale_by_belief "
     "scale_by_distance_over_gradients scale_by_factored_rms scale_by_galore scale_by_lbfgs scale_by_lion "
     "scale_by_novograd scale_by_optimistic_gradient scale_by_param_block_norm scale_by_param_block_rms scale_by_polyak "
@@ -35,20 +37,41 @@ PARTS = frozenset(
 )
 
 
-def check_descends(factory: Any) -> None:
+# Those of them that follow a whole optimizer, of whose updates they make others.
+LAST = frozenset(
+    "keep_params_nonnegative monitor reduce_on_plateau scale_by_backtracking_linesearch scale_by_polyak "
+    "scale_by_zoom_linesearch snapshot".split()
+)
+
+
+def check_descends(factory: Any, numbers: Mapping[str, Any] | None = None) -> None:
     """Raise for a part of an optimizer of Optax, which alone would climb the loss instead of descending it.
 
-    Told by name, where the factory is one of them or a `functools.partial` of it; what a function of the caller's own
-    puts together is the caller's.
+    Told by name, where the factory is one of them or made of it by `functools.partial` or `optax.inject_hyperparams`;
+    what a function of the caller's own puts together is the caller's.
     """
-    function = getattr(factory, "func", factory)
+    given: dict[str, Any] = {}
+    while isinstance(factory, functools.partial):
+        given = {**dict(zip(("step_size",), factory.args, strict=False)), **factory.keywords, **given}
+        factory = factory.func
+    function = inspect.unwrap(factory) if callable(factory) else factory
     name = getattr(function, "__name__", "")
-    if name in PARTS and any(getattr(room, name, None) is function for room in (optax, optax.contrib)):
+    watched = name in PARTS or name in ("scale", "scale_by_learning_rate")
+    room = next((room for room in (optax, optax.contrib) if watched and getattr(room, name, None) is function), None)
+    if room is None:
+        return
+    spoken = f"{room.__name__}.{name}"
+    if name in PARTS:
+        chain = f"{spoken}(...), optax.scale_by_learning_rate(learning_rate)"
+        chain = f"optax.sgd(learning_rate), {spoken}(...)" if name in LAST else chain
         raise ValueError(
-            f"optimizer must descend; optax's {name} is a part of one, and alone steps along the gradient, uphill; "
-            f"write a factory: def mine(learning_rate): return optax.chain(optax.{name}(...), "
-            f"optax.scale_by_learning_rate(learning_rate))"
+            f"optimizer must descend; {spoken} is a part of one, and alone steps along the gradient, uphill; "
+            f"write a factory: def mine(learning_rate): return optax.chain({chain})"
         )
+    size = {**given, **(numbers or {})}.get("step_size")
+    known = isinstance(size, int | float | np.generic | np.ndarray | jax.Array) and not isinstance(size, Tracer)
+    if name == "scale" and known and np.any(np.asarray(size) > 0) or given.get("flip_sign") is False:
+        raise ValueError(f"optimizer must descend; {spoken} of what is given steps uphill; optax.sgd descends")
 
 
 def finished(made: Any) -> optax.GradientTransformationExtraArgs:

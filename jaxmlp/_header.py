@@ -69,7 +69,7 @@ def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise ValueError(f"{name[:80]} must have a name for dtype, and natural numbers for shape and data_offsets")
     begin, end = offsets
-    if end < begin or (dtype in SIZES and end - begin != math.prod(shape) * SIZES[dtype]) or len(shape) > 32:
+    if end < begin or len(shape) > 32 or (dtype in SIZES and end - begin != math.prod(shape) * SIZES[dtype]):
         raise ValueError(f"{name[:80]} must have as many bytes as numbers of its dtype and shape")
     return Tensor(dtype, tuple(shape), begin, end)
 

@@ -91,7 +91,14 @@ def check_data(
     def checked(outputs: PyTree) -> list[Any]:
         return [(b.per_example(outputs, y), measured and b.measures(outputs, y, weight)) for b in (bound, *others)]
 
-    jax.eval_shape(checked, outputs)
+    try:
+        jax.eval_shape(checked, outputs)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        names = ", ".join(dict.fromkeys(map(_check.name_of, (bound.recipe.loss, *bound.recipe.metrics))))
+        raise ValueError(
+            f"loss and metrics, {names}, must compute with jax.numpy, since JAX traces them; one of them made an array "
+            f"of NumPy or branched on a value: {str(error).splitlines()[0]}; evaluate(...) reads metrics made of NumPy"
+        ) from error
     return (x, y, weight)[: len(data)]
 
 

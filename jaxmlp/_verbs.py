@@ -46,7 +46,7 @@ def verb(function: Function) -> Function:
         _check_kinds(given)
         token = _inside.set(True)
         try:
-            given |= {name: _entered(name, given[name]) for name in ("params", "state") if name in given}
+            given |= {name: _arrays.leaves_of_numpy(name, given[name]) for name in ("params", "state") if name in given}
             if "recipe" in given:  # bound here, so that the numbers are routed once
                 given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
             if "state" in given:
@@ -60,22 +60,6 @@ def verb(function: Function) -> Function:
             _inside.reset(token)
 
     return call  # type: ignore[return-value]
-
-
-def _entered(what: str, tree: PyTree) -> PyTree:
-    """Return a tree whose leaves of NumPy are such as JAX takes: `jit` takes any byte order for its own, 1e39 for inf.
-
-    Raises:
-      ValueError: for a leaf of NumPy that JAX does not take.
-    """
-    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
-        return tree
-
-    def enter(path: Any, leaf: Any) -> Any:
-        named = f"{what}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
-        return _arrays.array(named, leaf) if isinstance(leaf, np.ndarray) else leaf
-
-    return jax.tree_util.tree_map_with_path(enter, tree)
 
 
 def _check_kinds(given: dict[str, Any]) -> None:
@@ -135,6 +119,9 @@ def _check_state(state: Any) -> None:
     if isinstance(state, type) or not all(hasattr(state, name) for name in ("params", "opt_state", "step", "key")):
         raise ValueError(f"state must be a State, as start makes it; got {_check.describe(state)}")
     _check.typed_key(state.key)
+    for leaf in jax.tree.leaves(state.params):
+        if _check.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"state.params must hold floats, which have gradients; got {_check.describe(leaf)}")
     if (
         not _check.is_number(state.step)
         or jnp.shape(state.step)

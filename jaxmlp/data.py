@@ -175,6 +175,12 @@ def _width(what: str, x: Numeric, by: Statistics) -> None:
         _check.floating(f"{name} of the statistics", _arrays.array(f"{name} of the statistics", values, narrowed=False))
         if values.ndim != 1 or values.shape != by[0].shape:
             raise ValueError(f"{name} of the statistics must have shape (d,); got {_check.describe(values)}")
+        known = None if isinstance(values, Tracer) else np.asarray(values, np.float64)
+        if known is not None and not (np.isfinite(known) & ((known > 0) | (name == "mean"))).all():
+            raise ValueError(
+                f"{name} of the statistics must be finite{', and above zero' * (name == 'std')}; got {known}; "
+                f"data.statistics gives a constant column a deviation of 1"
+            )
     if x.ndim < 1 or x.shape[-1:] != by[0].shape:
         raise ValueError(f"{what} must have {by.mean.size} columns, as the statistics do; got {_check.describe(x)}")
 
@@ -216,12 +222,14 @@ def _of_columns(x: np.ndarray, share: np.ndarray | None) -> tuple[np.ndarray, np
     power = np.frexp(np.abs(x).max(0))[1]
     near = np.ldexp(x, -power)
     low = near.min(0)
+    # Of whole numbers, such as nanoseconds since 1970, no difference is rounded.
+    whole = (np.floor(x) == x).all(0) & (power < 64)
     near -= low  # exact where the column is far from zero
     mean = near.mean(0) if share is None else share @ near
     near -= mean
     std = np.sqrt(np.square(near).mean(0) if share is None else share @ np.square(near))
     # Rounding is no deviation: the mean of 0.1 + 0.2 and 0.3 is neither.
-    varies = std > 10 * np.finfo(np.float64).eps * np.abs(low + mean)
+    varies = (std > 10 * np.finfo(np.float64).eps * np.abs(low + mean)) | whole & (std > 0)
     return np.ldexp(low + mean, power), np.where(varies, np.ldexp(std, power), 1.0)
 
 

@@ -71,6 +71,7 @@ class MLP:
 
     def __post_init__(self) -> None:
         activation, initializer = self.activation, self.initializer
+        sizes = _sizes(self.sizes)
         if callable(activation):  # jax.nn.relu is "relu", so that equal nets are equal values
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
@@ -90,7 +91,7 @@ class MLP:
                 hint = "; the rate is a number: hyperparams={'dropout_rate': ...}" if name == "dropout" else ""
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}{hint}")
         normal = {
-            "sizes": _sizes(self.sizes),
+            "sizes": sizes,
             "activation": activation,
             "initializer": initializer,
             "dtype": _check.float_name("dtype", self.dtype),
@@ -133,6 +134,7 @@ class MLP:
             activation that gives another shape.
         """
         x = _arrays.array("x", x) if _arrays.is_like_array(x) else x
+        params = _arrays.leaves_of_numpy("params", params)
         parts = self._check(params, x, key, dropout_rate)
         dtype = _check.usable_dtype("dtype", self.dtype)
         hidden = Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
@@ -247,7 +249,8 @@ def _named(value: Any, known: Mapping[str, Any]) -> Any:
 def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
     other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
     if not isinstance(sizes, Iterable) or other:
-        raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}")
+        fix = "; pass them as one tuple, MLP((784, 64, 10))" if isinstance(sizes, int) else ""
+        raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}{fix}")
     sizes = tuple(_check.positive_int("every size", size) for size in sizes)
     if len(sizes) < 2:
         raise ValueError(f"sizes must name at least an input and an output width; got {sizes}")

@@ -293,6 +293,11 @@ def test_numbers_beyond_the_dtype_are_refused_wherever_parameters_and_data_come_
 def test_a_state_of_numpy_in_another_byte_order_makes_the_same_step():
     state = jaxmlp.start(KEY, RECIPE, RATE)
     other = state._replace(params=jax.tree.map(lambda a: np.asarray(a).astype(">f4"), state.params))
+    np.testing.assert_array_equal(RECIPE.model.apply(other.params, X), RECIPE.model.apply(state.params, X))
+    long = jax.tree.map(lambda a: np.asarray(a).astype(np.longdouble), state.params)
+    np.testing.assert_array_equal(RECIPE.model.apply(long, X), RECIPE.model.apply(state.params, X))
+    with pytest.raises(ValueError, match="state.params must hold floats, which have gradients; got int32"):
+        jaxmlp.step(state._replace(params=jax.tree.map(lambda a: a.astype("i4"), state.params)), (X, Y), RECIPE, RATE)
     for verb in (jaxmlp.step, jaxmlp.epoch):
         one, two = (verb(given, (X, Y), RECIPE, RATE)[0].params for given in (state, other))
         jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -21,6 +21,31 @@ def test_standardise_is_scikit_learns_and_comes_back():
     np.testing.assert_allclose(data.unstandardise(data.standardise(x, by), by), x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("column", [1.7e18 + 1024 * np.arange(5.0), 1.7e15 + np.arange(5.0), 1e15 + np.arange(4.0)])
+def test_whole_numbers_far_from_zero_are_no_constants(column):
+    """Nanoseconds since 1970: each is exact in float64, and so is each difference."""
+    by = data.statistics(column[:, None])
+    exact = (column - column[0]).std()
+    np.testing.assert_allclose(by.std, exact, rtol=1e-9)
+    found = data.standardise(column[:, None], by).ravel()
+    np.testing.assert_allclose(found, (column - column.mean()) / exact, rtol=1e-6, atol=1e-6)
+
+
+def test_rounding_is_no_deviation():
+    by = data.statistics(np.array([[0.1 + 0.2], [0.3]]))
+    assert by.std[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [("std", 0.0), ("std", -1.0), ("std", np.nan), ("std", np.inf), ("mean", np.nan)]
+)
+def test_statistics_that_none_can_have_are_refused(name, bad):
+    by = data.statistics(np.eye(3, 2))._replace(**{name: np.array([1.0, bad])})
+    for call in (data.standardise, data.unstandardise):
+        with pytest.raises(ValueError, match=f"{name} of the statistics must be finite"):
+            call(np.ones((1, 2), "f"), by)
+
+
 @given(value=st.floats(-1e6, 1e6, width=32), n=st.integers(1, 50))
 def test_constant_columns_survive(value, n):
     x = np.full((n, 1), value, "f")

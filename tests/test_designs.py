@@ -69,6 +69,7 @@ def test_a_grid_takes_columns_of_any_library():
         (lambda: population.grid(a=range(2000), b=range(2000)), "got 4,000,000 settings of 1 seeds each"),
         (lambda: population.sample(KEY, 10**9, a=population.Uniform(0, 1)), "got 1,000,000,000 settings"),
         (lambda: population.settings({"a": i} for i in itertools.count()), "got 1,000,001 settings of 1 seeds"),
+        (lambda: population.grid(a=itertools.count()), "got 1,000,001 settings of 1 seeds each"),
         (lambda: population.cross_validate(KEY, (X, Y), RECIPE, seeds=10**8, folds=2), "got 2 settings of 100,000,000"),
     ],
 )
@@ -84,3 +85,17 @@ def test_counts_that_cost_time_or_memory_are_bounded():
         metrics.expected_calibration_error(outputs, np.zeros(4, int), bins=2**40)
     with pytest.raises(ValueError, match="rounds must be at most 1000000; got 1000000000"):
         population.greedy(outputs, lambda p: p.sum(), rounds=10**9)
+
+
+def test_wide_ranges_stay_within_themselves():
+    with jax.enable_x64(True):
+        key = jax.random.key(0)
+        _, found = population.sample(key, 50, a=Uniform(-1.7e308, 1.7e308), b=LogUniform(1e-300, 1e300))
+        a, b = np.asarray(found["a"]), np.asarray(found["b"])
+    assert np.isfinite(a).all() and a.min() < -1e307 and a.max() > 1e307
+    assert (b >= 1e-300).all() and (b <= 1e300).all() and b.min() < 1e-100 and b.max() > 1e100
+
+
+def test_a_design_without_numbers_has_as_many_members_as_it_says():
+    keys, found = population.sample(KEY, 5, seeds=2)
+    assert keys.shape == (10,) and not found and len({tuple(k) for k in jax.random.key_data(keys).tolist()}) == 10

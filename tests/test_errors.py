@@ -796,3 +796,13 @@ def test_huge_but_finite_numbers_pass_the_door():
     huge[0, 0] = -huge[0, 0]
     _check.finite("x", huge)
     _check.finite("x", jnp.asarray(huge))
+
+
+def test_a_loss_or_a_metric_of_numpy_is_named_before_the_run():
+    def of_numpy(outputs, targets):
+        return np.sum(np.asarray(outputs) - targets, -1)
+
+    for part in ("loss", "metrics"):
+        recipe = dataclasses.replace(RECIPE, **{part: of_numpy})
+        with pytest.raises(ValueError, match="of_numpy, must compute with jax.numpy, since JAX traces them"):
+            jaxmlp.fit(KEY, (X, Y), recipe, RATE)

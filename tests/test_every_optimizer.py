@@ -139,7 +139,53 @@ def test_a_part_of_an_optimizer_is_what_climbs():
             loose = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
             with loose[0], loose[1], warnings.catch_warnings(action="ignore"):
                 product = jax.jit(functools.partial(steps, factory))(numbers)
-            assert (product > 0) == (name in PARTS), name
+            assert (product > 0) == (name in {*PARTS, "scale"}), name
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_each_fix_of_a_part_descends(name):
+    """The chain that the refusal shows, with what the part needs, on a paraboloid."""
+    room = next((room for room in (optax, optax.contrib) if hasattr(room, name)), None)
+    if room is None:
+        pytest.skip("not in this Optax")
+    found = {n: (f, numbers) for n, f, numbers in factories()}
+    part, numbers = found[name]
+    with pytest.raises(ValueError, match="is a part of one") as error:
+        dataclasses.replace(RECIPE, optimizer=getattr(room, name))
+    shown = str(error.value).split("return ")[1]
+    spoken = f"{room.__name__}.{name}"
+    assert spoken in shown
+    chain = eval(
+        shown.replace(f"{spoken}(...)", "part(**numbers)"),
+        {**globals(), "part": part, "numbers": numbers, "learning_rate": 0.01},
+    )
+    params = {"w": jnp.array([[1.0, 2.0], [0.5, 3.0]]), "b": jnp.array([1.0, 1.0])}
+    optimizer = finished(chain)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        opt_state = optimizer.init(params)
+        grads = jax.tree.map(lambda a: 2 * a, params)
+        product = 0.0
+        for _ in range(3):
+            updates, opt_state = optimizer.update(grads, opt_state, params, **stand_ins(optimizer.update, grads))
+            product += optax.tree.vdot(grads, updates)
+    assert product < 0
+
+
+def test_other_ways_to_climb_are_refused_and_to_descend_are_not():
+    for climbing, numbers in (
+        (functools.partial(optax.scale, 0.1), {}),
+        (optax.scale, {"step_size": 0.1}),
+        (functools.partial(optax.scale_by_learning_rate, flip_sign=False), RATE),
+        (optax.inject_hyperparams(optax.scale_by_adam), {"b1": 0.9}),
+    ):
+        with pytest.raises(ValueError, match="optimizer must descend"):
+            fit(climbing, numbers)
+    for descending, numbers in (
+        (functools.partial(optax.scale, step_size=-0.01), {}),
+        (optax.scale, {"step_size": -0.01}),
+    ):
+        _, history = fit(descending, numbers)
+        assert history["loss"][-1] < history["loss"][0]
 
 
 @pytest.mark.parametrize("part", [optax.scale_by_adam, functools.partial(optax.clip, 1.0), optax.contrib.normalize])

@@ -167,12 +167,42 @@ def test_each_optimizer_of_optax_is_listed():
     assert len(makers) > 25 and not set(makers) - set(_table.OPTAX.split())
 
 
+@pytest.mark.parametrize("where", [{"epoch": 0}, {"epoch": 1}, {"epoch": 99}])
+def test_a_place_that_is_not_that_of_the_members_is_refused(where, one):
+    folder, resume = one
+    newest = max(folder.glob("0*"))
+    before = (newest / "run.json").read_text()
+    try:
+        hostile.tell(newest, json.loads(before) | {"where": where})
+        with pytest.raises(
+            ValueError, match="where of the checkpoint must be the place of its members, run.epochs 2; got"
+        ):
+            resume()
+    finally:
+        hostile.tell(newest, before)
+
+
+@pytest.mark.parametrize("place", [[0, 1, 1], [1, 0, 3], [9, 0, 18]])
+def test_a_place_of_a_stream_that_is_not_that_of_the_members_is_refused(place, many):
+    folder, resume = many
+    newest = max(folder.glob("0*"))
+    before = (newest / "run.json").read_text()
+    told = json.loads(before)
+    try:
+        hostile.tell(newest, told | {"where": told["where"] | {"position": place}})
+        with pytest.raises(ValueError, match="where of the checkpoint must be the place of its members, run"):
+            resume()
+    finally:
+        hostile.tell(newest, before)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[1]", "must hold a dict; got [1]"),
         ('{"a": 1, "a": 2}', "'a' stands twice in one dict"),
         ("[" * 10000, "RecursionError"),
+        (r'{"a": "\ud800"}', "must hold text; UnicodeEncodeError"),
         ('{"a": ' + "[" * 70 + "]" * 70 + "}", "must be nested no deeper than 64"),
         ("{", "must hold JSON; it could not be read: JSONDecodeError"),
         (b"\xff\xfe{", "must hold JSON"),

@@ -3,8 +3,10 @@
 import collections
 import dataclasses
 import datetime
+import enum
 import functools
 import importlib
+import io
 import itertools
 import logging
 import operator
@@ -353,6 +355,24 @@ def holding(value):
     return hold
 
 
+def with_attribute(function, value):
+    function.scale = value
+    return function
+
+
+class Slotted:
+    __slots__ = ("__hidden",)
+
+    def __init__(self, value):
+        self.__hidden = value
+
+
+class Stubborn(dict):
+    """Raises whatever it likes where another object has no such attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
 HIDDEN = {  # pairs that differ, of what no attribute shows
     "a generator of numbers": lambda i: np.random.default_rng(i),
     "Python's generator of numbers": lambda i: random.Random(i),
@@ -367,6 +387,18 @@ HIDDEN = {  # pairs that differ, of what no attribute shows
     "a function for every type": lambda i: functools.singledispatch(holding(i)),
     "a set of functions": lambda i: {holding(7), holding(i)},
     "bytes that change": lambda i: bytearray([i]),
+    "a view of memory": lambda i: memoryview(bytes([i])),
+    "a file in memory": lambda i: io.BytesIO(bytes([i])),
+    "a mask": lambda i: np.ma.array([1.0, 2.0], mask=[0, i - 1]),
+    "a shape of objects": lambda i: np.array(["a", "b"], object).reshape((i, -1)),
+    "an order of a dict": lambda i: dict([("a", 1), ("b", 2)][:: 3 - 2 * i]),
+    "an attribute of a function": lambda i: with_attribute(holding(7), i),
+    "a method of a dict's kind": lambda i: type("Own", (dict,), {"__missing__": holding(i)})(),
+    "a method of a float's kind": lambda i: type("Own", (float,), {"scaled": holding(i)})(3.0),
+    "a method of a tuple's kind": lambda i: type("Own", (collections.namedtuple("P", "k"),), {"f": holding(i)})(1.0),
+    "a value of an enumeration": lambda i: enum.Enum("Level", {"LOW": i})(i),
+    "a private slot": lambda i: Slotted(i),
+    "a kind of a class": lambda i: type("Meta", (type,), {"__call__": holding(i)})("Made", (), {}),
 }
 
 
@@ -374,6 +406,24 @@ HIDDEN = {  # pairs that differ, of what no attribute shows
 def test_state_that_no_attribute_shows_is_told(name):
     one, same, other = (of_behaviour(holding(HIDDEN[name](i))) for i in (1, 1, 2))
     assert one == same != other and "unknown" not in one
+
+
+def test_what_was_only_computed_and_kept_does_not_count():
+    used = Path("a/b")
+    str(used), hash(used), used.parts  # which a path keeps
+    assert of_behaviour(holding(used)) == of_behaviour(holding(Path("a/b")))
+    many = [(i,) for i in range(25_000)]
+    assert of_behaviour(holding(many)) == of_behaviour(holding(list(many)))
+    assert of_behaviour(holding(Stubborn(k=1))) == of_behaviour(holding(Stubborn(k=1)))
+    assert of_behaviour(holding(Stubborn(k=1))) != of_behaviour(holding(Stubborn(k=2)))
+
+
+@pytest.mark.parametrize("name", ["scipy.special:expit", "scipy.stats:norm", "numpy:sin"])
+def test_an_object_that_a_package_keeps_is_told_by_its_place(name):
+    module, name = name.split(":")
+    value = getattr(importlib.import_module(module), name)
+    told = of_behaviour(holding(value))
+    assert told == of_behaviour(holding(value)) and "unknown" not in told
 
 
 @pytest.mark.parametrize(
@@ -387,7 +437,7 @@ def test_handles_of_the_machine_are_no_obstacle(make):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: (i for i in range(3)), lambda: memoryview(b"a"), lambda: np.frompyfunc(holding(1), 1, 1)]
+    [lambda: (i for i in range(3)), lambda: np.frompyfunc(holding(1), 1, 1), lambda: eval("lambda d: eval('d')")]
     + [lambda: functools.reduce(lambda inner, _: [inner], range(5000), [])],
 )
 def test_what_cannot_be_told_is_equal_to_nothing(make):

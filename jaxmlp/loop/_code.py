@@ -6,11 +6,10 @@ addresses do not count. What a walk cannot tell to its end is equal to nothing, 
 """
 
 import contextlib
-import dis
 import enum
 import functools
 import hashlib
-import importlib.util
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +21,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxmlp.loop._digest import of_array
-from jaxmlp.loop._hidden import HANDLES, HEAP, HOUSE, has_words, installed, source_of, state_of, unknown
+from jaxmlp.loop._hidden import HANDLES, HEAP, HOUSE, has_words, house_of, peek, place_of, state_of, unknown
+from jaxmlp.loop._instructions import meanings
 
-# What lies in these is told by its name: their versions are saved beside a run.
-KNOWN = {"jaxmlp", "jax", "jaxlib", "optax", "numpy", *sys.stdlib_module_names} - {"__main__"}
-MOST, DEEP = 20_000, 60  # objects that are walked, and one within another: a library may name without end
-SILENT = {"RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL"}
+MOST, DEEP = 200_000, 60  # objects that are walked, and one within another: a library may name without end
+SCALARS = (bool, int, float, complex, str, bytes)
+IN_MEMORY = (io.BytesIO, io.StringIO)
 LINES = {"fun_sourceinfo", "debug_info", "_debug_info"}  # where jax.jit and its like found a function
 PYTHON = ".".join(map(str, sys.version_info[:2]))  # whose bytecode it is
 
@@ -61,7 +60,7 @@ def without_addresses(text: str) -> str:
 
 def found_by_name(value: Any) -> str | None:
     """Return "module:name" where that leads to the value itself, among the modules that are there; else None."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    module, name = peek(value, "__module__"), peek(value, "__qualname__")
     if not isinstance(module, str) or not isinstance(name, str) or module not in sys.modules:
         return None
     found: Any = sys.modules[module]
@@ -79,9 +78,8 @@ class _Walk:
         self.untold = ""  # why it is not told to its end, if it is not
 
     def tell(self, value: Any) -> str:
-        if value is None or value is Ellipsis or isinstance(value, bool | int | float | complex | str | bytes):
-            if not isinstance(value, enum.Enum):
-                return f"{type(value).__name__} {value!r}"
+        if value is None or value is Ellipsis or value is NotImplemented or type(value) in SCALARS:
+            return f"{type(value).__name__} {value!r}"
         if isinstance(value, Tracer):
             return f"tracer {jax.typeof(value)}"
         if id(value) in self._met:
@@ -105,30 +103,30 @@ class _Walk:
         return [self.tell(value) for value in values]
 
     def _parts(self, value: Any) -> Iterator[Any]:
-        if isinstance(value, HANDLES):
+        if isinstance(value, HANDLES) and not isinstance(value, IN_MEMORY):
             yield "of the machine", type(value).__qualname__
         elif isinstance(value, np.generic | np.ndarray | jax.Array):
-            yield self._all(np.ravel(value).tolist()) if value.dtype == np.dtype("O") else of_array(value)
-        elif isinstance(value, tuple | list):
-            names = getattr(value, "_fields", range(len(value)))
-            yield type(value).__name__, self._all(v for n, v in zip(names, value, strict=False) if n not in LINES)
-        elif isinstance(value, set | frozenset):
-            yield "set", sorted(self._all(value))
-        elif isinstance(value, Mapping):
-            yield "mapping", sorted((self.tell(name), self.tell(item)) for name, item in value.items())
-            if (default := getattr(value, "default_factory", None)) is not None:
-                yield self.tell(default)
+            held = value.dtype == np.dtype("O")
+            yield (value.shape, self._all(np.ravel(value).tolist())) if held else of_array(value)
+            if isinstance(value, np.ma.MaskedArray):
+                yield self.tell(np.ma.getmaskarray(value))
+        elif isinstance(value, enum.Enum):
+            yield self.tell(type(value)), value.name, self.tell(value.value)
+        elif isinstance(value, (tuple, list, set, frozenset, Mapping, *SCALARS)):
+            yield from self._container(value)
+        elif isinstance(value, memoryview):
+            yield "memory", value.tobytes()
         elif isinstance(value, ModuleType):
             yield from self._module(value)
-        elif isinstance(value, enum.Enum | np.dtype):
+        elif isinstance(value, np.dtype):
             yield str(value)
         elif isinstance(value, CodeType):
-            yield from self._code(value, {})
+            yield from meanings(value, {}, self.tell, self._untold)
         elif isinstance(value, functools.partial):
             yield "partial", self._all([value.func, value.args, value.keywords])
         elif isinstance(value, MethodType):
             yield "method", self._all([value.__func__, value.__self__])
-        elif (name := found_by_name(value)) is not None and (house := _house(name.split(":")[0])) is not None:
+        elif (name := found_by_name(value)) is not None and (house := house_of(name.split(":")[0])) is not None:
             yield name, house
         elif isinstance(value, FunctionType):
             yield from self._function(value)
@@ -137,8 +135,8 @@ class _Walk:
         elif isinstance(value, type) and not value.__flags__ & HEAP:  # written in C
             yield value.__module__, value.__qualname__
         elif isinstance(value, type):
-            yield value.__qualname__, self._all(value.__bases__)
-            yield [(name, self.tell(vars(value)[name])) for name in sorted(vars(value)) if name not in _OF_CLASSES]
+            yield value.__qualname__, self._all([*value.__bases__, *([type(value)] if type(value) is not type else [])])
+            yield [(name, self.tell(item)) for name, item in sorted(vars(value).items()) if not _is_made(name, item)]
         elif isinstance(value, property):
             yield "property", self._all([value.fget])
         elif isinstance(value, staticmethod | classmethod | functools.cached_property):
@@ -146,68 +144,68 @@ class _Walk:
         else:
             yield from self._object(value)
 
+    def _container(self, value: Any) -> Iterator[Any]:
+        """Yield what a container holds, or what a number or a text of the caller's own type is, and what that does."""
+        kind = type(value)
+        if isinstance(value, SCALARS):
+            plain: Any = next(base for base in SCALARS if isinstance(value, base))
+            yield plain.__repr__(value)
+        elif isinstance(value, Mapping):
+            yield "mapping", [(self.tell(name), self.tell(item)) for name, item in value.items()]
+            if (default := peek(value, "default_factory")) is not None:
+                yield self.tell(default)
+        elif isinstance(value, set | frozenset):
+            yield "set", sorted(self._all(value))
+        else:
+            names = peek(value, "_fields") or range(len(value))
+            yield kind.__name__, self._all(v for n, v in zip(names, value, strict=False) if n not in LINES)
+        if kind.__module__ != "builtins":
+            yield self.tell(kind), self.tell(peek(value, "__dict__"))
+
     def _function(self, function: FunctionType) -> Iterator[Any]:
         code = function.__code__
         yield code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        yield from self._code(code, function.__globals__)
-        yield self._all([function.__defaults__, function.__kwdefaults__])
+        yield from meanings(code, function.__globals__, self.tell, self._untold)
+        own = {name: item for name, item in vars(function).items() if name not in {"__wrapped__", *LINES}}
+        yield self._all([function.__defaults__, function.__kwdefaults__, *([own] if own else [])])
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # an empty one
                 yield self.tell(cell.cell_contents)
 
-    def _code(self, code: CodeType, scope: Mapping[str, Any]) -> Iterator[Any]:
-        """Yield the instructions with what they mean, and what they name in the module around."""
-        steps = [step for step in dis.get_instructions(code) if step.opname not in SILENT]
-        for i, step in enumerate(steps):
-            if step.opcode in dis.hasconst:
-                inner = isinstance(step.argval, CodeType)
-                yield step.opname, list(self._code(step.argval, scope)) if inner else self.tell(step.argval)
-            elif step.opcode in dis.hasname:
-                yield step.opname, step.argval
-                if step.opname == "IMPORT_NAME":
-                    yield from self._imported(step, steps[:i], scope)
-                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in scope:
-                    yield self.tell(_reached(scope[step.argval], steps[i + 1 :]))
-            elif step.opcode in dis.haslocal or step.opcode in dis.hasfree:
-                yield step.opname, step.arg
-            else:
-                yield step.opname, str(step.argval)
-
     def _module(self, module: ModuleType) -> Iterator[Any]:
-        house = _house(module.__name__)
+        house = house_of(module.__name__)
         yield module.__name__, house
         if house is None:  # of the caller's, all of it: which part is read is not seen
             names = sorted(name for name in vars(module) if not name.startswith("__"))
             yield [(name, self.tell(vars(module)[name])) for name in names]
 
-    def _imported(self, step: dis.Instruction, steps: list[dis.Instruction], scope: Mapping[str, Any]) -> Iterator[Any]:
-        """Yield what an import within a function leads to, also where it has not been run yet."""
-        (level, names), name = [getattr(before, "argval", None) for before in steps[-2:]], step.argval
-        if isinstance(level, int) and level > 0:
-            name = importlib.util.resolve_name("." * level + name, str(scope.get("__package__")))
-        if (house := _house(name)) is not None:
-            yield name, house
-        elif (module := sys.modules.get(name)) is None:
-            yield name, source_of(name)
-        else:
-            found = [getattr(module, part, None) for part in names or ()]
-            yield self._all(found or [module])
-
     def _object(self, value: Any) -> Iterator[Any]:
         kind = type(value)
+        if (place := place_of(value)) is not None:
+            yield place
+            return
         yield self.tell(kind)
+        if (
+            has_words(kind)
+            and house_of(kind.__module__) not in {None, *HOUSE}
+            and (words := state_of(value)) is not None
+        ):
+            yield self.tell(words)  # beside them attributes may be what was computed and kept
+            return
         aside = {name for name in dir(kind) if isinstance(getattr(kind, name, None), functools.cached_property)}
         aside |= LINES
-        state = {name: item for name, item in getattr(value, "__dict__", {}).items() if name not in aside}
+        state = {name: item for name, item in (peek(value, "__dict__") or {}).items() if name not in aside}
         for base in kind.__mro__:
             slots = base.__dict__.get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(value, name) and name not in aside:
-                    state[name] = getattr(value, name)
+                private = name.startswith("__") and not name.endswith("__")
+                name = f"_{base.__name__.lstrip('_')}{name}" if private else name
+                if name not in aside and (item := peek(value, name, self)) is not self:
+                    state[name] = item
         told = [(name, self.tell(item)) for name, item in sorted(state.items()) if not name.startswith("__")]
-        inside = getattr(value, "__wrapped__", None)
+        inside = peek(value, "__wrapped__")
         yield told, self.tell(inside)
-        if _house(kind.__module__) in HOUSE:
+        if house_of(kind.__module__) in HOUSE:
             yield "" if told or inside is not None else without_addresses(repr(value))
         elif inside is None and (has_words(kind) or not told):
             words = state_of(value)
@@ -218,22 +216,13 @@ _OF_CLASSES = {
     *("__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__firstlineno__"),
     *("__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__slots__"),
     *("_abc_impl", "__abstractmethods__", "__parameters__", "__orig_bases__", "__annotate__", "__annotate_func__"),
-    *("__repr__", "__eq__", "__hash__", "__replace__"),
+    *("__repr__", "__annotations_cache__"),
 }
+_OF_DATACLASSES = {"__init__", "__eq__", "__hash__", "__replace__", "__setattr__", "__delattr__"}
 
 
-def _house(module: str) -> str | None:
-    """Return what tells a module of a library that is known, or installed, by name and version; None of one's own."""
-    root = module.split(".")[0]
-    return root if root in KNOWN else installed(module)
-
-
-def _reached(value: Any, following: list[dis.Instruction]) -> Any:
-    """Return what a name leads to: of a module of the caller's, the attribute that is read from it."""
-    for step in following:
-        if not isinstance(value, ModuleType) or _house(value.__name__) is not None:
-            return value
-        if step.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not hasattr(value, step.argval):
-            return value
-        value = getattr(value, step.argval)
-    return value
+def _is_made(name: str, item: Any) -> bool:
+    """Tell what a class has that says nothing of what it does, or that a dataclass makes of its fields."""
+    made_here = name in _OF_DATACLASSES and isinstance(item, FunctionType) and item.__module__ == "dataclasses"
+    by_text = name in _OF_DATACLASSES and isinstance(item, FunctionType) and item.__code__.co_filename == "<string>"
+    return name in _OF_CLASSES or made_here or by_text or name == "__hash__" and item is None

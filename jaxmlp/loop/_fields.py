@@ -36,6 +36,10 @@ def read_json(text: str | bytes, path: object) -> Json:
         raise ValueError(f"{path} must hold JSON; it could not be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a dict; got {_told(found)}")
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except (UnicodeError, RecursionError) as error:  # half a character, which no terminal prints
+        raise ValueError(f"{path} must hold text; {type(error).__name__}: {ascii(str(error)):.100}") from error
     if not _shallow(found):
         raise ValueError(f"{path} must be nested no deeper than {DEEP}; got more")
     return found

@@ -28,6 +28,9 @@ HANDLES: tuple[type, ...] = (
     *(threading.local, type(os.environ), weakref.ref, weakref.WeakKeyDictionary, weakref.WeakValueDictionary),
 )
 HEAP = 1 << 9  # the flag of a type that a `class` statement has made
+# What lies in these is told by its name: their versions are saved beside a run.
+KNOWN = {"jaxmlp", "jax", "jaxlib", "optax", "numpy", *sys.stdlib_module_names} - {"__main__"}
+BUILT_IN = {*sys.stdlib_module_names, "__main__"}
 HOUSE = {"jax", "jaxlib", "optax", "jaxmlp"}  # whose objects print as what they are
 
 
@@ -55,13 +58,37 @@ def state_of(value: Any) -> Any:
     except Exception:  # whatever its own code raises: there is no telling
         return None
     if isinstance(parts, str):  # a name, where it leads to the object
-        home = sys.modules.get(getattr(value, "__module__", None) or "numpy")
-        return parts if getattr(home, parts, None) is value else None
+        home = sys.modules.get(peek(value, "__module__") or "numpy")
+        return parts if peek(home, parts) is value else None
     padded: list[Any] = [*parts, None, None, None, None]
     make, args, state, items, pairs = padded[:5]
     named = make.__name__ in ("__newobj__", "__reduce_ex__", "_reconstructor") or make is type(value)
     given = args[1:] if named and args and args[0] is type(value) else args
     return [list(given), state, list(items or ()), list(pairs or ())]
+
+
+def peek(value: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute, or the default where there is none, also of an object whose own lookup raises anything."""
+    try:
+        return getattr(value, name, default)
+    except Exception:
+        return default
+
+
+def place_of(value: Any) -> str | None:
+    """Return where an installed package keeps an object that does not tell its own name, as `scipy.special.expit`."""
+    name, home = peek(value, "__name__"), str(peek(type(value), "__module__"))
+    if isinstance(name, str):
+        loaded = [m for m in list(sys.modules) if m.partition(".")[0] not in BUILT_IN]
+        places = [(m, name) for m in loaded if peek(sys.modules[m], "__dict__", {}).get(name) is value]
+    elif installed(home) is not None:
+        places = [(home, one) for one, other in list(vars(sys.modules[home]).items()) if other is value]
+    else:
+        places = []
+    for module, found in sorted(places):
+        if (package := installed(module)) is not None:
+            return f"{module}:{found} {package}"
+    return None
 
 
 def has_words(kind: type) -> bool:
@@ -110,3 +137,9 @@ def source_of(module: str) -> bytes | None:
         return Path(spec.origin).read_bytes() if spec is not None and spec.origin is not None else None
     except (ImportError, OSError, ValueError, AttributeError):
         return None
+
+
+def house_of(module: str) -> str | None:
+    """Return what tells a module of a library that is known, or installed, by name and version; None of one's own."""
+    root = module.split(".")[0]
+    return root if root in KNOWN else installed(module)

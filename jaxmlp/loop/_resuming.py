@@ -42,6 +42,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
     """
     place = checked_place(saved.where, streamed=streamed)
     arrays = checked_arrays(saved.arrays, len(job.members.key), job.recipe.epochs)
+    _check_stands(place, arrays)
     words = {change.word for change in changes(saved.manifest, given)}
     if given.stop != saved.manifest.stop:
         rules = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
@@ -102,6 +103,24 @@ def checked_arrays(arrays: Mapping[str, np.ndarray], members: int, epochs: int) 
         if values is None or not whole or values.min() < 0 or values.max() > most:
             raise ValueError(f"{name} of the checkpoint must hold an integer in 0 ... {most} a member; it does not")
     return dict(arrays)
+
+
+def _check_stands(place: Json, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise where the place of a run is not that of its members which still run.
+
+    Raises:
+      ValueError: with both.
+    """
+    epoch, *position = place["position"] if "position" in place else [place.get("epoch", 0)]
+    told = {"run.epochs": epoch} | ({"run.state.step": position[-1]} if len(position) == 2 else {})
+    runs = arrays["run.status"] == int(Status.RUNNING)
+    for name, wanted in told.items():
+        found = arrays[name][runs] if name in arrays else np.zeros(0)
+        if (found != wanted).any():
+            raise ValueError(
+                f"where of the checkpoint must be the place of its members, {name} {found[found != wanted].flat[0]}; "
+                f"got {wanted}; it was written by no run"
+            )
 
 
 def check_size(recipe: Recipe, arrays: Mapping[str, Form]) -> None:

@@ -153,13 +153,25 @@ def sample(key: Array, count: int, seeds: int = 1, **ranges: Any) -> tuple[Array
                     f"{name} must have a range low < high{', low > 0' * isinstance(span, LogUniform)}; got {span}"
                 )
             u = np.asarray(jax.random.uniform(draw, (count,)), np.float64)
-            columns[name] = low + u * (high - low) if isinstance(span, Uniform) else low * (high / low) ** u
+            columns[name] = _even(low, high, u) if isinstance(span, Uniform) else _even_logarithm(low, high, u)
         else:
             choices = _list(name, span)
             stacked([{name: choice} for choice in choices])  # each of them, drawn or not
             columns[name] = [choices[i] for i in np.asarray(jax.random.randint(draw, (count,), 0, len(choices)))]
+    if not ranges:  # the members differ by their keys alone
+        return settings([{}], count * seeds, key=member_key)
     rows = [{name: column[i] for name, column in columns.items()} for i in range(count)]
     return settings(rows, seeds, key=member_key)
+
+
+def _even(low: float, high: float, u: np.ndarray) -> np.ndarray:
+    far = not np.isfinite(high - low)  # also where the difference overflows
+    return low * (1 - u) + high * u if far else low + u * (high - low)
+
+
+def _even_logarithm(low: float, high: float, u: np.ndarray) -> np.ndarray:
+    far = not np.isfinite(high / low)
+    return np.exp(_even(np.log(low), np.log(high), u)) if far else low * (high / low) ** u
 
 
 def check_members(count: int, seeds: int) -> None:
@@ -178,7 +190,7 @@ def _list(name: str, values: Any) -> list[Any]:
         raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
     if isinstance(values, bytes | set | Mapping):
         raise ValueError(f"{name} must list its values in their order; got {_check.describe(values)}")
-    values = list(values)
+    values = list(itertools.islice(values, MEMBERS + 1))  # of an iterator without an end too
     if not values:
         raise ValueError(f"{name} must list at least one value; got none")
     return values

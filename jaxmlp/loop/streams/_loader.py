@@ -34,7 +34,8 @@ class Batches:
 
     A pass over the loader is an epoch; with `steps`, so many batches are, and one pass serves them all. What has
     `set_epoch(number)` is told which pass begins. An iterator with `get_state` and `set_state`, as Grain's, is put
-    back to its place on resuming; any other is asked for its batches again up to there, and these are compared.
+    back to its place on resuming, where its pass alone says what it gives: the first, one that is told its number, or
+    with `steps` the one of all epochs. Any other is asked for its batches again up to there, and these are compared.
 
     Args:
       data: the loader: an iterable of batches (x, y) or (x, y, weight).

@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -46,3 +48,24 @@ def takes(what: str, function: Any, count: int, names: str, *, numbers: bool = F
     more = [*positional[count:], *(p for p in given if p.kind == p.KEYWORD_ONLY)]
     if few or not numbers and any(p.default is p.empty for p in more):
         raise ValueError(f"{what} must take {names}; got {_check.name_of(function)}{inspect.signature(function)}")
+
+
+def float_name(what: str, dtype: Any) -> str | None:
+    """Return the name of a floating dtype, which JSON can hold; None stays None."""
+    if dtype is None:
+        return None
+    known = ("bfloat16", "float16", "float32", "float64")
+    name: Any = dtype
+    try:  # an array has a dtype and is none
+        name = dtype if _check.is_array(dtype) else jnp.dtype(dtype).name
+    except (TypeError, ValueError):
+        name = dtype
+    _check.one_of(what, name, known)
+    return name
+
+
+def usable_dtype(what: str, name: str | None) -> Any:
+    """Return the dtype of that name, or None; raise for one that JAX would silently narrow."""
+    if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
+        raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
+    return name and jnp.dtype(name)

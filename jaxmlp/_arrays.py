@@ -185,7 +185,10 @@ def leaves_of_numpy(what: str, tree: PyTree) -> PyTree:
     Raises:
       ValueError: for a leaf of NumPy that JAX does not take.
     """
-    if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+    try:
+        if not any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+            return tree
+    except ValueError:  # a dict whose keys cannot be sorted: what takes the tree says so
         return tree
 
     def enter(path: Any, leaf: Any) -> Any:

@@ -110,7 +110,13 @@ def floating(what: str, value: object) -> None:
     if not isinstance(value, np.ndarray | np.generic | jax.Array | jax.ShapeDtypeStruct):
         raise ValueError(f"{what} must be an array of floats; got {describe(value)}; pass jnp.asarray({what})")
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"{what} must hold floats; got {describe(value)}; scale it or pass {what}.astype('float32')")
+        whole = what == "targets" and jnp.issubdtype(value.dtype, jnp.integer)
+        fix = (
+            "labels of classes are for losses.cross_entropy and metrics.accuracy; numbers: "
+            if whole
+            else "scale it or "
+        )
+        raise ValueError(f"{what} must hold floats; got {describe(value)}; {fix}pass {what}.astype('float32')")
     if isinstance(value, np.ma.MaskedArray) or not value.dtype.isnative:
         raise ValueError(
             f"{what} must be a plain array in the machine's byte order; got {type(value).__name__} of "
@@ -229,27 +235,6 @@ def weights(what: str, weight: Any, count: int) -> None:
         raise ValueError(f"{what} must have shape ({count},), one an example; got {describe(weight)}")
     floating("weight", weight)
     within("weight", weight, 0, float("inf"))
-
-
-def float_name(what: str, dtype: Any) -> str | None:
-    """Return the name of a floating dtype, which JSON can hold; None stays None."""
-    if dtype is None:
-        return None
-    known = ("bfloat16", "float16", "float32", "float64")
-    name: Any = dtype
-    try:  # an array has a dtype and is none
-        name = dtype if is_array(dtype) else jnp.dtype(dtype).name
-    except (TypeError, ValueError):
-        name = dtype
-    one_of(what, name, known)
-    return name
-
-
-def usable_dtype(what: str, name: str | None) -> Any:
-    """Return the dtype of that name, or None; raise for one that JAX would silently narrow."""
-    if name == "float64" and jax.dtypes.canonicalize_dtype(name) != name:
-        raise ValueError(f"{what}='float64' needs 64-bit JAX; call jax.config.update('jax_enable_x64', True) first")
-    return name and jnp.dtype(name)
 
 
 def level_of_caller() -> int:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _check, _disk, _header, _stacking
+from jaxmlp import _arguments, _check, _disk, _header, _stacking
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Json, Model, StrPath
@@ -144,7 +144,7 @@ def _check_tensors(path: Path, model: MLP, tensors: Mapping[str, _header.Tensor]
         dtype, got, _, _ = tensors[name]
         if dtype not in DTYPES:
             raise ValueError(f"{path}: {name} must be of {', '.join(DTYPES.values())}; got {dtype[:80]}")
-        _check.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
+        _arguments.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
         axes = got[: len(got) - len(shape)]
         lead = axes if lead is None else lead
         if got != lead + shape or 0 in got:

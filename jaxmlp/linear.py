@@ -111,6 +111,8 @@ def compose(params: Layer | tuple[Layer, ...]) -> Layer:
 
 def _gradients(layer: Layer, x: Numeric, y: Numeric) -> Layer:
     _table(x, y)
+    if layer.scale is not None or layer.shift is not None:
+        raise ValueError("gradients needs an affine layer; this one has a norm, of which they are not written out")
     if layer.w.shape != (x.shape[1], y.shape[1]):
         raise ValueError(f"w must have shape {(x.shape[1], y.shape[1])} (in, out) for x and y; got {layer.w.shape}")
     x, y = (jnp.asarray(a).astype(widest(x, y)) for a in (x, y))

@@ -94,8 +94,8 @@ class MLP:
             "sizes": sizes,
             "activation": activation,
             "initializer": initializer,
-            "dtype": _check.float_name("dtype", self.dtype),
-            "param_dtype": _check.float_name("param_dtype", self.param_dtype),
+            "dtype": _arguments.float_name("dtype", self.dtype),
+            "param_dtype": _arguments.float_name("param_dtype", self.param_dtype),
         }
         for name, value in normal.items():
             object.__setattr__(self, name, value)  # as a frozen dataclass sets its own fields
@@ -112,7 +112,7 @@ class MLP:
             raise ValueError(
                 f"every size must be at most {WIDEST}, the largest index of an array; got {max(self.sizes)}"
             )
-        dtype = _check.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
+        dtype = _arguments.usable_dtype("param_dtype", self.param_dtype) or jax.dtypes.canonicalize_dtype(float)
         initializer = _named(self.initializer, INITIALIZERS)
         scale = _arrays.number("init_scale", init_scale, ndim=0)
         known = _check.on_host(scale)
@@ -136,7 +136,7 @@ class MLP:
         x = _arrays.array("x", x) if _arrays.is_like_array(x) else x
         params = _arrays.leaves_of_numpy("params", params)
         parts = self._check(params, x, key, dropout_rate)
-        dtype = _check.usable_dtype("dtype", self.dtype)
+        dtype = _arguments.usable_dtype("dtype", self.dtype)
         hidden = Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
         keys: list[Array | None] = [None] * len(parts)
         if self.dropout and key is not None:

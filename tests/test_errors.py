@@ -806,3 +806,24 @@ def test_a_loss_or_a_metric_of_numpy_is_named_before_the_run():
         recipe = dataclasses.replace(RECIPE, **{part: of_numpy})
         with pytest.raises(ValueError, match="of_numpy, must compute with jax.numpy, since JAX traces them"):
             jaxmlp.fit(KEY, (X, Y), recipe, RATE)
+
+
+def test_labels_where_numbers_are_wanted_are_told_of_their_losses():
+    with pytest.raises(ValueError, match="labels of classes are for losses.cross_entropy and metrics.accuracy"):
+        losses.squared_error(jnp.zeros((3, 2)), jnp.array([0, 1, 1]))
+
+
+def test_one_member_is_taken_by_its_own_function():
+    with pytest.raises(ValueError, match=r"got int64 of shape \(\); member\(states, i\) is one of them"):
+        population.take({"w": np.arange(3)}, np.int64(1))
+
+
+def test_gradients_by_hand_are_of_affine_layers():
+    layer = Layer(jnp.ones((3, 1)), jnp.zeros(1), jnp.ones(1))
+    with pytest.raises(ValueError, match="gradients needs an affine layer; this one has a norm"):
+        linear.gradients(layer, X, Y)
+
+
+def test_parameters_in_a_dict_of_mixed_keys_are_named():
+    with pytest.raises(ValueError, match="params must be a tuple of Layer, as init makes it; got dict"):
+        MLP31.apply({1: np.ones(2), "a": np.ones(2)}, X)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from contextlib import nullcontext
 
 import jax
 import numpy as np
@@ -124,7 +125,10 @@ def test_what_is_accepted_is_named_by_the_refusal_and_goes_on(word, run, tmp_pat
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(ValueError, match=rf"to go on with what is given now, pass accept=\('{word}',\)$"):
         train(tmp_path / "run", **given)
-    _, history = train(tmp_path / "run", **given, accept=word)
+    judges = word in ("loss", "model", "validation")  # by which what is best is judged
+    says = pytest.warns(UserWarning, match=f"the {word} that is given was accepted") if judges else nullcontext()
+    with says:
+        _, history = train(tmp_path / "run", **given, accept=word)
     assert len(history["loss"]) == given.get("epochs", 4)
 
 
@@ -200,3 +204,19 @@ def test_what_a_type_of_the_callers_does_is_a_part_of_the_run(tmp_path):
 def test_another_kind_of_device_is_only_named():
     kinds = [_changes.Change("layout", "layout.kind: saved TPU v4, given TPU v5")]
     assert _changes.check(kinds, frozenset(), None, "here") == ["layout.kind: saved TPU v4, given TPU v5"]
+
+
+def test_an_accepted_loss_has_a_best_checkpoint_of_its_own(tmp_path):
+    """Of another loss the figures are on another scale: the smaller one from before is none of its."""
+
+    def larger(outputs, targets):
+        return 100 * losses.squared_error(outputs, targets)
+
+    train(tmp_path / "run", every=1, keep=1)
+    recipe = dataclasses.replace(RECIPE, loss=larger, epochs=8)
+    with pytest.warns(UserWarning, match="the loss that is given was accepted .* what is best is chosen anew"):
+        _, history = train(tmp_path / "run", recipe, every=1, keep=1, accept=("loss", "epochs"))
+    values = np.asarray(history["loss"])
+    best = 4 + int(np.argmin(values[4:])) + 1
+    assert values[4:].min() > values[:4].min()
+    assert {int(p.name) for p in (tmp_path / "run").glob("0*")} == {8, best}

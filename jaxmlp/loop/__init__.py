@@ -15,3 +15,6 @@ from jaxmlp.loop._session import NonFinite as NonFinite
 from jaxmlp.loop._train import resume as resume
 from jaxmlp.loop._train import train as train
 from jaxmlp.loop.streams import npy as npy
+
+for _error in (Interrupted, NonFinite, NotSaved):
+    _error.__module__ = __name__  # as a traceback shows them

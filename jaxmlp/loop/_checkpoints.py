@@ -237,8 +237,10 @@ class Checkpoints:
     def _forget(self) -> None:
         numbers = self.numbers()
         scores = {number: self._score(number) for number in numbers}
-        scored = [number for number in numbers if scores[number] is not None]
-        best = min(scored, key=lambda number: scores[number], default=None)  # type: ignore[arg-type,return-value]
+        newest = scores[numbers[-1]] if numbers else None
+        # Two scores compare where they are of one loss on the same data, which may be others since.
+        scored = [(found[0], number) for number, found in scores.items() if found and newest and found[1] == newest[1]]
+        best = min(scored)[1] if scored else None
         for number in numbers[: -self.keep]:
             if number != best and _ours.is_all_ours(self._folder(number)):
                 # Renamed first: a folder that is half removed when the process dies must not look like a checkpoint.
@@ -246,9 +248,11 @@ class Checkpoints:
                 os.replace(self._folder(number), gone)
                 shutil.rmtree(gone)
 
-    def _score(self, number: int) -> float | None:
+    def _score(self, number: int) -> tuple[float, Any] | None:
+        """Return the score of a checkpoint, and what tells by what it was judged."""
         try:
-            score = self.meta(number).get("score")
+            meta = self.meta(number)
         except (OSError, ValueError):  # damaged since: to be named when it is wanted, not while another is saved
             return None
-        return score if isinstance(score, float | int) and score == score else None
+        score = meta.get("score")
+        return (score, meta.get("judged")) if isinstance(score, float | int) and score == score else None

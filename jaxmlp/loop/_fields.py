@@ -220,7 +220,14 @@ RUN = having(
     ("each", "program", "validation", "weights", "rows", "validation_rows"),
 )
 META = having(
-    {"run": named(), "where": named(), "every": maybe(whole(1)), "versions": named(text), "score": maybe(number)},
-    ("score",),
+    {
+        "run": named(),
+        "where": named(),
+        "every": maybe(whole(1)),
+        "versions": named(text),
+        "score": maybe(number),
+        "judged": maybe(text),
+    },
+    ("score", "judged"),
     more=True,
 )

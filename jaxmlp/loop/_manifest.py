@@ -1,6 +1,8 @@
 """What a run is made of, as JSON: written down when it begins, compared and rebuilt when it is resumed."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -150,6 +152,12 @@ class Manifest:
         if epochs < begun:
             raise ValueError(f"epochs must be at least the {begun} of the run; got {epochs}; leave it out for {begun}")
         return dataclasses.replace(self, recipe={**self.recipe, "epochs": epochs})
+
+    def judged(self) -> str:
+        """Return a digest of the loss and of the data by which the run's figures are made: others compare with none."""
+        by = self.data if self.options.get("validation") is None else self.options["validation"]
+        told = self.recipe["loss"], (self.program or {}).get("parts", {}).get("loss"), by
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def diff(self, given: "Manifest") -> list[str]:
         """Return a line for each place where another manifest, of what is given now, is of another run than this one.

@@ -49,6 +49,13 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
         arrays, place = judged_anew(arrays, place, rules, job)
     # Another table or another loss has other losses: the best one so far is none of theirs.
     forget = bool(words & {"loss", "validation", "model"})
+    if forget:
+        which = " and ".join(sorted(str(word) for word in words & {"loss", "validation", "model"}))
+        warnings.warn(
+            f"the {which} that is given was accepted in the place of the saved one: what is best is chosen anew, and "
+            f"figures of the history from before do not compare with those from now on",
+            stacklevel=_check.level_of_caller(),
+        )
 
     def restore(like: Run) -> Run:
         wanted = _names(like)

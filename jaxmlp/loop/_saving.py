@@ -178,7 +178,7 @@ class RunDirectory:
         # A run that has ended comes back from where nothing can be written, too.
         if saved is None or not saved.has_ended(manifest.recipe["epochs"]):
             self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
-        self._manifest, self._start = manifest.to_json(), start.arrays()
+        self._manifest, self._start, self._judged = manifest.to_json(), start.arrays(), manifest.judged()
 
     def save(self, runs: Run, place: Place, every: int | None) -> None:
         """Save the runs, NumPy arrays (members, ...), in the background, after those before.
@@ -188,6 +188,7 @@ class RunDirectory:
         """
         history = {name: values[:, : place.epochs] for name, values in runs.history.items()}
         meta = {"run": self._manifest, "where": place.where, "every": every, "versions": _versions()}
+        meta["judged"] = self._judged
         arrays = flat(runs, "run") | self._start
         # The history goes first. A kill between the two leaves lines of epochs that the resumed run repeats, and its
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.

@@ -53,7 +53,8 @@ def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
     """
     count, members = _count(states), np.asarray(_arrays.listed("members", members))
     if members.ndim != 1 or members.dtype.kind not in "iub" or (members.dtype == bool and len(members) != count):
-        raise ValueError(f"members must list members' numbers, ints; got {_check.describe(members)}")
+        fix = "; member(states, i) is one of them, best(states, history) the best" if members.ndim == 0 else ""
+        raise ValueError(f"members must list members' numbers, ints; got {_check.describe(members)}{fix}")
     if members.dtype == bool:
         members = np.flatnonzero(members)
     outside = members[(members < -count) | (members >= count)]

@@ -21,6 +21,7 @@ from jaxmlp.types import StrPath
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 SCHEMES = re.compile(r"(?:file|https?|ftp|s3|gs|gcs|az|abfss?|hdfs):/")  # what `Path` leaves of a URL
+NOBODY = 2**31 - 1  # the number of no process
 NEW = re.compile(r"\.jaxmlp-([0-9]+)-[0-9a-f]{16}\.new", re.ASCII)
 CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of file systems that sync no folders
 
@@ -87,9 +88,9 @@ def read_file(path: Path, most: int | None = None) -> bytes:
         return file.read(-1 if most is None else most)
 
 
-def new_name() -> str:
-    """Return a name that no other call has, in this process or another, for a file that is being written."""
-    return f".jaxmlp-{os.getpid()}-{secrets.token_hex(8)}.new"
+def new_name(process: int | None = None) -> str:
+    """Return a name that no other call has, in this process or another, for a file that is being written by one."""
+    return f".jaxmlp-{os.getpid() if process is None else process}-{secrets.token_hex(8)}.new"
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -183,9 +184,9 @@ def free_name(path: Path, word: str) -> Path:
 
 def check_writable(folder: Path) -> None:
     """Raise an OSError unless a name can be given to a file in a folder."""
-    new = folder / new_name()
+    new = folder / new_name(NOBODY)  # where it cannot be removed, whoever comes next may do so
     open(new, "xb").close()
-    new.unlink()
+    new.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:

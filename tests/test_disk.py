@@ -1,5 +1,6 @@
 """Any name works or is refused, nothing but our own files is touched, and what has a name is on the disk."""
 
+import errno
 import os
 import shutil
 import socket
@@ -283,3 +284,16 @@ def test_names_of_checkpoints_are_exact():
     assert [bool(_ours.NUMBER.fullmatch(name)) for name in names] == [True] * 3 + [False] * 6
     assert _ours.name_of(12) == "00000012" and _ours.name_of(123456789) == "123456789"
     assert _ours.SAVING.fullmatch(_ours.saving_name(7)) and _disk.NEW.fullmatch(_disk.new_name())
+
+
+def test_what_a_trial_of_a_folder_leaves_is_left_over_at_once(tmp_path, monkeypatch):
+    """Also while this process lives, which the file of another call of it might belong to."""
+
+    def fails(path, missing_ok=False):
+        raise OSError(errno.ESTALE, "stale", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="stale"):
+        patch.setattr(Path, "unlink", fails)
+        _disk.check_writable(tmp_path)
+    (left,) = tmp_path.iterdir()
+    assert _ours.is_left_over(left) and not _ours.is_left_over(tmp_path / _disk.new_name())

@@ -182,7 +182,7 @@ def test_a_place_that_is_not_that_of_the_members_is_refused(where, one):
         hostile.tell(newest, before)
 
 
-@pytest.mark.parametrize("place", [[0, 1, 1], [1, 0, 3], [9, 0, 18]])
+@pytest.mark.parametrize("place", [[], [0, 1, 1], [1, 0, 3], [9, 0, 18]])
 def test_a_place_of_a_stream_that_is_not_that_of_the_members_is_refused(place, many):
     folder, resume = many
     newest = max(folder.glob("0*"))

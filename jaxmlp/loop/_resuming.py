@@ -118,8 +118,11 @@ def _check_stands(place: Json, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
       ValueError: with both.
     """
-    epoch, *position = place["position"] if "position" in place else [place.get("epoch", 0)]
-    told = {"run.epochs": epoch} | ({"run.state.step": position[-1]} if len(position) == 2 else {})
+    if "position" in place:
+        epoch, _, total = [*place["position"], 0, 0, 0][:3]
+        told = {"run.epochs": epoch, "run.state.step": total}
+    else:
+        told = {"run.epochs": place.get("epoch", 0)}
     runs = arrays["run.status"] == int(Status.RUNNING)
     for name, wanted in told.items():
         found = arrays[name][runs] if name in arrays else np.zeros(0)

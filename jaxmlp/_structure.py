@@ -73,8 +73,10 @@ class Structure(NamedTuple):
             if given.keys() != wanted.keys():
                 raise ValueError(f"layer {i} of {model!r} must have {', '.join(wanted)}; got {', '.join(given)}")
             for name, leaf in given.items():
-                _check.floating(f"{name} of layer {i} of {model!r}", leaf)
-                _arrays.fitting(f"{name} of layer {i} of {model!r}", leaf)
+                if not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+                    what = f"{name} of layer {i} of {model!r}"  # a text that takes longer than the check
+                    _check.floating(what, leaf)
+                    _arrays.fitting(what, leaf)
                 shape = (*lead, *((count,) if count > 1 else ()), *wanted[name])
                 if np.shape(leaf) != shape:
                     hint = "; map over members with jax.vmap" if np.ndim(leaf) > len(shape) else ""

@@ -70,10 +70,11 @@ def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:
     """
     if not isinstance(layer, Layer):
         raise ValueError(f"layer must be a Layer; got {_check.describe(layer)}; a net has mlp.apply(params, x)")
-    for name, leaf in layer._asdict().items():
-        if leaf is not None:
+    for name, leaf in zip(layer._fields, layer, strict=True):
+        if leaf is not None and not isinstance(leaf, jax.Array):
             _check.floating(name, leaf)
             _arrays.fitting(name, leaf)
+    _check.floating("w", layer.w)
     x = _arrays.listed("x", x)
     if x.ndim < 1 or x.shape[-1] != layer.w.shape[-2]:
         raise ValueError(f"x must have shape (..., {layer.w.shape[-2]}) for this layer; got {_check.describe(x)}")

@@ -46,6 +46,24 @@ def metric_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_extras(extras: Any, shape: tuple[int, ...], metrics: Sequence[Metric]) -> None:
+    """Raise unless what a loss says besides is a dict of one value an example, by names that a history has free.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if not isinstance(extras, Mapping) or not all(isinstance(name, str) for name in extras):
+        raise ValueError(f"loss must return values or (values, {{name: values}}); got {_check.describe(extras)} second")
+    for name, values in extras.items():
+        if name in RESERVED or name.startswith("validation_") or name in metric_names(metrics):
+            raise ValueError(f"extras of the loss must not be called as another column of the history; got {name!r}")
+        if getattr(values, "shape", None) != shape:
+            raise ValueError(
+                f"{name} of the loss must have one value an example, shape {shape}; got {_check.describe(values)}; the "
+                f"step makes the mean"
+            )
+
+
 def largest_is_best(name: str, largest: bool | None) -> bool:
     """Return whether the best of a column of the history is its largest value.
 

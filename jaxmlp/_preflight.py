@@ -12,6 +12,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxmlp import _arrays, _check
+from jaxmlp._requests import Moment
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, History, Model, Number, Params, PyTree
 
@@ -86,13 +87,11 @@ def check_data(
     if "dropout_rate" in numbers.apply:
         _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
-
-    # The targets stand in the closure, known, so that the loss can check the labels while nothing is computed.
-    def checked(outputs: PyTree) -> list[Any]:
-        return [(b.per_example(outputs, y), measured and b.measures(outputs, y, weight)) for b in (bound, *others)]
-
+    params = jax.eval_shape(bound.init, key)
+    moment = Moment(key, jax.ShapeDtypeStruct((), np.int32))
     try:
-        jax.eval_shape(checked, outputs)
+        for one in (bound, *others):
+            _check_targets(one, outputs, params, (like, y, weight), moment, measured)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         names = ", ".join(dict.fromkeys(map(_check.name_of, (bound.recipe.loss, *bound.recipe.metrics))))
         raise ValueError(
@@ -102,7 +101,18 @@ def check_data(
     return (x, y, weight)[: len(data)]
 
 
-def check_outputs(params: Params, data: Data, bound: Bound, *, measured: bool = True) -> None:
+def _check_targets(bound: Bound, outputs: PyTree, params: Params, batch: Data, moment: Moment, measured: bool) -> None:
+    """Trace loss and metrics on shapes, but for targets and weights: these are known, so that labels are checked."""
+    x, y, weight = batch
+
+    def checked(outputs: PyTree, params: Params, x: PyTree, moment: Moment) -> Any:
+        told = bound.told(params, (x, y, weight), *moment, training=False)
+        return bound.per_example(outputs, y, told), measured and bound.measures(outputs, y, told)
+
+    jax.eval_shape(checked, outputs, params, x, moment)
+
+
+def check_outputs(params: Params, data: Data, bound: Bound, moment: Moment, *, measured: bool = True) -> None:
     """Check the targets against the outputs that these parameters give, with nothing computed.
 
     Raises:
@@ -111,8 +121,7 @@ def check_outputs(params: Params, data: Data, bound: Bound, *, measured: bool = 
     x, y, weight = (*data, None)[:3]
     if weight is not None:
         _check.weights("weight of data", weight, len(jax.tree.leaves(x)[0]))
-    outputs = jax.eval_shape(bound.apply, params, x)
-    jax.eval_shape(lambda o: [bound.per_example(o, y), measured and bound.measures(o, y, weight)], outputs)
+    _check_targets(bound, jax.eval_shape(bound.apply, params, x), params, (x, y, weight), moment, measured)
 
 
 def check_once(params: Params, data: Data, bound: Bound) -> None:
@@ -127,7 +136,7 @@ def check_once(params: Params, data: Data, bound: Bound) -> None:
         return
     now = bound.recipe, structure, [_held(leaf) for leaf in leaves]
     if now != _last:
-        check_outputs(params, data, bound, measured=False)
+        check_outputs(params, data, bound, Moment(jax.random.key(0), np.int32(0)), measured=False)
         _last = now
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxmlp import _arrays, _check
 from jaxmlp._kinds import check_kind, missing_number
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Number, OptimizerFactory
+from jaxmlp._requests import REQUESTS
+from jaxmlp.types import After, Hyperparams, Loss, Metric, Model, Number, OptimizerFactory
 
 OF_TRAINING = ("label_smoothing",)  # shapes training, and is no part of the likelihood that a metric reports
 
@@ -22,15 +23,21 @@ class Numbers(NamedTuple):
     loss: Mapping[str, Number]
     optimizer: Mapping[str, Number]
     metrics: Mapping[str, Number] = {}  # a number that loss and metrics both name stands in both
+    after: Mapping[str, Number] = {}
 
     @property
     def by_name(self) -> dict[str, Number]:
         """All of them in one dict, as they were given."""
-        return {**self.init, **self.apply, **self.loss, **self.optimizer, **self.metrics}
+        return {name: value for part in self for name, value in part.items()}
 
 
 def route(
-    model: Model, loss: Loss, optimizer: OptimizerFactory, metrics: Sequence[Metric], hyperparams: Hyperparams
+    model: Model,
+    loss: Loss,
+    optimizer: OptimizerFactory,
+    metrics: Sequence[Metric],
+    after: After | None,
+    hyperparams: Hyperparams,
 ) -> Numbers:
     """Sort `hyperparams` by the one whose signature names each; loss and metrics may share a name, and both get it.
 
@@ -42,17 +49,20 @@ def route(
     if not isinstance(hyperparams, Mapping):
         raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
     init, apply, needs = _names(model.init, 1), _names(model.apply, 2), _names(optimizer, 0)
-    of_loss, of_metrics = _names(loss, 2), [(metric, names_of_metric(metric)) for metric in metrics]
+    of_loss, of_metrics = names_of(loss, 2), [(metric, names_of_metric(metric)) for metric in metrics]
+    of_after = {} if after is None else names_of(after, 3)
     takers = {
         f"model {type(model).__name__}": {**init, **apply},
         f"loss {_check.name_of(loss)}": of_loss,
         f"optimizer {_check.name_of(optimizer)}": needs,
     } | {f"metric {_check.name_of(metric)}": names for metric, names in of_metrics}
+    if after is not None:
+        takers[f"after {_check.name_of(after)}"] = of_after
     seen = {name for _, names in of_metrics for name in names}
     numbers = {}
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
-        taker = loss if name in of_loss else optimizer if name in needs else type(model)
+        taker = loss if name in of_loss else optimizer if name in needs else after if name in of_after else type(model)
         check_kind(name, value, taker)
         numbers[name] = _number(name, value, vector=name in of_loss or name in seen)
     for taker, names in takers.items():
@@ -63,7 +73,7 @@ def route(
     return Numbers(
         *(
             {name: value for name, value in numbers.items() if name in names}
-            for names in (init, apply, of_loss, needs, seen)
+            for names in (init, apply, of_loss, needs, seen, of_after)
         )
     )
 
@@ -79,6 +89,8 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
     else:
         found = "is taken by nobody"
         fix = _check.did_you_mean(name, [known for names in takers.values() for known in names])
+        if name in REQUESTS:
+            fix = "; a function that names it is given that of the step: give the number another name"
     raise ValueError(
         f"hyperparams[{name!r}] must be a number that model, loss, optimizer or a metric names; it {found}{fix}\n"
         + "\n".join(f"  {taker} takes {', '.join(names) or 'none'}" for taker, names in takers.items())
@@ -117,10 +129,14 @@ def _names(function: Callable[..., object], data: int) -> dict[str, bool]:
     }
 
 
+def names_of(function: Callable[..., object], data: int) -> dict[str, bool]:
+    """Names of the numbers that a loss, a metric or `after` takes: those that are no requests."""
+    return {name: required for name, required in _names(function, data).items() if name not in REQUESTS}
+
+
 def names_of_metric(metric: Metric) -> dict[str, bool]:
     """Names of the numbers that a metric takes: its own, and where it hands them on to a likelihood, those of that."""
-    signature = _signature(metric)
-    names = {name: required for name, required in _names(metric, 2).items() if name != "weight"}
+    signature, names = _signature(metric), names_of(metric, 2)
     if signature and "likelihood" in signature.parameters and takes(metric, ""):
         likelihood = signature.parameters["likelihood"].default
         if callable(likelihood):
@@ -132,6 +148,13 @@ def takes_key(function: Callable[..., object]) -> bool:
     """Tell whether `function` names an argument `key`."""
     signature = _signature(function)
     return signature is not None and "key" in signature.parameters
+
+
+def takes_optional(function: Callable[..., object], name: str) -> bool:
+    """Tell whether `function` names an argument and has a default for it."""
+    signature = _signature(function)
+    found = None if signature is None else signature.parameters.get(name)
+    return found is not None and found.default is not found.empty
 
 
 def takes(function: Callable[..., object], name: str) -> bool:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp._stacking import Parts, cut, parts_of
 from jaxmlp.layer import Layer
-from jaxmlp.types import Params
+from jaxmlp.types import Params, PyTree
 
 
 class Structure(NamedTuple):
@@ -84,6 +84,26 @@ class Structure(NamedTuple):
                         f"layer {i} of {model!r} must have {name} of shape {shape}; got {np.shape(leaf)}{hint}"
                     )
         return parts
+
+
+def check_like(what: str, given: PyTree, like: PyTree) -> None:
+    """Raise unless a tree has the structure of another, and leaves of its shapes and dtypes.
+
+    Raises:
+      ValueError: with the first place that differs.
+    """
+    given_, like_ = ({jax.tree_util.keystr(p): a for p, a in _leaves(tree)} for tree in (given, like))
+    if given_.keys() != like_.keys() or jax.tree.structure(given) != jax.tree.structure(like):
+        odd = [*sorted(given_.keys() ^ like_.keys()), "its containers"][0]
+        raise ValueError(f"{what} must have the leaves {', '.join(like_)}; it differs in {odd}")
+    for place, wanted in like_.items():
+        leaf = given_[place]
+        if jnp.shape(leaf) != wanted.shape or getattr(leaf, "dtype", None) != wanted.dtype:
+            raise ValueError(f"{what} must have {_check.describe(wanted)} at {place}; got {_check.describe(leaf)}")
+
+
+def _leaves(tree: PyTree) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 @compile_once("structure", "initializer", "dtype", quick=True)

@@ -181,13 +181,20 @@ def average_near(values: Any, near: Array | None) -> Array:
 
 
 class Mean(NamedTuple):
-    """The mean of the losses so far, step by step: m <- m + (loss - m) weight / (sum of the weights)."""
+    """The means of the losses so far, step by step: m <- m + (loss - m) weight / (sum of the weights)."""
 
     loss: Array  # ()
     weight: Array  # ()
+    extras: dict[str, Array] = {}  # of what a loss names beside its values, () each
 
     def add(self, metrics: dict[str, Array]) -> "Mean":
-        """Return the mean with one step more."""
+        """Return the means with one step more."""
         total = self.weight + metrics["weight"]
         share = metrics["weight"] / jnp.where(total > 0, total, jnp.ones_like(total))
-        return Mean(self.loss + (metrics["loss"] - self.loss) * share, total)
+        extras = {name: m + (metrics[name] - m) * share.astype(m.dtype) for name, m in self.extras.items()}
+        return Mean(self.loss + (metrics["loss"] - self.loss) * share, total, extras)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """The means by name."""
+        return {"loss": self.loss, **self.extras}

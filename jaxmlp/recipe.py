@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -10,11 +10,13 @@ from jax import Array
 
 from jaxmlp import _arguments, _check
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
-from jaxmlp._naming import metric_names
+from jaxmlp._naming import check_extras, metric_names
 from jaxmlp._per_layer import adapted, sees_stacks
+from jaxmlp._requests import Moment, Told, asked, examples
 from jaxmlp._routing import Numbers as Numbers
-from jaxmlp._routing import names_of_metric, route, takes, takes_key
-from jaxmlp.types import Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
+from jaxmlp._routing import names_of_metric, route, takes, takes_key, takes_optional
+from jaxmlp._structure import check_like
+from jaxmlp.types import After, Data, Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
 
 
 @jax.tree_util.register_static
@@ -25,7 +27,8 @@ class Recipe:
     Args:
       model: an `MLP`, or any hashable `types.Model`: an object with `init(key)` and `apply(params, x)`; where `apply`
         names `key`, it gets one in training and none in evaluation.
-      loss: (outputs, targets, **numbers) -> (batch,), one loss an example.
+      loss: (outputs, targets, **numbers) -> (batch,), one loss an example; or that and {name: (batch,)}, extras whose
+        means are columns of the history.
       optimizer: a factory of numbers, `optax.adamw`, not `optax.adamw(1e-3)`; any function that returns an
         `optax.GradientTransformation`.
       epochs: how often each example is seen.
@@ -34,6 +37,10 @@ class Recipe:
         validation data, or on the training data where there is none. Each is a column of the history by its name;
         of several partials of one function, by what they were given too: "top_k_accuracy(k=3)". A number that the
         loss and a metric both name goes to both.
+      after: None, or a function of (params, previous, told, **numbers) -> params that follows each update, for masks,
+        projections, averages and statistics: `previous` are those before the update, `told` the means of the extras.
+
+    Loss, metrics and `after` may ask by name for `params`, `x`, `apply`, `key`, `weight` and `step`; see `types.Loss`.
 
     Raises:
       ValueError: for a part that is not as said.
@@ -45,6 +52,7 @@ class Recipe:
     epochs: int = dataclasses.field(kw_only=True)
     batch_size: int | None = dataclasses.field(default=None, kw_only=True)
     metrics: tuple[Metric, ...] = dataclasses.field(default=(), kw_only=True)
+    after: After | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("init", "apply"):
@@ -66,6 +74,8 @@ class Recipe:
                 raise ValueError(f"{name} must be callable; got {_check.shown(part)}")
             if name != "optimizer":
                 _arguments.takes(name, part, 2, "(outputs, targets)", numbers=True)
+        if self.after is not None:
+            _arguments.takes("after", self.after, 3, "(params, previous, told)", numbers=True)
         metric_names(metrics)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
@@ -93,7 +103,7 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, hyperparams))
+        bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, self.after, hyperparams))
         return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
 
@@ -136,21 +146,44 @@ class Bound(NamedTuple):
         options = {"key": key} if key is not None and takes_key(self.recipe.model.apply) else {}
         return self.recipe.model.apply(params, x, **self.numbers.apply, **options)
 
-    def per_example(self, outputs: PyTree, y: PyTree) -> Array:
-        """Return the loss of each example, (batch,).
+    def told(self, params: Params, batch: Data, key: Array, step: Any, *, training: bool) -> Told:
+        """Return what loss, metrics and `after` may ask for on a batch (x, y, weight or None)."""
+        x, _, weight = batch
+        return Told(params, x, lambda p, x: self.apply(p, x, key if training else None), key, weight, step)
+
+    def moment(self, key: Array | None, step: Any) -> Moment:
+        """Return where a run stands that is evaluated, as far as its loss and metrics ask for it.
 
         Raises:
-          ValueError: for a loss of another shape.
+          ValueError: where they ask for the steps done, and none are given.
         """
-        losses = self.recipe.loss(outputs, y, **self.numbers.loss)
-        if getattr(losses, "shape", None) != outputs.shape[:1]:
+        wanted = {name for part in (self.recipe.loss, *self.recipe.metrics) for name in asked(part)}
+        if key is not None:
+            _check.typed_key(key)
+        if "step" in wanted and step is None:
+            raise ValueError("step must be given: the loss or a metric asks for it; pass step=state.step")
+        key = jax.random.key(0) if key is None and "key" in wanted else key
+        return Moment(key if "key" in wanted else None, step if "step" in wanted else None)
+
+    def per_example(self, outputs: PyTree, y: PyTree, told: Told) -> tuple[Array, dict[str, Array]]:
+        """Return the loss of each example, (batch,), and what else the loss says of each, by name.
+
+        Raises:
+          ValueError: for a loss of another shape, and for extras that are no column of a history.
+        """
+        found = self.recipe.loss(outputs, y, **self.numbers.loss, **told.answers(self.recipe.loss))
+        losses: Any
+        losses, extras = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+        shape = (examples(told.x),)
+        if getattr(losses, "shape", None) != shape:
             raise ValueError(
-                f"loss must return one value an example, shape {outputs.shape[:1]}; got {_check.describe(losses)}; "
+                f"loss must return one value an example, shape {shape}; got {_check.describe(losses)}; "
                 f"leave the mean over examples to the step"
             )
-        return losses
+        check_extras(extras, shape, self.recipe.metrics)
+        return losses, extras
 
-    def measures(self, outputs: PyTree, y: PyTree, weight: Numeric | None) -> dict[str, Array]:
+    def measures(self, outputs: PyTree, y: PyTree, told: Told) -> dict[str, Array]:
         """Return the value of each metric by its name, () each.
 
         Raises:
@@ -159,16 +192,32 @@ class Bound(NamedTuple):
         values = {}
         for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
             wanted = names_of_metric(metric)
-            numbers = {of: value for of, value in self.numbers.metrics.items() if of in wanted}
-            if weight is not None:
+            numbers: dict[str, Any] = {of: value for of, value in self.numbers.metrics.items() if of in wanted}
+            numbers |= told.answers(metric)
+            if told.weight is None and takes_optional(metric, "weight"):
+                numbers["weight"] = None  # as it is where nothing is weighted, and the program with it
+            if told.weight is not None:
                 if not takes(metric, "weight"):
                     raise ValueError(
                         f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
                         f"for padding: this run has weights or members of unequal size; got a function without it"
                     )
-                numbers["weight"] = weight
+                numbers["weight"] = told.weight
             values[name] = metric(outputs, y, **numbers)
         return values
+
+    def follow(self, params: Params, previous: Params, extras: dict[str, Array], told: Told) -> Params:
+        """Return the parameters that the recipe's `after` makes of those of an update.
+
+        Raises:
+          ValueError: for parameters of another form.
+        """
+        after = self.recipe.after
+        if after is None:
+            return params
+        found = after(params, previous, extras, **self.numbers.after, **told._replace(params=params).answers(after))
+        check_like(f"what after, {_check.name_of(after)}, returns", found, params)
+        return found
 
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """Return the Optax transformation of these numbers.

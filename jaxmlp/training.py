@@ -4,35 +4,30 @@ A `Recipe` is static: what changes the program. `hyperparams` are numbers: what 
 Randomness comes from `state.key` alone, so equal arguments give equal runs.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from jaxmlp import _check, _compile, _weights
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._dry_run import check_optimizer, loose, ready, update
-from jaxmlp._naming import metric_names
-from jaxmlp._preflight import check_data, check_once, check_outputs, entered, unpack, warn_of_not_finite
+from jaxmlp._evaluating import evaluate as evaluate
+from jaxmlp._evaluating import evaluated, observe
+from jaxmlp._preflight import check_data, check_once, entered, unpack, warn_of_not_finite
+from jaxmlp._requests import Moment, examples
+from jaxmlp._state import State as State
+from jaxmlp._state import empty_mean as empty_mean
+from jaxmlp._state import where as where
 from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
-from jaxmlp.metrics import Mean, average, average_near
+from jaxmlp.metrics import Mean, average_near
 from jaxmlp.optimizers import ClippedCosineAdamW as ClippedCosineAdamW
 from jaxmlp.optimizers import CosineAdamW as CosineAdamW
 from jaxmlp.recipe import Bound
 from jaxmlp.recipe import Recipe as Recipe
 from jaxmlp.types import Data, History, Hyperparams, Params
-
-
-class State(NamedTuple):
-    """All that the next step needs, and all that a checkpoint holds."""
-
-    params: Params
-    opt_state: optax.OptState
-    step: Array  # () int32, steps done
-    key: Array  # the run's key; each use folds its step or epoch into a part of it
 
 
 @verb
@@ -74,24 +69,28 @@ def step(
     (x, y, weight), bound = unpack(batch), recipe.bind(hyperparams)
     if weight is None:
         return _step(state, (x, y, None), bound)
-    weight, unit = _weights.near(weight, len(jax.tree.leaves(x)[0]))
-    state, metrics = _step(state, (x, y, weight), bound)
+    weight, unit = _weights.near(weight, examples(x))
+    state, metrics = _step(state, (x, y, weight), bound, unit)
     return state, metrics | {"weight": metrics["weight"] * unit.astype(metrics["weight"].dtype)}
 
 
-def _step(state: State, batch: Data, bound: Bound) -> tuple[State, dict[str, Array]]:
-    """Take a step on weights that are near one, which an epoch brings there once for all of its steps."""
+def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State, dict[str, Array]]:
+    """Take a step on weights that are near one, which an epoch brings there once for all steps: unit times as large."""
     x, y, weight = batch
     _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
     key = jax.random.fold_in(step_key, state.step)
+    given = None if weight is None else weight * jnp.asarray(unit, weight.dtype)
+    told = bound.told(state.params, (x, y, given), key, state.step, training=True)
 
-    def objective(params: Params) -> Array:
-        return average_near(bound.per_example(bound.apply(params, x, key), y), weight)
+    def objective(params: Params) -> tuple[Array, dict[str, Array]]:
+        losses, extras = bound.per_example(told.apply(params, x), y, told._replace(params=params))
+        return average_near(losses, weight), {name: average_near(values, weight) for name, values in extras.items()}
 
-    loss, grads = jax.value_and_grad(objective)(state.params)
-    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, objective)
-    total = jnp.asarray(len(jax.tree.leaves(x)[0]), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
-    return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total}
+    (loss, extras), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, lambda p: objective(p)[0])
+    params = bound.follow(params, state.params, extras, told)
+    total = jnp.asarray(examples(x), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
+    return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total, **extras}
 
 
 @verb
@@ -131,50 +130,16 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        after, metrics = _step(state, (*batch[:2], present), bound)
+        after, metrics = _step(state, (*batch[:2], present), bound, unit)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None
 
     (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
-    return state, {"loss": mean.loss, "weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
+    return state, mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
 _epoch_at_once = _compile.jit(_epoch)
-
-
-def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
-    """Return the mean over no steps, in the dtype of the loss, which is that of all metrics of `step`."""
-    loss = jax.eval_shape(lambda s, x, y: average(bound.per_example(bound.apply(s.params, x), y)), state, *batch[:2])
-    return Mean(jnp.zeros((), loss.dtype), jnp.zeros((), loss.dtype))
-
-
-@verb
-def evaluate(params: Params, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> dict[str, Array]:
-    """Return {"loss": ..., and the recipe's metrics by name} of `params` on all of `data`, without dropout.
-
-    Raises:
-      ValueError: for shapes, dtypes and numbers that do not fit each other.
-    """
-    bound, data = recipe.bind(hyperparams), entered(data)
-    if not _compile.outermost():
-        return _evaluate(params, data, bound)
-    try:
-        check_outputs(params, data, bound)  # its values too, which a compiled program cannot
-        values = _evaluate_at_once(params, data, bound)
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        return _evaluate(params, data, bound)  # a metric in NumPy, or one that branches on a value: as it stands
-    return {name: values[name] for name in ("loss", *metric_names(bound.recipe.metrics))}
-
-
-def _evaluate(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
-    x, y, weight = unpack(data)
-    outputs = bound.apply(params, x)
-    values = bound.measures(outputs, y, weight)
-    return {"loss": average(bound.per_example(outputs, y), weight), **values}
-
-
-_evaluate_at_once = _compile.jit(_evaluate)
 
 
 @verb
@@ -240,21 +205,8 @@ def observed_epoch(
 ) -> tuple[State, dict[str, Array]]:
     """Return the state after an epoch, and its line of the history."""
     state, metrics = epoch(state, data, bound, rows=rows)
+    means = {name: value for name, value in metrics.items() if name != "weight"}
     if validation is None and bound.recipe.metrics:
         seen = data if rows is None else take(data, rows)
-        return state, evaluate(state.params, seen, bound) | {"loss": metrics["loss"]}
-    return state, observe(state, metrics["loss"], validation, bound)
-
-
-def observe(state: State, loss: Array, validation: Data | None, bound: Bound) -> dict[str, Array]:
-    """Return the line of the history after an epoch of this mean loss."""
-    if validation is None:
-        return {"loss": loss}
-    values = evaluate(state.params, validation, bound)
-    return {"loss": loss} | {f"validation_{name}": value for name, value in values.items()}
-
-
-def where(condition: Array, state: State, other: State) -> State:
-    """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
-    one, two = state._replace(key=None), other._replace(key=None)
-    return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)
+        return state, evaluated(state.params, seen, bound, Moment(state.key, state.step)) | means
+    return state, observe(state, means, validation, bound)

@@ -41,10 +41,14 @@ class Model(Protocol):
 
 
 class Loss(Protocol):
-    """A loss of single examples: (outputs (batch, ...), targets (batch, ...)) -> (batch,)."""
+    """A loss of single examples: (outputs, targets) -> (batch,), or -> ((batch,), {name: (batch,)}).
 
-    def __call__(self, outputs: PyTree, targets: PyTree, /, *args: Any, **numbers: Any) -> Array:
-        """Return one value for each example; the mean over examples is the step's."""
+    By name, after the first two arguments, it may ask for `params`, `x`, `apply` (`apply(params, x2)` is another
+    forward pass with the run's numbers and key), `key`, `weight` (batch,) and `step`; other names are hyperparameters.
+    """
+
+    def __call__(self, outputs: PyTree, targets: PyTree, /, *args: Any, **numbers: Any) -> Any:
+        """Return one value for each example, and others by name, whose means the history shows."""
         ...
 
 
@@ -53,6 +57,16 @@ class Metric(Protocol):
 
     def __call__(self, outputs: PyTree, targets: PyTree, /, *args: Any, **numbers: Any) -> Array:
         """Return one number; `weight` (batch,) counts an example more or less, and zero leaves it out."""
+        ...
+
+
+class After(Protocol):
+    """What follows each update, a pure function: (params, those before, {name: mean of an extra}) -> params."""
+
+    def __call__(
+        self, params: Params, previous: Params, told: dict[str, Array], /, *args: Any, **numbers: Any
+    ) -> Params:
+        """Return the parameters to go on with; it may ask by name for what a loss may ask for, and for numbers."""
         ...
 
 

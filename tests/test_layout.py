@@ -8,7 +8,7 @@ FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): pa
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
     ["types"],
-    ["_check"],
+    ["_check", "_requests"],
     ["_disk", "_header"],
     ["_arguments", "_compile", "_libraries"],
     ["_arrays"],
@@ -22,8 +22,9 @@ FLOORS = [
     ["mlp"],
     ["_routing"],
     ["recipe"],
-    ["_dry_run"],
+    ["_dry_run", "_state"],
     ["_preflight", "_verbs"],
+    ["_evaluating"],
     ["training"],
     ["serving", "files", "interop", "records"],
     ["_engine"],

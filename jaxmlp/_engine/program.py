@@ -117,7 +117,7 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
         run = run._replace(state=state, status=status, mean=mean)
 
         def close(run: Run) -> Run:
-            record = training.observe(run.state, run.mean.loss, validation, bound)
+            record = training.observe(run.state, run.mean.values, validation, bound)
             closed = _observe(run, run.state, record, span.epoch, work.stops)
             return closed._replace(mean=jax.tree.map(jnp.zeros_like, run.mean))
 

@@ -8,7 +8,7 @@ from jaxmlp.loop._description import differences
 from jaxmlp.types import StrPath
 
 MOST = 12  # lines of a comparison that are shown
-PARTS = ("model", "loss", "optimizer", "metrics")
+PARTS = ("model", "loss", "optimizer", "metrics", "after")
 # By which word of accept= a field of a manifest goes on changed. The rules that stop a run are free, and have none; a
 # key is drawn from at the start, and what a stream's epoch is was counted with: there is no going on with others.
 WORDS = {
@@ -105,7 +105,8 @@ def _programs(saved: Any, given: Any) -> dict[str, tuple[str, str]]:
     """Return the digests of each part, saved and given; none where other versions traced them."""
     if not saved or not given or saved["versions"] != given["versions"]:
         return {}
-    return {name: (saved["parts"][name], given["parts"][name]) for name in PARTS}
+    both = [name for name in PARTS if name in saved["parts"] and name in given["parts"]]
+    return {name: (saved["parts"][name], given["parts"][name]) for name in both}
 
 
 def _of_options(saved: Any, given: Any) -> list[Change]:

@@ -7,24 +7,19 @@ what nothing reads do not count either. Constants count by value.
 """
 
 import dataclasses
-import enum
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
-from jax.core import Tracer
-from jax.extend import core
 
 from jaxmlp import training
 from jaxmlp._engine.executor import Job
-from jaxmlp.loop._code import of_behaviour, without_addresses
-from jaxmlp.loop._digest import of_array
+from jaxmlp._requests import asked
+from jaxmlp.loop._trace import Trace, hashed
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Json, Params, PyTree
 
@@ -33,11 +28,6 @@ OPTIONS = (
     *("jax_threefry_partitionable", "jax_default_matmul_precision", "jax_enable_x64", "jax_random_seed_offset"),
     "jax_disable_most_optimizations",
 )
-CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-# Derivatives of one's own show where a program derives; the rest is no mathematics.
-RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees"}
-ASIDE = {"name", "debug_info", "name_and_src_info", "ctx_mesh"} | RULES
-SHOWN = {"debug_callback", "debug_print"}  # `jax.debug.print` changes no number
 
 
 def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
@@ -66,7 +56,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     params = jax.eval_shape(Bound.init, bound, key)
     outputs = jax.eval_shape(Bound.apply, bound, params, batch[0], key)
     seen = jax.eval_shape(Bound.apply, bound, params, evaluated[0])
-    held = dataclasses.replace(bound.recipe, loss=_sum, optimizer=_descent, metrics=())
+    held = dataclasses.replace(bound.recipe, loss=_sum, optimizer=_descent, metrics=(), after=None)
     recipe = bound.recipe
 
     def alone(takers: Sequence[str], **parts: Any) -> Bound:
@@ -76,21 +66,32 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
         recipe = dataclasses.replace(held, **parts)
         return bound._replace(recipe=recipe, numbers=type(bound.numbers)(**numbers), steps=steps)
 
+    def judged(taker: str, like: PyTree, functions: Sequence[Any], **parts: Any) -> Bound:
+        """Return the recipe with a loss or metrics, on outputs as they are; one that asks for the model gets it."""
+        if any(name in ("params", "apply") for function in functions for name in asked(function)):
+            return alone(("init", "apply", taker), **parts)
+        return alone((taker,), model=_Held.of(like, whole=True), **parts)
+
     model = alone(("init", "apply"))
-    loss = alone(("loss",), model=_Held.of(outputs, whole=True), loss=recipe.loss)
+    loss = judged("loss", outputs, [recipe.loss], loss=recipe.loss)
     optimizer = alone(("optimizer",), model=_Held.of(params), optimizer=recipe.optimizer)
-    metrics = alone(("metrics",), model=_Held.of(seen, whole=True), metrics=recipe.metrics)
+    metrics = judged("metrics", seen, recipe.metrics, metrics=recipe.metrics)
+    measured = params if metrics.recipe.model is recipe.model else seen
     parts = {
-        "model": [*_training(model, key, batch), _traced(training.evaluate, params, evaluated, model)[0]],
+        "model": [*_training(model, key, batch), _traced(_evaluated, params, evaluated, model)[0]],
         "loss": _training(loss, key, batch),
         "optimizer": _training(optimizer, key, jax.tree.map(lambda a: _form(a, (1, *a.shape[1:])), batch)),
-        "metrics": [_traced(training.evaluate, seen, evaluated, metrics)[0]],
+        "metrics": [_traced(_evaluated, measured, evaluated, metrics)[0]],
     }
+    if recipe.after is not None:
+        parts["after"] = _training(
+            alone(("init", "apply", "loss", "after"), loss=recipe.loss, after=recipe.after), key, batch
+        )
     return {
         "versions": {name: version(name) for name in ("jax", "optax", "jaxmlp")},
         "forms": [str(leaf) for leaf in jax.tree.leaves((batch, evaluated))],
         "options": {name: getattr(jax.config, name, None) for name in OPTIONS},
-        "parts": {name: _hash(*digests) for name, digests in parts.items()},
+        "parts": {name: hashed(*digests) for name, digests in parts.items()},
     }
 
 
@@ -121,6 +122,11 @@ def _training(bound: Bound, key: Any, batch: Data) -> list[str]:
     """Return the digests of a start and of a step from there."""
     first, state = _traced(training.start, key, bound)
     return [first, _traced(training.step, state, batch, bound)[0]]
+
+
+def _evaluated(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
+    """Evaluate with a key and a step in the places of those that a run has."""
+    return training.evaluate(params, data, bound, key=jax.random.key(0), step=jnp.zeros((), jnp.int32))
 
 
 def _sum(outputs: Array, targets: Array) -> Array:
@@ -169,80 +175,4 @@ def _traced(function: Callable[..., Any], *args: Any) -> tuple[str, Any]:
 
     traced, result = jax.make_jaxpr(fresh, return_shape=True)(*args)
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(result)]
-    return _hash(*names, _Trace().function(traced)), result
-
-
-class _Trace:
-    """The digests of one traced program."""
-
-    def __init__(self) -> None:
-        self._functions: dict[int, tuple[Any, str]] = {}
-
-    def function(self, closed: Any) -> str:
-        """Return the digest of a program of its own: of its results, and of what it does besides."""
-        if id(closed) not in self._functions:
-            jaxpr, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, [])
-            inputs = [_hash("input", i, variable.aval.str_short()) for i, variable in enumerate(jaxpr.invars)]
-            effects: list[str] = []
-            found = self._outputs(jaxpr, consts, inputs, effects)
-            self._functions[id(closed)] = closed, _hash(*found, "effects", *effects)
-        return self._functions[id(closed)][1]
-
-    def _outputs(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[str], effects: list[str]) -> list[str]:
-        told: dict[Any, str] = dict(zip(jaxpr.invars, inputs, strict=True))
-        told |= {variable: self._constant(const) for variable, const in zip(jaxpr.constvars, consts, strict=False)}
-
-        def read(atom: Any) -> str:
-            return self._constant(atom.val, atom.aval) if isinstance(atom, core.Literal) else told[atom]
-
-        for equation in jaxpr.eqns:
-            name, params = equation.primitive.name, equation.params
-            if name in SHOWN:
-                continue
-            given = [read(atom) for atom in equation.invars]
-            inside = params.get("jaxpr", params.get("call_jaxpr")) if name in CALLS else None
-            if inside is not None:
-                closed = (inside.jaxpr, inside.consts) if hasattr(inside, "consts") else (inside, [])
-                found = self._outputs(*closed, given, effects)
-            else:
-                kept = [(key, self.tell(params[key])) for key in sorted(params) if key not in ASIDE]
-                done = _hash(name, *kept, *given)
-                found = [_hash(done, i) for i in range(len(equation.outvars))]
-                if equation.effects:
-                    effects.append(done)
-            told.update(zip(equation.outvars, found, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def tell(self, value: Any) -> Any:
-        """Return what a parameter of an operation says, without names, lines and addresses."""
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.dtype):
-            return str(value) if not isinstance(value, enum.Enum) else f"{type(value).__name__}.{value.name}"
-        if hasattr(value, "eqns") or hasattr(value, "jaxpr") and hasattr(value, "consts"):
-            return self.function(value)
-        if isinstance(value, np.ndarray | np.generic | jax.Array):
-            return self._constant(value)
-        if isinstance(value, tuple | list):
-            return (
-                [type(value).__name__, *map(self.tell, value)]
-                if hasattr(value, "_fields")
-                else [*map(self.tell, value)]
-            )
-        if isinstance(value, set | frozenset):
-            return sorted(str(self.tell(item)) for item in value)
-        if isinstance(value, Mapping):
-            return sorted((str(key), str(self.tell(item))) for key, item in value.items())
-        if hasattr(value, "tag") and hasattr(value, "random_bits"):  # how keys are made
-            return value.name
-        # What runs on the host inside a program, and rules for `vmap`: JAX knows nothing of it but where it is.
-        return of_behaviour(value) if callable(value) else without_addresses(str(value))
-
-    def _constant(self, value: Any, aval: Any = None) -> str:
-        if isinstance(value, Tracer) or not hasattr(value, "dtype") and not np.isscalar(value):
-            return without_addresses(str(value))
-        if not isinstance(value, np.ndarray | np.generic | jax.Array):  # a number, Python's or one with a dtype
-            value = np.asarray(value, getattr(aval, "dtype", getattr(value, "dtype", None)))
-        return _hash("constant", *of_array(value).values())
-
-
-def _hash(*parts: Any) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+    return hashed(*names, Trace().function(traced)), result

@@ -1,0 +1,40 @@
+"""Where a run stands: the state between two steps, the mean of an epoch that is under way, and a choice of two."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxmlp.metrics import Mean, average
+from jaxmlp.recipe import Bound
+from jaxmlp.types import Data, Params
+
+
+class State(NamedTuple):
+    """All that the next step needs, and all that a checkpoint holds."""
+
+    params: Params
+    opt_state: optax.OptState
+    step: Array  # () int32, steps done
+    key: Array  # the run's key; each use folds its step or epoch into a part of it
+
+
+def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:
+    """Return the mean over no steps, of what a step returns."""
+
+    def values(state: State, batch: Data) -> dict[str, Array]:
+        told = bound.told(state.params, batch, state.key, state.step, training=False)
+        losses, extras = bound.per_example(told.apply(state.params, batch[0]), batch[1], told)
+        return {"loss": average(losses), **{name: average(values) for name, values in extras.items()}}
+
+    zeros = {name: jnp.zeros((), a.dtype) for name, a in jax.eval_shape(values, state, batch).items()}
+    loss = zeros.pop("loss")
+    return Mean(loss, loss, zeros)
+
+
+def where(condition: Array, state: State, other: State) -> State:
+    """Return `state` where the condition () holds, else `other`; of the same run, so with the same key."""
+    one, two = state._replace(key=None), other._replace(key=None)
+    return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), one, two)._replace(key=state.key)

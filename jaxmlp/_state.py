@@ -1,12 +1,13 @@
 """Where a run stands: the state between two steps, the mean of an epoch that is under way, and a choice of two."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxmlp._dry_run import loose
 from jaxmlp.metrics import Mean, average
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Params
@@ -19,6 +20,18 @@ class State(NamedTuple):
     opt_state: optax.OptState
     step: Array  # () int32, steps done
     key: Array  # the run's key; each use folds its step or epoch into a part of it
+
+
+def form_of_start(bound: Bound, key: Any, given: Params | State) -> Any:
+    """Return the form that given parameters, or a state, must have to begin with."""
+
+    def begun(key: Array, bound: Bound) -> Any:
+        params = bound.init(key)
+        with loose():
+            return State(params, bound.optimizer().init(params), jnp.zeros((), jnp.int32), key)
+
+    like = jax.eval_shape(begun, key, bound)
+    return like if isinstance(given, State) else like.params
 
 
 def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:

@@ -144,9 +144,9 @@ def _explain(given: dict[str, Any], error: Exception) -> None:
         if state is not None:
             _compare("state.params", state.params, like, error)
             _compare("state.opt_state", state.opt_state, optimizer, error)
-        elif "params" in given:
+        elif given.get("params") is not None and not hasattr(given["params"], "opt_state"):
             _compare("params", given["params"], like, error)
-    elif "params" in given:
+    elif given.get("params") is not None:
         _check_leaves("params", given["params"], error)
 
 

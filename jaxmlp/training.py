@@ -19,7 +19,9 @@ from jaxmlp._preflight import check_data, check_once, entered, unpack, warn_of_n
 from jaxmlp._requests import Moment, examples
 from jaxmlp._state import State as State
 from jaxmlp._state import empty_mean as empty_mean
+from jaxmlp._state import form_of_start
 from jaxmlp._state import where as where
+from jaxmlp._structure import check_like
 from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average_near
@@ -31,22 +33,31 @@ from jaxmlp.types import Data, History, Hyperparams, Params
 
 
 @verb
-def start(key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None) -> State:
-    """Return the state before the first step.
+def start(
+    key: Array, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, params: Params | State | None = None
+) -> State:
+    """Return the state before the first step: of parameters that the model draws, or of those that are given.
+
+    A `State` in their place comes back as it is, a copy: a run goes on from where it stands, by its own key.
 
     Raises:
       ValueError: for a key that is not one typed key; for numbers that no part takes or that two take; for an optimizer
-        that cannot train these parameters.
+        that cannot train these parameters; for given ones of another form than those that the model draws.
     """
     _check.typed_key(key)
     bound = recipe.bind(hyperparams)
     if _compile.outermost():
         check_optimizer(key, bound)
     init_key, loop_key = jax.random.split(key)
-    params = bound.init(init_key)
+    if params is not None:
+        check_like("params", params, form_of_start(bound, key, params))
+    # A copy: the caller keeps those that were given, whatever is donated later.
+    begun: Any = bound.init(init_key) if params is None else jax.tree.map(jnp.copy, params)
+    if isinstance(begun, State):
+        return begun
     with loose():
-        opt_state = bound.optimizer().init(params)
-    return State(params, opt_state, jnp.zeros((), jnp.int32), loop_key)
+        opt_state = bound.optimizer().init(begun)
+    return State(begun, opt_state, jnp.zeros((), jnp.int32), loop_key)
 
 
 @verb
@@ -144,7 +155,13 @@ _epoch_at_once = _compile.jit(_epoch)
 
 @verb
 def fit(
-    key: Array, data: Data, recipe: Recipe | Bound, hyperparams: Hyperparams = None, *, validation: Data | None = None
+    key: Array,
+    data: Data,
+    recipe: Recipe | Bound,
+    hyperparams: Hyperparams = None,
+    *,
+    validation: Data | None = None,
+    params: Params | State | None = None,
 ) -> tuple[State, History]:
     """Train from start to end in one compiled program; called as it is, return once the result is there.
 
@@ -157,6 +174,7 @@ def fit(
       recipe: what is trained, by what, how long.
       hyperparams: a dict of numbers; each goes to the one of model, loss and optimizer whose signature names it.
       validation: data of the same form, evaluated after each epoch.
+      params: to begin with, instead of those that the model draws; or a whole `State` to go on from, by its own key.
 
     Returns:
       The last state, and the history, arrays of shape (epochs,): "loss", the mean over the epoch's steps; with
@@ -181,7 +199,8 @@ def fit(
         validation = check_data("validation", key, validation, bound, measured=True)
     bound = ready(key, bound, len(jax.tree.leaves(data[0])[0]))
     # Two programs, of which the first only draws: it compiles in a third of the time. The state is not copied.
-    state, history = _run(_start(key, bound), data, bound, validation)
+    begun = _start(key, bound) if params is None else _start(key, bound, params=params)
+    state, history = _run(begun, data, bound, validation)
     warn_of_not_finite(state.params, history)
     return state, history
 

@@ -11,12 +11,14 @@ from jax import Array
 from jaxmlp import _arrays, _check
 from jaxmlp._dry_run import check_optimizer, run_steps
 from jaxmlp._engine.columns import columns_of, ends
-from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables
+from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables, plain
 from jaxmlp._factories import RunLength, takes_run_steps
 from jaxmlp._preflight import check_data
+from jaxmlp._state import form_of_start
+from jaxmlp._structure import check_like
 from jaxmlp.data import Rows
-from jaxmlp.recipe import Numbers, Recipe
-from jaxmlp.types import Data, Numeric
+from jaxmlp.recipe import Bound, Numbers, Recipe
+from jaxmlp.types import Data, Numeric, PyTree
 
 
 def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
@@ -78,7 +80,34 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
     check_optimizer(like_key(keys), first._replace(steps=longest), columns)
     if longest is not length:
         check_optimizer(like_key(keys), first._replace(steps=np.int32(0)), columns)  # as the program has it: traced
-    return Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out, length), Tables(**tables)
+    begun = (
+        None if inputs.params is None else started(inputs.params, first._replace(steps=longest), like_key(keys), count)
+    )
+    member = Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out, length, begun)
+    return member, Tables(**tables)
+
+
+def started(given: Any, bound: Bound, key: Any, count: int) -> PyTree:
+    """Return parameters, or states, of all members, whether one is given for all or one for each.
+
+    Raises:
+      ValueError: for those of another form than the model's.
+    """
+    tree = _arrays.leaves_of_numpy("params", plain(given))
+    like = form_of_start(bound, key, tree)
+    leaves, wanted = jax.tree.leaves(tree), jax.tree.leaves(like)
+    own = len(leaves) == len(wanted) and all(
+        jnp.shape(leaf) == (count, *form.shape) for leaf, form in zip(leaves, wanted, strict=True)
+    )
+    if isinstance(given, Each) or own and not isinstance(given, Shared):
+        check_like("params of each member", tree, jax.tree.map(lambda a: _with_axis(a, count), like))
+        return tree
+    check_like("params", tree, like)
+    return jax.tree.map(lambda a: (np if isinstance(a, np.ndarray) else jnp).broadcast_to(a, (count, *a.shape)), tree)
+
+
+def _with_axis(form: Any, count: int) -> Any:
+    return jax.ShapeDtypeStruct((count, *form.shape), form.dtype)
 
 
 def _run_length(recipe: Recipe, examples: int, rows: Rows | None, steps: int | None) -> RunLength | np.ndarray | None:

@@ -64,6 +64,7 @@ class Executor:
             runs = restore(jax.eval_shape(starting, first, job.recipe))
             runs = runs._replace(history=_filled(runs.history, runs.epochs, 0))
             self.runs = put(layout, jax.tree.map(lambda a: _take(a, occupant), runs))
+        self._work = self._work._replace(members=members._replace(params=None))  # they have begun
         self._running = np.zeros((devices, slots), bool)
         self._order = self._ordered(self._running)
         self.status()

@@ -63,6 +63,7 @@ class Inputs(NamedTuple):
     weights: Numeric | None = None
     rows: Numeric | None = None
     validation_rows: Numeric | None = None
+    params: Any = None  # to begin with, or states to go on from
 
     def of(self, who: Any) -> "Inputs":
         """Return the inputs of the members `who`, an index array or a slice: what is each one's own is cut."""
@@ -70,7 +71,7 @@ class Inputs(NamedTuple):
         for name, given in self._asdict().items():
             if isinstance(given, Each):
                 cut[name] = Each(jax.tree.map(lambda a: a[who], given.data))
-            elif name not in ("data", "validation") and given is not None:
+            elif name not in ("data", "validation", "params") and given is not None:
                 cut[name] = _rows_of(given, who)
         return self._replace(**cut)
 
@@ -137,6 +138,7 @@ class Member(NamedTuple):
     rows: Rows | None
     validation_rows: Rows | None
     steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array where members differ
+    params: Any = None  # to begin with, or a state to go on from; gone once the member has begun
 
     @property
     def first_numbers(self) -> dict[str, Any]:

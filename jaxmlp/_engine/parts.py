@@ -49,6 +49,10 @@ def groups(
             f"recipe must be a Recipe or a list of one for each of {count} members; got {len(recipes)}; for every "
             f"recipe with every key: [r for r in recipes for _ in keys] and jnp.tile(keys, len(recipes))"
         )
+    if inputs.params is not None:
+        raise ValueError(
+            "params must be None for a list of recipes, whose parameters differ; train each in a call of its own"
+        )
     inputs = inputs.entered(streamed=streamed)
     # Whose a table is, is asked of all members: of a group, another count could mean another thing.
     tables = {"data": inputs.data, "validation": inputs.validation}

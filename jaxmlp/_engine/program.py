@@ -46,7 +46,7 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
 
     def one(member: Member, work: Work) -> Run:
         bound = Bound(recipe, member.numbers, member.steps)
-        state = training.start(member.key, bound)
+        state = training.start(member.key, bound, params=member.params)
         whole = (
             bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers, member.steps)
         )

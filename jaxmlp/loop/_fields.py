@@ -203,6 +203,7 @@ part = having({"type": text}, more=True)
 LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text})
 PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after"), text), ("after",))
 PROGRAM = having({"versions": named(text), "forms": listed(text), "options": named(), "parts": PARTS})
+OPTIONS = ("validation", "weights", "rows", "validation_rows", "params")  # what a call may be given besides data
 # The fields of a manifest; those of the checkpoint around it are in META.
 RUN = having(
     {
@@ -215,9 +216,9 @@ RUN = having(
         "layout": LAYOUT,
         "each": maybe(listed(text)),
         "program": maybe(PROGRAM),
-        **dict.fromkeys(("validation", "weights", "rows", "validation_rows"), maybe(named())),
+        **dict.fromkeys(OPTIONS, maybe(named())),
     },
-    ("each", "program", "validation", "weights", "rows", "validation_rows"),
+    ("each", "program", *OPTIONS),
 )
 META = having(
     {

@@ -22,7 +22,6 @@ from jaxmlp.loop._rules import as_json, rule_of, rules_of
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Json, Number, PyTree, StrPath
 
-OPTIONS = ("validation", "weights", "rows", "validation_rows")
 NEWER = ("options", "each", "program")
 
 
@@ -104,7 +103,7 @@ class Manifest:
             key={"impl": str(jax.random.key_impl(start.key)), "single": start.single, **of_array(start.key)},
             hyperparams={name: _number(value) for name, value in start.hyperparams.items()},
             data=seen.data,
-            options={name: of_data(seen.options.get(name)) for name in OPTIONS},
+            options={name: of_data(seen.options.get(name)) for name in fields.OPTIONS},
             stop=rules_of(stops),
             steps=seen.steps,
             each=list(seen.each),
@@ -137,7 +136,7 @@ class Manifest:
         found["stop"] = {name: as_json(rule) for name, rule in rules.items()}
         return cls(
             **found,
-            options={name: values.get(name) for name in OPTIONS},
+            options={name: values.get(name) for name in fields.OPTIONS},
             each=values.get("each"),
             program=values.get("program"),
         )

@@ -221,6 +221,11 @@ def _placed(
         start = Start(request.key, numbers)
         seen = Seen(told, given, options.steps, own)
         manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)
+        if (
+            saving.saved is not None and request.inputs.params is None
+        ):  # the run has begun, with those that it was given
+            begun = {"params": saving.saved.manifest.options.get("params")}
+            manifest = dataclasses.replace(manifest, options={**manifest.options, **begun})
         saving.directory.begin(manifest, start)
         if saving.saved is not None:
             saving.saved.check(manifest, options.accept)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from jax import Array
 
@@ -42,6 +43,7 @@ def train(
     rows: Numeric | None = None,
     validation_rows: Numeric | None = None,
     plan: Plan | None = None,
+    params: Any = None,
     accept: str | Iterable[str] | None = (),
 ) -> tuple[States, History]:
     """Train one network as `jaxmlp.fit` does, or many as `population.fit` does, chunk by chunk from the host.
@@ -74,6 +76,8 @@ def train(
       rows: (members, n) integers, which rows of the data each member owns; -1 at a row's end is padding.
       validation_rows: (members, n) integers, the rows of the validation data, or of the data, each is evaluated on.
       plan: how a population runs, from `population.plan`.
+      params: to begin with, instead of those that the model draws, or a `State` to go on from; of a population one for
+        all members or one for each. A run that is resumed has begun: they need not be given again.
       accept: what may differ from the run in the directory, which then goes on with what is given now; see `resume`.
 
     Returns:
@@ -105,7 +109,7 @@ def train(
     recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     if epochs is not None:
         recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
-    inputs = Inputs(data, validation, weights, rows, validation_rows)
+    inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
     _check.positive_int("keep", keep)

@@ -36,6 +36,7 @@ def fit(
     stop: Stop | Iterable[Stop] | None = None,
     callbacks: Iterable[Callback] = (),
     plan: Plan | None = None,
+    params: Any = None,
     patience: int | None = None,
     min_improvement: float = 0.0,
     callback: Callable[[int, np.ndarray], None] | None = None,
@@ -63,6 +64,8 @@ def fit(
       callbacks: plain functions of (states, history so far), called on the host between chunks of the run, with the
         members that train at the time.
       plan: how to run, from `population.plan`.
+      params: to begin with, instead of those that the model draws: one for all members, `population.shared(params)`, or
+        with a leading axis (members,) one for each, `population.each(params)`; or states to go on from.
       patience: the same as stop=Patience(patience, min_improvement).
       min_improvement: by how much the validation loss must fall to count.
       callback: an older form of callbacks: one function of (epochs done, status (members,)).
@@ -87,7 +90,7 @@ def fit(
     >>> history["loss"].shape, history["status"].tolist(), states.params[0].w.shape
     ((4, 50), [0, 0, 0, 0], (4, 1, 1))
     """
-    inputs = Inputs(data, validation, weights, rows, validation_rows)
+    inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
     options = Options(checked_plan(plan), checked_callbacks(callbacks), callback, stops.deadline)
     if callback is not None:
@@ -129,7 +132,7 @@ def halving(
       first: epochs before the first cut.
       by: the entry of the history to rank by.
       largest: whether the largest value is the best. It is known of losses and of this library's metrics.
-      **options: validation, weights, rows, validation_rows, callbacks, plan and callback of `fit`.
+      **options: validation, weights, rows, validation_rows, params, callbacks, plan and callback of `fit`.
 
     Returns:
       States and history with a leading axis (members,); the members that were left out have status 1.
@@ -137,7 +140,7 @@ def halving(
     Raises:
       ValueError: for whatever `fit` refuses, and where there is nothing to rank by.
     """
-    known = ("validation", "weights", "rows", "validation_rows", "plan", "callbacks", "callback")
+    known = ("validation", "weights", "rows", "validation_rows", "plan", "params", "callbacks", "callback")
     for name in options:
         _check.one_of("an option of halving", name, known)
     return fit(keys, data, recipe, hyperparams, stop=Halving(factor, first, by, largest), **options)

@@ -74,9 +74,9 @@ def check_rows(rows: Any, data: Data) -> None:
 
 
 def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
         raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
-    x, y, weight = (_arrays.tree("data", part) for part in (*data, None)[:3])
+    x, y, weight = (_arrays.tree("data", part) for part in (*data, None, None)[:3])
     for leaf in jax.tree.leaves((x, y, weight)):
         if not isinstance(leaf, np.ndarray | jax.Array) or not leaf.shape:
             raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")

@@ -21,18 +21,18 @@ FIRST = "with the examples on its first axis"
 
 
 def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
-    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes.
+    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes; y may be None, or left out.
 
     Raises:
-      ValueError: for anything but a pair or a triple, and for leaves that are no arrays of numbers.
+      ValueError: for anything but one to three parts, and for leaves that are no arrays of numbers.
     """
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
         name = type(data).__name__
         # Both are of a room above this one.
         members = "; that is for the members of population.fit, with a key each" if name in ("Each", "Shared") else ""
         raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {name} {_check.length(data)}{members}")
     of = "" if what == "data" else f"{what} "
-    x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None)[:3], strict=True))
+    x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None, None)[:3], strict=True))
     for name, part in zip(PARTS, (x, y), strict=False):
         for leaf in jax.tree.leaves(part):
             if not isinstance(leaf, np.ndarray | jax.Array):
@@ -51,9 +51,9 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
 
 
 def entered(data: Data, what: str = "data") -> Data:
-    """Return data in the form in which it was given, (x, y) or (x, y, weight), as arrays that JAX takes."""
+    """Return data as it was given, (x, y) or (x, y, weight), as arrays that JAX takes; (x,) as (x, None)."""
     parts = unpack(data, what)
-    return parts[: len(data)]
+    return parts[: max(2, len(data))]
 
 
 def check_data(
@@ -98,7 +98,7 @@ def check_data(
             f"loss and metrics, {names}, must compute with jax.numpy, since JAX traces them; one of them made an array "
             f"of NumPy or branched on a value: {str(error).splitlines()[0]}; evaluate(...) reads metrics made of NumPy"
         ) from error
-    return (x, y, weight)[: len(data)]
+    return (x, y, weight)[: max(2, len(data))]
 
 
 def _check_targets(bound: Bound, outputs: PyTree, params: Params, batch: Data, moment: Moment, measured: bool) -> None:

@@ -96,8 +96,9 @@ def _entered(what: str, given: Any) -> Any:
     """Return a table as arrays, under the word that says whose it is; what is no table stays, for its own check."""
     table = plain(given)
     if isinstance(given, Each):  # whose axes are others, for a check of their own
-        return Each(_arrays.tree(what, table))
-    if isinstance(table, tuple | list) and len(table) in (2, 3):
+        found = _arrays.tree(what, table)
+        return Each((*found, None) if isinstance(found, tuple | list) and len(found) == 1 else found)
+    if isinstance(table, tuple | list) and len(table) in (1, 2, 3):
         table = type(table)(entered(table, what)) if type(table) in (tuple, list) else entered(table, what)
     return Shared(table) if isinstance(given, Shared) else table
 

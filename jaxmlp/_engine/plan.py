@@ -155,7 +155,7 @@ def checked_table(data: Any) -> Any:
     Raises:
       ValueError: for anything else.
     """
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
         raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
     data = _arrays.tree("data", data)
     for leaf in jax.tree.leaves(data):

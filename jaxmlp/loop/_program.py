@@ -7,6 +7,7 @@ what nothing reads do not count either. Constants count by value.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -129,8 +130,9 @@ def _evaluated(params: Params, data: Data, bound: Bound) -> dict[str, Array]:
     return training.evaluate(params, data, bound, key=jax.random.key(0), step=jnp.zeros((), jnp.int32))
 
 
-def _sum(outputs: Array, targets: Array) -> Array:
-    return outputs.reshape(len(outputs), -1).sum(1)
+def _sum(outputs: PyTree, targets: PyTree) -> Array:
+    parts = [leaf.reshape(len(leaf), -1).sum(1) for leaf in jax.tree.leaves(outputs)]
+    return functools.reduce(lambda a, b: a + b.astype(a.dtype), parts)
 
 
 def _descent() -> optax.GradientTransformation:

@@ -101,17 +101,17 @@ class Batches:
 
     def _unpack(self, batch: Any, position: Position) -> Batch:
         """Return a copy of a batch as (x, y, weight), and check its form against the first."""
-        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+        if not isinstance(batch, tuple | list) or len(batch) not in (1, 2, 3):
             raise ValueError(
                 f"{name(position)} must be (x, y) or (x, y, weight); got {type(batch).__name__} {_check.length(batch)}"
             )
         parts = [
             jax.tree.map(partial(arrays, part, position), given)
-            for part, given in zip(("x", "y", "weight"), batch, strict=False)
+            for part, given in zip(("x", "y", "weight"), (*batch, *[None] * (2 - len(batch))), strict=False)
         ]
         leaves = jax.tree.leaves(parts)
         counts = {len(leaf) if leaf.ndim else None for leaf in leaves}
-        if len(counts) != 1 or counts & {None, 0} or not all(map(jax.tree.leaves, parts[:2])):
+        if len(counts) != 1 or counts & {None, 0} or not jax.tree.leaves(parts[0]):
             raise ValueError(
                 f"{name(position)} must have arrays of as many examples each; got "
                 f"{', '.join(map(_check.describe, leaves)) or 'none'}"

@@ -1,11 +1,13 @@
 """The product x w of a layer, in two forms that have derivatives of their own because JAX's would be slower."""
 
+import functools
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import DTypeLike
 
 from jaxmlp._eager import compile_once
@@ -36,11 +38,18 @@ def _short(x: Array, w: Array) -> Array:
     return x @ w
 
 
-@_short.defjvp
-def _short_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _short_jvp(primals: Any, tangents: Any) -> tuple[Array, Any]:
     (x, w), (dx, dw) = primals, tangents
-    # Reverse mode transposes the last product into dL/dw = x' dL/dy, where x' is then read by rows.
-    return x @ w, dx @ w + jax.lax.dot_general(_columns(x), dw, (((0,), (0,)), ((), ())))
+    y = x @ w
+    # Products with a tangent that is zero for certain are left out: of x in a gradient in w, and the other way round.
+    parts = [] if isinstance(dx, SymbolicZero) else [dx @ w]
+    if not isinstance(dw, SymbolicZero):
+        # Reverse mode transposes this product into dL/dw = x' dL/dy, where x' is then read by rows.
+        parts.append(jax.lax.dot_general(_columns(x), dw, (((0,), (0,)), ((), ()))))
+    return y, functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(y)
+
+
+_short.defjvp(_short_jvp, symbolic_zeros=True)
 
 
 @compile_once()

@@ -21,7 +21,7 @@ FIRST = "with the examples on its first axis"
 
 
 def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
-    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes; y may be None, or left out.
+    """Return data as (x, y, weight or None), each an array or a pytree of them that JAX takes; y may be left out.
 
     Raises:
       ValueError: for anything but one to three parts, and for leaves that are no arrays of numbers.

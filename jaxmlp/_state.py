@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -20,6 +21,9 @@ class State(NamedTuple):
     opt_state: optax.OptState
     step: Array  # () int32, steps done
     key: Array  # the run's key; each use folds its step or epoch into a part of it
+
+
+jax.export.register_namedtuple_serialization(State, serialized_name="jaxmlp.State")
 
 
 def form_of_start(bound: Bound, key: Any, given: Params | State) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import Array, nn
 from jax.nn import initializers
@@ -55,6 +56,10 @@ class Layer(NamedTuple):
     b: Any = None  # (out,), or None where the map has no bias
     scale: Any = None  # (out,), or None where there is no norm
     shift: Any = None  # (out,)
+
+
+# So that a program that takes parameters can be written to a file: `jax.export` knows a container by its name.
+jax.export.register_namedtuple_serialization(Layer, serialized_name="jaxmlp.Layer")
 
 
 def affine(layer: Layer, x: Numeric, dtype: DTypeLike | None = None) -> Array:

@@ -297,3 +297,82 @@ def test_numbers_of_after_are_routed_and_named_where_they_are_missing():
     states, _ = population.fit(jax.random.split(KEY), (X, Y), recipe, swept)
     largest = jnp.max(jnp.abs(states.params[0].w), axis=(1, 2))
     np.testing.assert_allclose(largest, [0.1, 0.2], rtol=1e-6)
+
+
+# Outputs and targets are any trees; targets may be none.
+
+
+def reconstruction(outputs, targets, *, x):
+    assert targets is None
+    return losses.squared_error(outputs, x)
+
+
+TABLE = np.linspace(-1, 1, 48, dtype="f").reshape(24, 2)
+CODER = Recipe(MLP((2, 1, 2)), reconstruction, optax.adam, epochs=2, batch_size=10)
+RATE = {"learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("given", [(TABLE,), (TABLE, None), (TABLE, None, np.ones(24, "f"))])
+def test_a_run_without_targets(given, tmp_path):
+    with_targets = Recipe(CODER.model, losses.squared_error, optax.adam, epochs=2, batch_size=10)
+    expected = jaxmlp.fit(KEY, (TABLE, TABLE), with_targets, RATE, validation=(TABLE, TABLE))
+    state, history = jaxmlp.fit(KEY, given, CODER, RATE, validation=given)
+    close((state.params, dict(history)), (expected[0].params, dict(expected[1])))
+    assert jaxmlp.evaluate(state.params, given, CODER, RATE)["loss"] == pytest.approx(
+        float(history["validation_loss"][-1])
+    )
+    looped = loop.train(KEY, given, CODER, RATE, validation=given, directory=tmp_path, progress=False)
+    same(dict(looped[1]), dict(history))
+    longer = loop.resume(tmp_path, given, CODER, validation=given, epochs=3, progress=False)
+    assert longer[1]["loss"].shape == (3,)
+
+
+def test_members_without_targets_share_a_table_or_have_their_own():
+    keys = jax.random.split(KEY, 3)
+    expected = population.fit(keys, (TABLE, None), CODER, RATE)[1]["loss"]
+    own = np.stack([TABLE] * 3)
+    for given in ((TABLE,), population.shared((TABLE,)), population.each(own, None), population.each((own,))):
+        np.testing.assert_allclose(population.fit(keys, given, CODER, RATE)[1]["loss"], expected, rtol=1e-5)
+
+
+def test_a_stream_without_targets():
+    recipe = dataclasses.replace(CODER, batch_size=None)
+    one, two = ([(TABLE[i : i + 12], *rest) for i in (0, 12)] for rest in ((), (None,)))
+    same(*(dict(loop.train(KEY, given, recipe, RATE, progress=False)[1]) for given in (one, two)))
+
+
+class Heads:
+    """Two nets on one input, by name."""
+
+    def init(self, key):
+        keys = jax.random.split(key)
+        return {"image": MLP((2, 3)).init(keys[0]), "text": MLP((2, 1)).init(keys[1])}
+
+    def apply(self, params, x):
+        return {
+            "image": MLP((2, 3)).apply(params["image"], x["table"]),
+            "text": MLP((2, 1)).apply(params["text"], x["table"]),
+        }
+
+
+def of_heads(outputs, targets, *, image=1.0, text=1.0):
+    parts = {name: losses.squared_error(outputs[name], targets[name]) for name in ("image", "text")}
+    return image * parts["image"] + text * parts["text"], {f"{name}_loss": part for name, part in parts.items()}
+
+
+def test_heads_by_name_train_sweep_and_resume(tmp_path):
+    recipe = Recipe(Heads(), of_heads, optax.sgd, epochs=3, batch_size=10)
+    given = {"table": TABLE}, {"image": np.ones((24, 3), "f"), "text": -np.ones((24, 1), "f")}
+    options = {"validation": given, "progress": False, "every": 1}
+    straight = loop.train(KEY, given, recipe, RATE, **options)
+    same(dict(jaxmlp.fit(KEY, given, recipe, RATE, validation=given)[1]), dict(straight[1]))
+    total = np.asarray(straight[1]["image_loss"]) + np.asarray(straight[1]["text_loss"])
+    np.testing.assert_allclose(total, straight[1]["loss"], rtol=1e-5)
+    with pytest.raises(Stop):
+        loop.train(KEY, given, recipe, RATE, directory=tmp_path, callbacks=[stop_at(4)], **options)
+    same(dict(loop.train(KEY, given, recipe, RATE, directory=tmp_path, **options)[1]), dict(straight[1]))
+    keys, swept = jax.random.split(KEY, 2), RATE | {"text": np.array([0.0, 1.0], "f")}
+    states, history = population.fit(keys, given, recipe, swept)
+    untrained = jax.vmap(recipe.model.init)(jax.vmap(lambda key: jax.random.split(key)[0])(keys))
+    same(states.params["text"][0].w[0], untrained["text"][0].w[0])  # of a head whose loss counts nothing
+    assert (np.asarray(states.params["text"][0].w[1]) != np.asarray(untrained["text"][0].w[1])).any()

@@ -1,8 +1,12 @@
 """The devices that a population runs on: on a CPU, one a core."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, get_abstract_mesh
 
 from jaxmlp._engine import limits
 
@@ -11,6 +15,16 @@ def cores() -> int:
     """Return how many cores this process may use: those it is bound to, as far as its container gives it their time."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(bound, limits.container_cores() or bound))
+
+
+@contextlib.contextmanager
+def by_itself() -> Iterator[None]:
+    """Leave aside the mesh that a caller has set around: members lie on devices, and in a mesh, of their own."""
+    if get_abstract_mesh().empty:
+        yield
+        return
+    with jax.set_mesh(Mesh(np.empty((), object), ())):
+        yield
 
 
 def use_all_cores() -> int:

@@ -37,6 +37,8 @@ def mesh_of(layout: Layout) -> Mesh:
 
 def put(layout: Layout, tree: PyTree, *, shared: bool = False) -> PyTree:
     """Place arrays on the devices: a copy on each, or a share of the leading axis."""
+    if len(layout.devices) == 1:
+        return jax.device_put(tree, layout.devices[0])
     return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
 
 
@@ -151,6 +153,10 @@ def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
 
 
 def _on_devices(function: Callable[..., Run], layout: Layout, specs: PyTree) -> Callable[..., Run]:
+    if (
+        len(layout.devices) == 1
+    ):  # nothing is shared out, and a caller's mesh, or a solver in the loss, may stand around
+        return function
     return jax.shard_map(function, mesh=mesh_of(layout), in_specs=specs, out_specs=P("members"), check_vma=False)
 
 

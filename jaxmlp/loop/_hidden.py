@@ -120,14 +120,21 @@ def installed(module: str) -> str | None:
     file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", [])), None)
     if file is None or not str(Path(file).resolve()).startswith(_sites()):
         return None
-    return f"{root} {_version(root, found)}"
+    return f"{root} {version(root)}"
 
 
-def _version(root: str, module: Any) -> str:
+def version(root: str) -> str:
+    """Return the version of a package: of its distribution, or as it says itself.
+
+    >>> version("jaxmlp") == version("jaxmlp")
+    True
+    """
     try:
         return metadata.version(root)
-    except metadata.PackageNotFoundError:  # a distribution by another name, as scikit-learn of sklearn
-        return str(getattr(module, "__version__", None) or unknown("a package without a version"))
+    except (
+        metadata.PackageNotFoundError
+    ):  # of another name, as scikit-learn of sklearn, or a checkout that lies on the path
+        return str(peek(sys.modules.get(root), "__version__") or unknown("a package without a version"))
 
 
 def source_of(module: str) -> bytes | None:

@@ -9,7 +9,6 @@ what nothing reads do not count either. Constants count by value.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jax import Array
 from jaxmlp import training
 from jaxmlp._engine.executor import Job
 from jaxmlp._requests import asked
+from jaxmlp.loop._hidden import version
 from jaxmlp.loop._trace import Trace, hashed
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Json, Params, PyTree

@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxmlp import _check
+from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Epochs, Source
-from jaxmlp._engine.entry import enter, like_key
+from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
-from jaxmlp._preflight import check_data
-from jaxmlp._weights import check_of_stream
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen, Start
 from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
-from jaxmlp.loop._steps import Steps
+from jaxmlp.loop._steps import Steps, checker
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
@@ -52,6 +50,7 @@ def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Stat
         return run(request, stops, options, Saving(directory, directory.recover()))
 
 
+@by_itself()
 def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[State, History]:
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
@@ -70,7 +69,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         program = None if options.directory is None else of_job(job)
     if saving is not None:
         saving = saving._replace(program=program)
-    feed = Feed(stream, _checker(entered, members))
+    feed = Feed(stream, checker(entered, members))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
@@ -247,18 +246,3 @@ def _examples(job: Job) -> int:
         shape = jax.tree.leaves(members.data)[0].shape
         return shape[0] * shape[1]
     return len(members.key) * len(jax.tree.leaves(job.tables.data)[0])
-
-
-def _checker(request: Request, members: Member) -> Callable[[Batch], None]:
-    """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
-    first = request.hyperparams if request.single else members.first_numbers
-    bound, key = request.recipe.bind(first), like_key(request.key)
-
-    def check(batch: Batch) -> None:
-        check_of_stream(batch[2])
-        if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
-            _check.examples("data", *batch)
-        else:
-            check_data("data", key, batch, bound, measured=False)
-
-    return check

@@ -4,7 +4,6 @@ import dataclasses
 import platform
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from jaxmlp.loop._bounds import check_forms, last_number
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._fields import META
 from jaxmlp.loop._folder import Form
+from jaxmlp.loop._hidden import version
 from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
 from jaxmlp.types import Json, Numeric, Status, StrPath
 

@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+
+from jaxmlp import _check
+from jaxmlp._engine.entry import like_key
 from jaxmlp._engine.executor import Executor
+from jaxmlp._engine.inputs import Member, Request
+from jaxmlp._preflight import check_data
+from jaxmlp._weights import check_of_stream
 from jaxmlp.loop.streams import Batch, Position, Stream
 from jaxmlp.loop.streams._prefetch import ahead
 from jaxmlp.types import Json
@@ -61,3 +69,18 @@ class Steps:
     def close(self) -> None:
         """Stop reading ahead."""
         self._stacks.close()
+
+
+def checker(request: Request, members: Member) -> Callable[[Batch], None]:
+    """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
+    first = request.hyperparams if request.single else members.first_numbers
+    bound, key = request.recipe.bind(first), like_key(request.key)
+
+    def check(batch: Batch) -> None:
+        check_of_stream(batch[2])
+        if all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(batch[1])):
+            _check.examples("data", *batch)
+        else:
+            check_data("data", key, batch, bound, measured=False)
+
+    return check

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
@@ -156,6 +157,7 @@ class Options(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
 
 
+@by_itself()
 def train(
     request: Request,
     stops: Stops = Stops(),  # noqa: B008  (constants)

@@ -8,13 +8,22 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import summary
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "docs/bits.md", "docs/trust.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "docs/bits.md",
+    "docs/trust.md",
+    "docs/objectives.md",
+)
 README = (ROOT / "README.md").read_text()
 
 
@@ -29,6 +38,15 @@ NUMBER = r"\d+\.\d+"
 
 def test_the_page_is_short():
     assert len(README.splitlines()) <= 170
+
+
+def test_the_page_on_objectives_runs_as_one_program(capsys):
+    found = {}
+    for block in blocks("python", "docs/objectives.md"):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as it is for a reader
+            exec(block, found)
+        shown = re.findall(r"^print\(.*# (.+)$", block, re.MULTILINE)
+        assert capsys.readouterr().out.strip().splitlines() == shown
 
 
 def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):

@@ -16,9 +16,18 @@ from jaxmlp._arrays import taking
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
+from jaxmlp._likelihoods import gaussian_crps as gaussian_crps
+from jaxmlp._likelihoods import mixture_nll as mixture_nll
+from jaxmlp._likelihoods import poisson as poisson
+from jaxmlp._likelihoods import student_t_nll as student_t_nll
+from jaxmlp._pairs import cox as cox
+from jaxmlp._pairs import info_nce as info_nce
 from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times, yes_or_no
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
+
+for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll):
+    _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed
 
 
 @taking("outputs", "targets")

@@ -186,6 +186,7 @@ def fit(
         nobody takes; a batch larger than the data; a key that is not one typed key.
 
     >>> from jaxmlp import MLP, losses
+    >>> import optax
     >>> x = jnp.linspace(-1, 1, 32)[:, None]
     >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=100, batch_size=8)
     >>> state, history = fit(jax.random.key(0), (x, 2 * x + 1), recipe, {"learning_rate": 0.1})

@@ -482,7 +482,7 @@ BAD = {
     ),
     "halving with patience": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, patience=3),
-        "an option of halving must be one of validation, weights, rows, validation_rows, plan, callbacks, callback;",
+        "an option of halving must be one of validation, weights, rows, validation_rows, plan, params, callbacks",
     ),
     "halving in waves": (
         lambda: population.halving(KEYS, (X, Y), RECIPE, RATE, plan=WAVES),

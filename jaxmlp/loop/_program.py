@@ -44,7 +44,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
       evaluated: (x, y, weight or None) on which the metrics are read.
 
     >>> from jaxmlp import MLP, Recipe, losses
-    >>> data = np.zeros((4, 2), "f"), np.zeros((4, 1), "f"), None
+    >>> data = jnp.zeros((4, 2)), jnp.zeros((4, 1)), None
     >>> def told(loss):
     ...     bound = Recipe(MLP((2, 1)), loss, optax.sgd, epochs=1).bind({"learning_rate": 0.1})
     ...     return of_program(bound, jax.random.key(0), data, data)["parts"]

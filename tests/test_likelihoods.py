@@ -1,0 +1,144 @@
+"""Likelihoods and scores are SciPy's; losses of pairs leave the padding of a short batch out."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+
+import jaxmlp
+from jaxmlp import MLP, Recipe, losses
+
+RNG = np.random.default_rng(0)
+N, D = 12, 3
+OUT = RNG.normal(size=(N, 2 * D)).astype("f")
+Y = RNG.normal(size=(N, D)).astype("f")
+MEAN, SCALE = OUT[:, :D], np.sqrt(np.logaddexp(0, OUT[:, D:]) ** 2 + 1e-6)
+
+
+def close(found, expected, rtol=2e-5):
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=2e-5)
+
+
+def test_counts_are_those_of_poisson():
+    counts = RNG.poisson(3.0, size=(N, D)).astype("f")
+    close(losses.poisson(OUT[:, :D], counts), -scipy.stats.poisson.logpmf(counts, np.exp(MEAN)).sum(1))
+
+
+@pytest.mark.parametrize("df", [1.0, 4.0, np.array([0.5, 3.0, 30.0]), 59.0, 61.0, 1e4])
+def test_tails_are_those_of_student(df):
+    close(losses.student_t_nll(OUT, Y, df=df), -scipy.stats.t.logpdf(Y, df, MEAN, SCALE).sum(1))
+
+
+def test_of_many_degrees_of_freedom_it_is_the_gaussian():
+    close(losses.student_t_nll(OUT, Y, df=1e6), losses.gaussian_nll(OUT, Y), rtol=3e-3)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_mixtures_are_sums_of_densities(k):
+    logits, parts = RNG.normal(size=(N, k)), RNG.normal(size=(N, k, 2 * D))
+    outputs = np.concatenate([logits, parts.reshape(N, -1)], axis=1).astype("f")
+    scale = np.sqrt(np.logaddexp(0, parts[..., D:]) ** 2 + 1e-6)
+    each = scipy.stats.norm.logpdf(Y[:, None], parts[..., :D], scale).sum(-1)
+    close(
+        losses.mixture_nll(outputs, Y),
+        -scipy.special.logsumexp(scipy.special.log_softmax(logits, axis=1) + each, axis=1),
+    )
+
+
+def test_a_mixture_of_one_is_the_gaussian():
+    close(losses.mixture_nll(np.concatenate([np.ones((N, 1), "f"), OUT], axis=1), Y), losses.gaussian_nll(OUT, Y))
+
+
+def test_the_score_is_the_integral_that_defines_it():
+    found = losses.gaussian_crps(OUT, Y)
+    for i in (0, 5):
+        total = 0.0
+        for d in range(D):
+            law = scipy.stats.norm(MEAN[i, d], SCALE[i, d])
+            below, _ = scipy.integrate.quad(lambda t, law=law: law.cdf(t) ** 2, -40, Y[i, d])
+            above, _ = scipy.integrate.quad(lambda t, law=law: law.sf(t) ** 2, Y[i, d], 40)
+            total += below + above
+        assert float(found[i]) == pytest.approx(total, rel=1e-4)
+
+
+def test_pairs_are_told_apart_by_their_likeness():
+    a, b = RNG.normal(size=(2, N, D)).astype("f")
+    near = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b)]
+    table = near[0] @ near[1].T / 0.2
+    close(losses.info_nce(a, b, temperature=0.2), scipy.special.logsumexp(table, axis=1) - np.diag(table))
+
+
+def by_hand(hazard, time, event, weight=None):
+    weight = np.ones(len(time)) if weight is None else weight
+    found = np.zeros(len(time))
+    for i in range(len(time)):
+        if event[i] and weight[i] > 0:
+            at_risk = time >= time[i]
+            found[i] = np.log((weight * np.exp(hazard))[at_risk].sum()) - hazard[i]
+    return found
+
+
+def test_cox_is_breslows_partial_likelihood():
+    hazard, time = RNG.normal(size=N).astype("f"), RNG.integers(1, 6, size=N).astype("f")
+    event = (RNG.random(N) < 0.6).astype("f")
+    targets = np.stack([time, event], axis=1)
+    close(losses.cox(hazard[:, None], targets), by_hand(hazard, time, event))
+    weight = RNG.random(N).astype("f")
+    weight[3] = 0
+    close(losses.cox(hazard, targets, weight=weight), by_hand(hazard, time, event, weight))
+
+
+@pytest.mark.parametrize("name", ["info_nce", "cox"])
+def test_what_fills_up_a_batch_is_no_other_of_anybody(name):
+    function = getattr(losses, name)
+    outputs, targets = RNG.normal(size=(8, 2)).astype("f"), RNG.normal(size=(8, 2)).astype("f")
+    if name == "cox":
+        outputs, targets = outputs[:, :1], np.stack([np.arange(8), np.ones(8)], axis=1).astype("f")
+    padded = [np.concatenate([a, np.repeat(a[:1], 4, axis=0)]) for a in (outputs, targets)]
+    weight = np.array([1.0] * 8 + [0.0] * 4, "f")
+    close(function(*padded, weight=weight)[:8], function(outputs, targets))
+    assert (np.asarray(function(*padded, weight=weight))[8:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["poisson", "student_t_nll", "mixture_nll", "gaussian_crps", "info_nce", "cox"])
+def test_each_trains_with_a_short_batch_and_without_a_nan(name):
+    x = RNG.normal(size=(25, 2)).astype("f")
+    width, y = {"poisson": (1, np.round(np.exp(x[:, :1]))), "mixture_nll": (9, x[:, :1]), "info_nce": (2, x)}.get(
+        name, (2, x[:, :1])
+    )
+    if name == "cox":
+        width, y = 1, np.stack([np.exp(x[:, 0]), (x[:, 1] > 0).astype("f")], axis=1)
+    recipe = Recipe(MLP((2, 8, width), "tanh"), getattr(losses, name), optax.adam, epochs=30, batch_size=10)
+    with jax.debug_nans(True):
+        _, history = jaxmlp.fit(jax.random.key(0), (x, y), recipe, {"learning_rate": 0.02})
+    assert np.isfinite(np.asarray(history["loss"])).all() and history["loss"][-1] < history["loss"][0]
+
+
+BAD = {
+    "negative counts": (lambda: losses.poisson(OUT[:, :D], Y), "targets, counts, must not be negative"),
+    "degrees": (lambda: losses.student_t_nll(OUT, Y, df=0.0), "df must be finite and above 0; got 0.0"),
+    "width of a mixture": (
+        lambda: losses.mixture_nll(OUT, Y),
+        "outputs must be a multiple of 7 wide, a logit and 3 means",
+    ),
+    "rank of a mixture": (lambda: losses.mixture_nll(OUT, Y[:, 0]), "must be (batch, k (1 + 2 d)) and (batch, d)"),
+    "pairs": (lambda: losses.info_nce(OUT, Y), "must be embeddings of one shape (batch, d)"),
+    "temperature": (lambda: losses.info_nce(Y, Y, temperature=0.0), "temperature must be finite and above 0; got 0.0"),
+    "hazards": (lambda: losses.cox(OUT, Y[:, :2]), "must be log hazards (batch, 1) and (batch, 2), time and event"),
+    "events": (
+        lambda: losses.cox(Y[:, :1], Y[:, :2]),
+        "targets[:, 1] must be 1 for an event and 0 where there was none",
+    ),
+    "weights": (lambda: losses.info_nce(Y, Y, weight=np.ones(3, "f")), "weight must have shape (12,), one an example"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_named(name):
+    call, words = BAD[name]
+    with pytest.raises(ValueError) as error:
+        call()
+    assert words in str(error.value)

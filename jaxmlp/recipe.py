@@ -18,6 +18,12 @@ from jaxmlp._routing import names_of_metric, route, takes, takes_key, takes_opti
 from jaxmlp._structure import check_like
 from jaxmlp.types import After, Data, Hyperparams, Loss, Metric, Model, Numeric, OptimizerFactory, Params, PyTree
 
+FOREIGN = {
+    "flax": "from_flax(module, example), or from_nnx(module)",
+    "haiku": "from_haiku(transformed, example)",
+    "equinox": "from_equinox(module)",
+}
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,12 @@ class Recipe:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
+        for base in type(self.model).__mro__:
+            if (library := base.__module__.split(".")[0]) in FOREIGN:  # whose init and apply take other arguments
+                raise ValueError(
+                    f"model must have init(key) and apply(params, x); got one of {library}; pass "
+                    f"{FOREIGN[library]}, of jaxmlp.interop"
+                )
         for kind in (optax.GradientTransformation, optax.MultiSteps):
             if isinstance(self.optimizer, kind):
                 raise ValueError(

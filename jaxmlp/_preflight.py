@@ -26,10 +26,10 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
     Raises:
       ValueError: for anything but one to three parts, and for leaves that are no arrays of numbers.
     """
-    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
-        name = type(data).__name__
-        # Both are of a room above this one.
-        members = "; that is for the members of population.fit, with a key each" if name in ("Each", "Shared") else ""
+    name = type(data).__name__
+    of_members = name in ("Each", "Shared")  # of a room above this one
+    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3) or of_members:
+        members = "; that is for the members of population.fit, with a key each" if of_members else ""
         raise ValueError(f"{what} must be (x, y) or (x, y, weight); got {name} {_check.length(data)}{members}")
     of = "" if what == "data" else f"{what} "
     x, y, weight = (_arrays.tree(of + name, part) for name, part in zip(PARTS, (*data, None, None)[:3], strict=True))

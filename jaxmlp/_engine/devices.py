@@ -1,14 +1,17 @@
 """The devices that a population runs on: on a CPU, one a core."""
 
-import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, get_abstract_mesh
 
 from jaxmlp._engine import limits
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def cores() -> int:
@@ -17,14 +20,17 @@ def cores() -> int:
     return max(1, min(bound, limits.container_cores() or bound))
 
 
-@contextlib.contextmanager
-def by_itself() -> Iterator[None]:
-    """Leave aside the mesh that a caller has set around: members lie on devices, and in a mesh, of their own."""
-    if get_abstract_mesh().empty:
-        yield
-        return
-    with jax.set_mesh(Mesh(np.empty((), object), ())):
-        yield
+def by_itself(function: Function) -> Function:
+    """Decorate what leaves aside the mesh that a caller has set around: members lie in one of their own."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        if get_abstract_mesh().empty:
+            return function(*args, **options)
+        with jax.set_mesh(Mesh(np.empty((), object), ())):
+            return function(*args, **options)
+
+    return call  # type: ignore[return-value]
 
 
 def use_all_cores() -> int:

@@ -50,7 +50,7 @@ def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[Stat
         return run(request, stops, options, Saving(directory, directory.recover()))
 
 
-@by_itself()
+@by_itself
 def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | None) -> tuple[State, History]:
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:

@@ -157,7 +157,7 @@ class Options(NamedTuple):
     first: bool = True  # whether no part of the call was trained before
 
 
-@by_itself()
+@by_itself
 def train(
     request: Request,
     stops: Stops = Stops(),  # noqa: B008  (constants)

@@ -21,7 +21,7 @@ from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Params, PyTree
 
-Known = tuple[tuple[str, Any], ...]  # names and avals, as a key of a cache
+Known = tuple[Any, tuple[Any, ...]]  # the structure of numbers by name, and their avals: a key of a cache
 OTHERWISE = (
     "write a factory of numbers for a transformation that updates a tree of arrays by its gradients, and asks for no "
     "more than params, value, grad, value_fn, obj_fn or grad_fn"
@@ -80,7 +80,7 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     check_descends(factory, given)
     if _is_known(factory):
         check_ranges({**getattr(factory, "keywords", {}), **given})
-    avals = tuple(tuple((name, aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))
+    avals = tuple(_forms(part) for part in (bound.numbers.init, numbers))
     steps = bound.steps if isinstance(bound.steps, RunLength | None) else aval(bound.steps)
     settings = (jax.ShapeDtypeStruct((), key.dtype), jax.config.read("jax_enable_x64"))
     try:
@@ -102,9 +102,19 @@ class _Failed(Exception):
 def _tried(model: Any, factory: Any, steps: Any, avals: tuple[Known, Known], key: Any, x64: bool) -> bool:
     """Try a step on shapes with all numbers traced, and return whether parameters are float16."""
     init, numbers = avals
-    params = jax.eval_shape(lambda key, init: model.init(key, **init), key, dict(init))
-    _attempt(factory, steps, dict(numbers), {}, params)
+    params = jax.eval_shape(lambda key, init: model.init(key, **init), key, _rebuilt(init))
+    numbers = _rebuilt(numbers)
+    _attempt(factory, steps, numbers, {}, params)
     return any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(params))
+
+
+def _forms(numbers: Mapping[str, Any]) -> Known:
+    leaves, structure = jax.tree.flatten(dict(numbers))
+    return structure, tuple(map(aval, leaves))
+
+
+def _rebuilt(forms: Known) -> dict[str, Any]:
+    return jax.tree.unflatten(*forms)
 
 
 def _attempt(factory: Any, steps: Any, traced: dict[str, Any], known: dict[str, Any], params: Params) -> None:

@@ -1,13 +1,13 @@
 """Who takes which hyperparameter: each goes to that of model, loss, optimizer and metrics whose signature names it."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmlp import _arrays, _check
+from jaxmlp import _arrays, _check, _trees
 from jaxmlp._kinds import check_kind, missing_number
 from jaxmlp._requests import REQUESTS
 from jaxmlp.types import After, Hyperparams, Loss, Metric, Model, Number, OptimizerFactory
@@ -29,6 +29,14 @@ class Numbers(NamedTuple):
     def by_name(self) -> dict[str, Number]:
         """All of them in one dict, as they were given."""
         return {name: value for part in self for name, value in part.items()}
+
+    def joined(self, others: "Numbers") -> "Numbers":
+        """Return these and others: of a member, with those that all members share."""
+        return Numbers(*({**mine, **shared} for mine, shared in zip(self, others, strict=True)))
+
+    def only(self, names: Collection[str]) -> "Numbers":
+        """Return those of these names."""
+        return Numbers(*({name: value for name, value in part.items() if name in names} for part in self))
 
 
 def route(
@@ -59,12 +67,22 @@ def route(
     if after is not None:
         takers[f"after {_check.name_of(after)}"] = of_after
     seen = {name for _, names in of_metrics for name in names}
+    parts = [(model.init, init), (model.apply, apply), (loss, of_loss), (after, of_after), *of_metrics]
     numbers = {}
     for name, value in hyperparams.items():
         _check_taken_once(name, takers)
         taker = loss if name in of_loss else optimizer if name in needs else after if name in of_after else type(model)
+        functions = [function for function, names in parts if name in names]
+        if _trees.is_tree(value):
+            numbers[name] = _trees.taken(name, value, optimizer if name in needs else None, functions)
+            continue
         check_kind(name, value, taker)
-        numbers[name] = _number(name, value, vector=name in of_loss or name in seen)
+        single = (
+            name in needs
+            or (name in init or name in apply or name in of_after)
+            and any(_trees.wants_number(function, name) for function in functions)
+        )
+        numbers[name] = _number(name, value, vector=not single)
     for taker, names in takers.items():
         for name, required in names.items():
             if required and name not in hyperparams:
@@ -98,7 +116,7 @@ def _check_taken_once(name: str, takers: dict[str, dict[str, bool]]) -> None:
 
 
 def _number(name: str, value: Any, vector: bool) -> Number:
-    """Return a number as JAX takes it; a loss may take a vector (quantile levels), the others take one number each."""
+    """Return a number as JAX takes it, or an array of them where no single number is asked for."""
     value = _arrays.number(f"hyperparams[{name!r}]", value)
     if not vector and np.ndim(value) != 0:
         raise ValueError(

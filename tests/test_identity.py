@@ -28,8 +28,9 @@ from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Stops
 from jaxmlp.loop._code import of_behaviour, without_addresses
 from jaxmlp.loop._hidden import installed
-from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._program import of_program
+from jaxmlp.loop._start import Start
 
 FILE = """
 import functools

@@ -18,8 +18,9 @@ from jaxmlp._engine.program import Run
 from jaxmlp._engine.stops import Budget, Halving, Patience, Stops, Target
 from jaxmlp.loop import _checkpoints, _description, _digest, _saving, _table
 from jaxmlp.loop._description import describe, rebuild
-from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._saving import Place, RunDirectory
+from jaxmlp.loop._start import Start
 from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
 
 X = np.arange(12, dtype="f").reshape(4, 3)

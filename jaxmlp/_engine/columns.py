@@ -9,28 +9,63 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays, _check
+from jaxmlp._engine.inputs import Each, Shared
 from jaxmlp._kinds import check_kind
-from jaxmlp.types import Hyperparams, Number
+from jaxmlp._trees import entered, is_tree
+from jaxmlp.types import Hyperparams, Number, PyTree
 
 
-def columns_of(hyperparams: Hyperparams, count: int) -> dict[str, Array]:
-    """Return the hyperparams with a leading axis (members,)."""
+def columns_of(hyperparams: Hyperparams, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the hyperparams with a leading axis (members,), and those that all members share without a copy each.
+
+    Raises:
+      ValueError: for entries that are neither numbers nor said to be shared or each member's own.
+    """
     if isinstance(hyperparams, list | tuple):
         hyperparams = stacked(hyperparams)
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
         raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
-    numbers = {}
+    numbers, shared = {}, {}
     for name, value in hyperparams.items():
+        what = f"hyperparams[{name!r}]"
+        if isinstance(value, Shared):
+            shared[name] = _entered(what, value)
+            continue
+        if isinstance(value, Each) or is_tree(value):
+            numbers[name] = _of_each(what, value, count)
+            continue
         check_kind(name, value)
-        value = as_number(f"hyperparams[{name!r}]", value)
+        value = as_number(what, value)
         if value.ndim and len(value) != count:
             raise ValueError(
-                f"hyperparams[{name!r}] must have one entry for each of {count} keys, or be one number for all; got "
-                f"{_check.describe(value)}"
+                f"{what} must have one entry for each of {count} keys, or be one number for all; got "
+                f"{_check.describe(value)}; population.shared(array) gives all of them this one"
             )
         numbers[name] = value if value.ndim else jnp.full((count,), value)
-    return numbers
+    return numbers, shared
+
+
+def _entered(what: str, value: Each | Shared) -> PyTree:
+    """Return the arrays under a word, one of them or a tree."""
+    return entered(what, value.data) if is_tree(value.data) else as_number(what, value.data)
+
+
+def _of_each(what: str, value: Any, count: int) -> PyTree:
+    """Return a tree of which each member has its own: all leaves (members, ...)."""
+    if not isinstance(value, Each):
+        raise ValueError(
+            f"{what} must say whose it is where it is a tree of arrays: population.shared(tree) gives all members this "
+            f"one, population.each(tree) each its own, leaves ({count}, ...); got {_check.describe(value)}"
+        )
+    tree = _entered(what, value)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.shape(leaf)[:1] != (count,):
+            raise ValueError(
+                f"{what} of each member must have leaves ({count}, ...), one entry for each of {count} keys; got "
+                f"{_check.describe(leaf)}"
+            )
+    return tree
 
 
 def ends(columns: Mapping[str, np.ndarray]) -> list[int]:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlp._engine.inputs import Each, Shared, plain
+from jaxmlp._trees import first, is_tree
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import start
 from jaxmlp.types import Data, Hyperparams
@@ -85,7 +87,15 @@ def estimate(
 
 def one(hyperparams: Mapping[str, Any] | None, i: int = 0) -> dict[str, Any]:
     """Return the numbers of member i: numbers with a leading axis give their i-th, the others are everyone's."""
-    return {name: value[i] if np.ndim(value) else value for name, value in (hyperparams or {}).items()}
+    return {name: _of_one(value, i) for name, value in (hyperparams or {}).items()}
+
+
+def _of_one(value: Any, i: int) -> Any:
+    if isinstance(value, Each):
+        return first(value.data, i)
+    if isinstance(value, Shared) or is_tree(value):
+        return plain(value)
+    return value[i] if np.ndim(value) else value
 
 
 def _bytes(array: Any) -> int:

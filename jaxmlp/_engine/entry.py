@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _arrays, _check
+from jaxmlp import _arrays, _check, _trees
 from jaxmlp._dry_run import check_optimizer, run_steps
 from jaxmlp._engine.columns import columns_of, ends
 from jaxmlp._engine.inputs import Each, Member, Request, Shared, Tables, plain
@@ -16,6 +16,7 @@ from jaxmlp._factories import RunLength, takes_run_steps
 from jaxmlp._preflight import check_data
 from jaxmlp._state import form_of_start
 from jaxmlp._structure import check_like
+from jaxmlp._trees import on_host
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Data, Numeric, PyTree
@@ -37,16 +38,17 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
         _check.typed_key(key)
     keys = key[None] if single else key
     count = check_keys(keys)
+    all_: dict[str, Any] = {}
     if single:
-        columns = {name: jnp.asarray(value)[None] for name, value in recipe.bind(hyperparams).numbers.by_name.items()}
+        columns = jax.tree.map(lambda a: jnp.asarray(a)[None], recipe.bind(hyperparams).numbers.by_name)
     else:
-        columns = columns_of(hyperparams, count)
-    # On the host: slices on the device would each be a small program to compile.
-    known = {} if single else {name: np.asarray(value) for name, value in columns.items()}
-    first = recipe.bind(hyperparams if single else {name: value[0] for name, value in known.items()})
-    numbers = Numbers(*({name: columns[name] for name in part} for part in first.numbers))
-    edges = ends({name: known[name] for name in {**numbers.loss, **numbers.metrics}}) if known else []
-    others = [recipe.bind({name: value[i] for name, value in known.items()}) for i in edges if i]
+        columns, all_ = columns_of(hyperparams, count)
+    known: dict[str, Any] = {} if single else on_host(columns)
+    first = recipe.bind(hyperparams if single else _trees.first(known) | all_)
+    numbers = Numbers(*({name: columns[name] for name in part if name in columns} for part in first.numbers))
+    judged = {name: known[name] for name in {**numbers.loss, **numbers.metrics} if name in known}
+    edges = ends({name: column for name, column in judged.items() if not _trees.is_tree(column)})
+    others = [recipe.bind(_trees.first(known, i) | all_) for i in edges if i]
     if "dropout_rate" in columns:
         _check.within("dropout_rate", columns["dropout_rate"], 0, 1, open_high=True)
     validation = inputs.validation
@@ -84,7 +86,7 @@ def enter(request: Request, steps: int | None = None) -> tuple[Member, Tables]:
         None if inputs.params is None else started(inputs.params, first._replace(steps=longest), like_key(keys), count)
     )
     member = Member(keys, numbers, own["data"], own["validation"], weights, rows, held_out, length, begun)
-    return member, Tables(**tables)
+    return member, Tables(**tables, numbers=first.numbers.only(all_))
 
 
 def started(given: Any, bound: Bound, key: Any, count: int) -> PyTree:

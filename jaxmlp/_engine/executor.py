@@ -91,7 +91,8 @@ class Executor:
         self.runs = train_batches(self.runs, work, self.job.recipe, span, self._order, layout=self.layout)
 
     def _with_batches(self, batches: Data) -> Work:
-        return self._work._replace(tables=Tables(put(self.layout, batches, shared=True), self._work.tables.validation))
+        placed = put(self.layout, batches, shared=True)
+        return self._work._replace(tables=self._work.tables._replace(data=placed))
 
     def status(self) -> np.ndarray:
         """Wait for the devices and return the status of each member; those who stopped make room for the others."""

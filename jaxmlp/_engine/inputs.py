@@ -3,25 +3,25 @@
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays
 from jaxmlp._factories import RunLength
 from jaxmlp._preflight import entered
+from jaxmlp._trees import first, on_host
 from jaxmlp.data import Rows
 from jaxmlp.recipe import Numbers, Recipe
 from jaxmlp.types import Data, Hyperparams, Numeric
 
 
 class Each(NamedTuple):
-    """Data of which each member has its own; made by `each`."""
+    """Data, parameters or arrays of which each member has its own; made by `each`."""
 
     data: Data
 
 
 class Shared(NamedTuple):
-    """Data that all members share; made by `shared`."""
+    """Data, parameters or arrays that all members share; made by `shared`."""
 
     data: Data
 
@@ -29,7 +29,8 @@ class Shared(NamedTuple):
 def each(*data: Data) -> Each:
     """Say that every member has a table of its own: x (members, N, ...), y (members, N, ...), weight (members, N).
 
-    To be passed as `data` or `validation` to the verbs of a population.
+    To be passed as `data` or `validation` to the verbs of a population; and of one tree, as `params` or as an entry of
+    `hyperparams`, whose leaves are (members, ...).
 
     >>> import numpy as np
     >>> each(np.zeros((4, 10, 3)), np.zeros((4, 10, 1))).data[0].shape
@@ -41,7 +42,8 @@ def each(*data: Data) -> Each:
 def shared(*data: Data) -> Shared:
     """Say that all members share this table, also where its first axis is as long as there are members.
 
-    Data is shared unless `each` says otherwise; the word is needed only where its shape could mean both.
+    Data is shared unless `each` says otherwise; the word is needed only where its shape could mean both. An entry of
+    `hyperparams` that is a tree, or an array that no column of members is, asks for it: `shared(tree)`, one copy.
 
     >>> import numpy as np
     >>> shared(np.zeros((4, 10, 3)), np.zeros((4, 10, 1))).data[0].shape
@@ -141,14 +143,15 @@ class Member(NamedTuple):
     steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array where members differ
     params: Any = None  # to begin with, or a state to go on from; gone once the member has begun
 
-    @property
-    def first_numbers(self) -> dict[str, Any]:
-        """The hyperparameters of the first of all members, on the host: a slice would be a program to compile."""
-        return {name: np.asarray(value)[0] for name, value in self.numbers.by_name.items()}
-
 
 class Tables(NamedTuple):
     """What all members share; None where it is each member's own."""
 
     data: Data
     validation: Data
+    numbers: Numbers = Numbers({}, {}, {}, {})  # the trees among the hyperparameters that are not each member's own
+
+
+def first_numbers(members: Member, tables: Tables) -> dict[str, Any]:
+    """Return the hyperparameters of the first of all members, its own on the host."""
+    return first(on_host(members.numbers.by_name)) | tables.numbers.by_name

@@ -12,9 +12,10 @@ from jax import Array
 
 from jaxmlp._engine.entry import check_keys, whose
 from jaxmlp._engine.executor import Executor, Job, outcome
-from jaxmlp._engine.inputs import Each, Inputs, Member, Request, Shared
+from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, first_numbers
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
+from jaxmlp._trees import is_tree
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import Data, History, Hyperparams
@@ -76,10 +77,17 @@ def _numbers_of(hyperparams: Hyperparams, who: np.ndarray, count: int) -> Hyperp
         return [hyperparams[i] for i in who]
     if not isinstance(hyperparams, Mapping):
         return hyperparams  # an error, which the door names
-    columns = {
-        name: np.asarray(value) if isinstance(value, list | tuple) else value for name, value in hyperparams.items()
-    }
-    return {name: a[who] if np.ndim(a) and len(a) == count else a for name, a in columns.items()}
+    return {name: _of_some(value, who, count) for name, value in hyperparams.items()}
+
+
+def _of_some(value: Any, who: np.ndarray, count: int) -> Any:
+    """Return what is the members' own of an entry; what is no column of all members stays, and the door names it."""
+    if isinstance(value, Each):
+        return Each(jax.tree.map(lambda a: a[who], value.data))
+    if isinstance(value, Shared) or is_tree(value):
+        return value
+    column = np.asarray(value) if isinstance(value, list | tuple) else value
+    return column[who] if np.ndim(column) and len(column) == count else column
 
 
 def join_groups(found: Sequence[Group], results: Sequence[tuple[State, History]]) -> tuple[list[State], History]:
@@ -108,15 +116,16 @@ def at(states: Any, i: Any) -> Any:
     return jax.tree.map(lambda a: a[i], states)
 
 
-def plan_for(members: Member, data: Data, recipe: Recipe, chosen: Plan | None, *, keep_best: bool) -> Plan:
-    """Return the chosen plan, or choose one.
+def plan_for(job: Job, data: Data, chosen: Plan | None) -> Plan:
+    """Return the chosen plan, or choose one for a job on such data.
 
     Raises:
       ValueError: for a plan of another number of members.
     """
-    count = len(members.key)
+    count = len(job.members.key)
     if chosen is None:
-        chosen = plan(count, data, recipe, members.first_numbers, keep_best=keep_best)
+        numbers = first_numbers(job.members, job.tables)
+        chosen = plan(count, data, job.recipe, numbers, keep_best=job.stops.patience is not None)
     if chosen.members != count:
         raise ValueError(f"plan must be made for as many members as there are keys, {count}; got {chosen.members}")
     return chosen

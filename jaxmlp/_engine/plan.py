@@ -16,6 +16,7 @@ from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import cores
 from jaxmlp._engine.entry import check_keys
 from jaxmlp._engine.inputs import plain
+from jaxmlp._trees import is_tree
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Hyperparams
 
@@ -116,7 +117,9 @@ def plan(
     if not isinstance(hyperparams, Mapping | None):
         raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
     hyperparams = {
-        name: _arrays.listed(f"hyperparams[{name!r}]", value) if isinstance(value, list | tuple) else value
+        name: _arrays.listed(f"hyperparams[{name!r}]", value)
+        if isinstance(value, list | tuple) and not is_tree(value)
+        else value
         for name, value in (hyperparams or {}).items()
     }
     members = _members(keys)

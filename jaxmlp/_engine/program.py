@@ -47,11 +47,9 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
     """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
     def one(member: Member, work: Work) -> Run:
-        bound = Bound(recipe, member.numbers, member.steps)
+        bound = _bound(recipe, member, work.tables)
         state = training.start(member.key, bound, params=member.params)
-        whole = (
-            bound if not batched else Bound(dataclasses.replace(recipe, batch_size=None), member.numbers, member.steps)
-        )
+        whole = bound._replace(recipe=dataclasses.replace(recipe, batch_size=None)) if batched else bound
         _, record = jax.eval_shape(lambda s, m, t: _epoch(s, m, t, whole), state, member, work.tables)
         # Zeros and not NaN, which `jax_debug_nans` would take for an error.
         history = {name: jnp.zeros((recipe.epochs, *a.shape), a.dtype) for name, a in record.items()}
@@ -76,7 +74,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
     _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
-        bound = Bound(recipe, member.numbers, member.steps)
+        bound = _bound(recipe, member, work.tables)
 
         def one_epoch(number: Array, run: Run) -> Run:
             state, record = _epoch(run.state, member, work.tables, bound)
@@ -93,8 +91,8 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
     _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
-        batches, validation = work.tables
-        bound = Bound(recipe, member.numbers, member.steps)
+        batches, validation, _ = work.tables
+        bound = _bound(recipe, member, work.tables)
 
         def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
             state, mean, first_bad = carry
@@ -171,6 +169,10 @@ def _over(function: Callable[..., Run], width: int) -> Callable[..., Run]:
         return jax.vmap(function, [0 if isinstance(a, Run | Member) else None for a in args])(*args)
 
     return alone if width == 1 else together
+
+
+def _bound(recipe: Recipe, member: Member, tables: Tables) -> Bound:
+    return Bound(recipe, member.numbers.joined(tables.numbers), member.steps)
 
 
 def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[State, dict[str, Array]]:

@@ -37,7 +37,7 @@ def check_forms(manifest: Manifest, forms: Mapping[str, Form]) -> None:
     keys = forms.get("members.key")
     members = keys.shape[0] if keys is not None and keys.shape else 0
     for name, form in forms.items():
-        if form.shape[:1] != (members,):
+        if form.shape[:1] != (members,) and not name.startswith("shared."):
             raise ValueError(
                 f"{name:.80} of the checkpoint must hold something for each of {members} members; got {form.shape}"
             )

@@ -185,7 +185,23 @@ def hyperparam(what: str, value: Any) -> Any:
         return number(what, value)
     if "value" in value:
         return having({"value": _scalar, "dtype": dtype})(what, value)
+    if "form" in value:
+        return having({"form": maybe(form), "arrays": named(array), "shared": flag})(what, value)
     return array(what, value)
+
+
+def form(what: str, value: Any) -> Any:
+    """Return the containers of a tree of arrays, as the checkpoint's words for what is no number have them."""
+    if value in ("array", "none"):
+        return value
+    found = few(named())(what, value)
+    if len(found) != 1 or not found.keys() <= {"dict", "list", "tuple", "Layer"}:
+        raise wrong(what, "array, none, or one of dict, list, tuple and Layer", value)
+    for kind, inside in found.items():
+        (named(form) if kind == "dict" else listed(form))(f"{what}.{kind}", inside)
+        if kind == "Layer" and len(inside) != 4:
+            raise wrong(what, "a Layer of four entries", value)
+    return value
 
 
 def _scalar(what: str, value: Any) -> Any:

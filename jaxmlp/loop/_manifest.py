@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxmlp._engine.executor import without_keys
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop import _fields as fields
@@ -19,33 +17,11 @@ from jaxmlp.loop._changes import changes, check
 from jaxmlp.loop._description import describe, rebuild, upgrade
 from jaxmlp.loop._digest import of_array, of_data
 from jaxmlp.loop._rules import as_json, rule_of, rules_of
+from jaxmlp.loop._start import Start, read
 from jaxmlp.recipe import Recipe
-from jaxmlp.types import Data, Json, Number, PyTree, StrPath
+from jaxmlp.types import Data, Json, StrPath
 
 NEWER = ("options", "each", "program")
-
-
-class Start(NamedTuple):
-    """What a run begins with.
-
-    Args:
-      key: one typed key for one network, (members,) of them for a population.
-      hyperparams: of one network the numbers as they were given, of a population arrays (members, ...).
-    """
-
-    key: Array
-    hyperparams: Mapping[str, Number]
-
-    @property
-    def single(self) -> bool:
-        """Whether this is one network, and not a population."""
-        return self.key.ndim == 0
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return keys and numbers by name, (members, ...) each, as a checkpoint holds them."""
-        numbers = {name: jnp.asarray(value) for name, value in self.hyperparams.items()}
-        tree = {"key": self.key, "hyperparams": numbers}
-        return flat(jax.tree.map(lambda a: a[None], tree) if self.single else tree, "members")
 
 
 class Seen(NamedTuple):
@@ -71,7 +47,7 @@ class Manifest:
     Args:
       recipe: the recipe's fields.
       key: the implementation and digest of the key or keys, and whether it is one.
-      hyperparams: a plain number as itself, else dtype and value or digest.
+      hyperparams: a plain number as itself, else dtype and value or digest; of a tree its form and digests.
       data: digests of the data's arrays, or what a stream says of itself.
       options: digests of validation, weights, rows and validation_rows; None where not given.
       stop: the rules by name, but for a budget of time, which is a call's own.
@@ -101,7 +77,7 @@ class Manifest:
         return cls(
             recipe=describe(recipe),
             key={"impl": str(jax.random.key_impl(start.key)), "single": start.single, **of_array(start.key)},
-            hyperparams={name: _number(value) for name, value in start.hyperparams.items()},
+            hyperparams=start.told(),
             data=seen.data,
             options={name: of_data(seen.options.get(name)) for name in fields.OPTIONS},
             stop=rules_of(stops),
@@ -208,50 +184,9 @@ class Manifest:
             raise ValueError(f"key.impl and members.key of the checkpoint must make a key; {error}") from error
         if key.ndim != 1:
             raise ValueError("members.key of the checkpoint must hold the key of each member; it does not")
-        numbers = {}
-        for name, told in self.hyperparams.items():
-            value = arrays.get(f"members.hyperparams.{name}")
-            if value is None or value.shape[:1] != data.shape[:1] or value.dtype.kind not in "biufV":
-                raise ValueError(f"members.hyperparams.{name:.80} of the checkpoint must hold a number a member")
-            # A Python number mixes with any dtype, an array does not: what it was decides about bits.
-            one = not isinstance(told, dict) or "value" in told
-            numbers[name] = _number_of(name, told) if single and one else jnp.asarray(value[0] if single else value)
-        return Start(key[0] if single else key, numbers)
+        return read(key, self.hyperparams, arrays, single=single)
 
     def plan_options(self) -> Json:
         """Return width and devices for `population.plan`; nothing where the run had more devices than are here."""
         here = self.layout["devices"] <= len(jax.local_devices())
         return {name: self.layout[name] for name in ("width", "devices")} if here else {}
-
-
-def flat(tree: PyTree, prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree by name, typed keys as the integers behind them.
-
-    >>> list(flat({"w": np.zeros(2), "layers": (np.ones(3),)}, "run"))
-    ['run.layers.0', 'run.w']
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(without_keys(tree))
-    return {path_name(prefix, path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def path_name(prefix: str, path: Any) -> str:
-    """Return the name of a leaf of a tree in a checkpoint."""
-    return f"{prefix}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
-
-
-def _number_of(name: str, told: Number | Json) -> Number:
-    """Return the number of one network that `_number` wrote down, in its own dtype: also NumPy's float64."""
-    if not isinstance(told, dict):
-        return told
-    try:
-        return np.asarray(told["value"]).astype(jnp.dtype(told["dtype"]))[()]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"hyperparams.{name:.80} of the checkpoint"
-        raise ValueError(f"{what} must be a number with a dtype; {error}") from error
-
-
-def _number(value: Number) -> Number | Json:
-    if type(value) in (int, float):
-        return value
-    array = np.asarray(value)
-    return {"value": array.item(), "dtype": str(array.dtype)} if array.ndim == 0 else of_array(array)

@@ -98,7 +98,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
 
 def of_job(job: Job) -> Json:
     """Return the digests of what a job's recipe computes, of its first member."""
-    members, (data, validation) = job.members, job.tables
+    members, (data, validation, shared) = job.members, job.tables
     own: Any = jax.tree.map(
         lambda a: _form(a, a.shape[1:]), members._replace(key=None, rows=None, validation_rows=None)
     )
@@ -110,7 +110,7 @@ def of_job(job: Job) -> Json:
     size = job.recipe.batch_size if job.batch is None else None
     batch = jax.tree.map(lambda a: _form(a, a.shape if size is None else (size, *a.shape[1:])), data)
     key = jax.ShapeDtypeStruct((), members.key.dtype)
-    bound = Bound(job.recipe, own.numbers, own.steps)
+    bound = Bound(job.recipe, own.numbers.joined(shared), own.steps)
     return of_program(bound, key, batch, data if validation is None else validation)
 
 

@@ -18,8 +18,9 @@ from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
-from jaxmlp.loop._manifest import Manifest, flat, path_name
+from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._saving import SavedRun
+from jaxmlp.loop._start import flat, path_name
 from jaxmlp.mlp import MLP
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import Json, Params, PyTree, Status
@@ -66,7 +67,9 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
             found = _with_best(found, wanted, forget, job.stops.patience)
         if "optimizer" in words and not _fits(found, wanted):
             found = _with_new_optimizer(found, like, wanted, job)
-        if extra := sorted(found.keys() - wanted.keys() - {name for name in found if name.startswith("members.")}):
+        if extra := sorted(
+            found.keys() - wanted.keys() - {name for name in found if name.startswith(("members.", "shared."))}
+        ):
             raise ValueError(
                 f"a run must be resumed with the arrays it began with; {saved.directory} holds {extra[0]:.80} too, "
                 f"which the model and optimizer that are given have not; pass what was saved, or another directory"
@@ -98,6 +101,8 @@ def checked_arrays(arrays: Mapping[str, np.ndarray], members: int, epochs: int) 
       ValueError: for arrays of another number of members, and for a status or a count of epochs that there is not.
     """
     for name, array in arrays.items():
+        if name.startswith("shared."):
+            continue
         if not name.startswith(("run.", "members.")) or array.ndim < 1 or len(array) != members:
             raise ValueError(
                 f"{name:.80} of the checkpoint must hold something for each of {members} members; got {array.shape}"
@@ -209,7 +214,7 @@ def _with_new_optimizer(
 
     def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
         recipe = dataclasses.replace(job.recipe, model=_Given(params))
-        alone = numbers._replace(init={}, apply={})
+        alone = numbers._replace(init={}, apply={})  # an optimizer takes none of the trees that all share
         return training.start(key, Bound(recipe, alone, steps)).opt_state
 
     state = jax.jit(jax.vmap(begin))(job.members.key, job.members.numbers, job.members.steps, params)

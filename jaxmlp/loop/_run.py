@@ -13,17 +13,18 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Epochs, Source
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.inputs import Each, Member, Request, Shared, plain
+from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
 from jaxmlp.loop._digest import of_data
-from jaxmlp.loop._manifest import Manifest, Seen, Start
+from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
+from jaxmlp.loop._start import Start
 from jaxmlp.loop._steps import Steps, checker
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
@@ -61,15 +62,15 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     stream, entered = _opened(request, options)
     with _told_by_words(options.rebuilt):
         members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
-        plan = _plan(entered, members, stops, options, saving)
         job = Job(members, tables, request.recipe, stops)
+        plan = _plan(entered, job, options, saving)
         if stream is not None:
             job = job._replace(tables=tables._replace(data=None), batch=stream.example)
         # A checkpoint has the digest of the program, which is one for all waves.
         program = None if options.directory is None else of_job(job)
     if saving is not None:
         saving = saving._replace(program=program)
-    feed = Feed(stream, checker(entered, members))
+    feed = Feed(stream, checker(entered, members, tables))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
@@ -136,17 +137,18 @@ def _stream_steps(request: Request, stream: Stream) -> int | None:
     return recipe.epochs * length
 
 
-def _plan(request: Request, members: Member, stops: Stops, options: RunOptions, saving: Saving | None) -> Plan:
+def _plan(request: Request, job: Job, options: RunOptions, saving: Saving | None) -> Plan:
     """Return how the members run: as the caller says, as the saved run did, or as is best."""
     if request.single:
         return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
-    data, chosen = plain(request.inputs.data), options.plan
+    data, chosen, members, tables = plain(request.inputs.data), options.plan, job.members, job.tables
     waves = None if saving is None or saving.saved is not None else _first_wave(saving.directory)
     saved = waves if saving is None or waves is not None else saving.saved
     if chosen is None and saved is not None:
         wanted = saved.manifest.plan_options()
-        chosen = plan(len(members.key), data, request.recipe, members.first_numbers, **wanted) if wanted else None
-    chosen = plan_for(members, data, request.recipe, chosen, keep_best=stops.patience is not None)
+        numbers = first_numbers(members, tables)
+        chosen = plan(len(members.key), data, request.recipe, numbers, **wanted) if wanted else None
+    chosen = plan_for(job, data, chosen)
     if waves is None:
         return chosen
     wave = len(waves.start().key)
@@ -217,7 +219,7 @@ def _placed(
         given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
         own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
         numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
-        start = Start(request.key, numbers)
+        start = Start(request.key, numbers, job.tables.numbers.by_name)
         seen = Seen(told, given, options.steps, own)
         manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)
         if (

@@ -18,7 +18,8 @@ from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._fields import META
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._hidden import version
-from jaxmlp.loop._manifest import Manifest, Start, flat, path_name
+from jaxmlp.loop._manifest import Manifest
+from jaxmlp.loop._start import Start, flat, path_name
 from jaxmlp.types import Json, Numeric, Status, StrPath
 
 Check = Callable[[Manifest, Mapping[str, Form]], None]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
 from jaxmlp._engine.plan import Plan
+from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
@@ -123,8 +124,10 @@ class Session:
     def _non_finite(self) -> NonFinite:
         state, history = self._now()
         epoch = len(history["loss"])
-        numbers = self._executor.job.members.first_numbers
-        told = ", ".join(f"{name}={float(value):g}" for name, value in numbers.items() if np.ndim(value) == 0)
+        numbers = first(on_host(self._executor.job.members.numbers.by_name))
+        told = ", ".join(
+            f"{name}={float(value):g}" for name, value in numbers.items() if not is_tree(value) and np.ndim(value) == 0
+        )
         kept = f", and saved in {self._saving.directory.path}" if self._saving is not None else ""
         error = NonFinite(
             f"the loss must stay finite; it or the parameters did not in epoch {epoch} (the first is 0), step "

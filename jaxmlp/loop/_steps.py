@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmlp import _check
 from jaxmlp._engine.entry import like_key
 from jaxmlp._engine.executor import Executor
-from jaxmlp._engine.inputs import Member, Request
+from jaxmlp._engine.inputs import Member, Request, Tables, first_numbers
 from jaxmlp._preflight import check_data
 from jaxmlp._weights import check_of_stream
 from jaxmlp.loop.streams import Batch, Position, Stream
@@ -71,9 +71,9 @@ class Steps:
         self._stacks.close()
 
 
-def checker(request: Request, members: Member) -> Callable[[Batch], None]:
+def checker(request: Request, members: Member, tables: Tables) -> Callable[[Batch], None]:
     """Return a check of a batch's values; that of labels traces the loss, so floats do without it."""
-    first = request.hyperparams if request.single else members.first_numbers
+    first = request.hyperparams if request.single else first_numbers(members, tables)
     bound, key = request.recipe.bind(first), like_key(request.key)
 
     def check(batch: Batch) -> None:

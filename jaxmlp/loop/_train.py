@@ -233,7 +233,7 @@ def resume(
             saved.manifest.with_epochs(epochs)  # raises for fewer than there are
             recipe, allowed = dataclasses.replace(recipe, epochs=epochs), allowed | {"epochs"}
         start, steps = saved.start(), saved.manifest.steps
-        numbers = start.hyperparams if hyperparams is None else hyperparams
+        numbers = start.given() if hyperparams is None else hyperparams
         request = Request(start.key, Inputs(data, validation, weights, rows, validation_rows), recipe, numbers)
         given = listed(stop)
         if stop is None or given and all(isinstance(rule, Budget) for rule in given):

@@ -11,10 +11,11 @@ from jax import Array
 from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
 from jaxmlp._engine.columns import as_number
-from jaxmlp._engine.inputs import Inputs, Request, shared
+from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, plain, shared
 from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import Plan
 from jaxmlp._preflight import entered
+from jaxmlp._trees import is_tree
 from jaxmlp.population._fit import Options, train
 from jaxmlp.population._sweeps import check_members
 from jaxmlp.recipe import Recipe
@@ -95,7 +96,7 @@ def cross_validate(
     if not isinstance(hyperparams, Mapping | None):
         raise ValueError(f"hyperparams must be a dict of numbers; got {_check.describe(hyperparams)}")
     hyperparams = {name: _numbers(name, value) for name, value in (hyperparams or {}).items()}
-    stacked = {name: np.ndim(value) > 0 for name, value in hyperparams.items()}
+    stacked = {name: not is_tree(value) and np.ndim(value) > 0 for name, value in hyperparams.items()}
     lengths = {len(value) for name, value in hyperparams.items() if stacked[name]}
     if len(lengths) > 1:
         raise ValueError(f"hyperparams must have one entry for each setting; got lengths {sorted(lengths)}")
@@ -117,8 +118,12 @@ def cross_validate(
 
 
 def _numbers(name: str, value: Any) -> Any:
-    """Return one number, or those of all settings (settings,)."""
+    """Return one number, or those of all settings (settings,); of arrays that are not trained, those of all members."""
     what = f"hyperparams[{name!r}]"
+    if isinstance(value, Each):
+        raise ValueError(f"{what} must be shared by all folds and seeds; got population.each; pass shared(tree)")
+    if isinstance(value, Shared) or is_tree(value):
+        return Shared(plain(value))
     return as_number(what, value) if isinstance(value, list | tuple) else _arrays.number(what, value)
 
 

@@ -168,7 +168,8 @@ def train(
     request = request.entered()
     members, tables = enter(request)
     recipe = request.recipe
-    chosen = plan_for(members, plain(request.inputs.data), recipe, options.plan, keep_best=stops.patience is not None)
+    whole = Job(members, tables, recipe, stops)
+    chosen = plan_for(whole, plain(request.inputs.data), options.plan)
     watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks)
     watched |= options.callback is not None and stops.halving is None  # at the rungs alone, as it always was
     chunk = math.ceil(recipe.epochs / ROUNDS) if watched else recipe.epochs
@@ -183,7 +184,7 @@ def train(
         drive(executor, source, observers, deadline=options.deadline, begins=options.first and number == 0)
         return executor
 
-    return in_waves(Job(members, tables, recipe, stops), chosen, wave)
+    return in_waves(whole, chosen, wave)
 
 
 def _with_patience(stop: Any, patience: int | None, min_improvement: float) -> Any:

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxmlp import _check
 from jaxmlp._coupling import extra_arguments, stand_ins
 from jaxmlp._factories import RunLength, check_descends
+from jaxmlp._freezing import check_floats, split
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
 from jaxmlp.optimizers import CosineAdamW, PerLayer
 from jaxmlp.recipe import Bound, Numbers, Recipe
@@ -83,8 +84,9 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     avals = tuple(_forms(part) for part in (bound.numbers.init, numbers))
     steps = bound.steps if isinstance(bound.steps, RunLength | None) else aval(bound.steps)
     settings = (jax.ShapeDtypeStruct((), key.dtype), jax.config.read("jax_enable_x64"))
+    parts = (bound.recipe.model, bound.recipe.optimizer, bound.recipe.frozen)
     try:
-        half = _tried(bound.recipe.model, bound.recipe.optimizer, steps, avals, *settings)
+        half = _tried(parts, steps, avals, *settings)
     except _Failed as failure:
         raise _explained(failure, bound, steps) from failure.error
     if half:
@@ -99,12 +101,13 @@ class _Failed(Exception):
 
 
 @functools.lru_cache(maxsize=256)
-def _tried(model: Any, factory: Any, steps: Any, avals: tuple[Known, Known], key: Any, x64: bool) -> bool:
+def _tried(parts: tuple[Any, Any, Any], steps: Any, avals: tuple[Known, Known], key: Any, x64: bool) -> bool:
     """Try a step on shapes with all numbers traced, and return whether parameters are float16."""
-    init, numbers = avals
+    (model, factory, frozen), (init, numbers) = parts, avals
     params = jax.eval_shape(lambda key, init: model.init(key, **init), key, _rebuilt(init))
-    numbers = _rebuilt(numbers)
-    _attempt(factory, steps, numbers, {}, params)
+    params, _ = split(frozen, model, params)
+    check_floats("parameters", params)
+    _attempt(factory, steps, _rebuilt(numbers), {}, params)
     return any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(params))
 
 
@@ -149,7 +152,9 @@ def _attempt(factory: Any, steps: Any, traced: dict[str, Any], known: dict[str, 
 
 
 class _Only:
-    """The part of a recipe that makes the optimizer."""
+    """The part of a recipe that makes the optimizer, for parameters that are all trained."""
+
+    model, frozen = None, None
 
     def __init__(self, optimizer: Any):
         self.optimizer = optimizer

@@ -92,14 +92,16 @@ def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State
     key = jax.random.fold_in(step_key, state.step)
     given = None if weight is None else weight * jnp.asarray(unit, weight.dtype)
     told = bound.told(state.params, (x, y, given), key, state.step, training=True)
+    trained, whole = bound.split(state.params)
 
-    def objective(params: Params) -> tuple[Array, dict[str, Array]]:
+    def objective(trained: Params) -> tuple[Array, dict[str, Array]]:
+        params = whole(trained)
         losses, extras = bound.per_example(told.apply(params, x), y, told._replace(params=params))
         return average_near(losses, weight), {name: average_near(values, weight) for name, values in extras.items()}
 
-    (loss, extras), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, lambda p: objective(p)[0])
-    params = bound.follow(params, state.params, extras, told)
+    (loss, extras), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+    trained, opt_state = update(bound, grads, state.opt_state, trained, loss, lambda p: objective(p)[0])
+    params = bound.follow(whole(trained), state.params, extras, told)
     total = jnp.asarray(examples(x), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total, **extras}
 

@@ -1,5 +1,7 @@
 """The Gaussian that two outputs a target hold: what the losses of it, and all who read their outputs, share."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,3 +55,16 @@ def negative_log(mean: Array, variance: Array, targets: Numeric) -> Array:
     """Return -log N(y; mean, variance) of each output, (batch, d)."""
     error = optax.squared_error(mean, jnp.asarray(targets, mean.dtype))
     return 0.5 * (jnp.log(2 * np.pi * variance) + error / variance)
+
+
+def rescaled(outputs: Array, moved: Callable[[Array], Array], scale: Array) -> Array:
+    """Return the outputs (..., 2 d) of the Gaussian of y, of those of z, where y = moved(z) has dy/dz = scale (d,).
+
+    Its variance scale^2 (softplus(raw)^2 + FLOOR) is met with the floor that is added to it again.
+    """
+    mean, variance = gaussian(outputs)
+    wanted = jnp.square(jnp.broadcast_to(scale, mean.shape)) * variance - FLOOR
+    root = jnp.sqrt(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny))
+    # softplus^-1(s) = s + log(1 - exp(-s)), exact at both ends.
+    raw = root + jnp.log(-jnp.expm1(-root))
+    return jnp.concatenate([moved(mean), raw], axis=-1)

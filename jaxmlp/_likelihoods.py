@@ -9,6 +9,7 @@ from jax.scipy.special import gammaln, ndtr
 from jaxmlp import _check
 from jaxmlp._arrays import taking
 from jaxmlp._gaussian import FLOOR, gaussian, gaussian_for, negative_log
+from jaxmlp._scaling import density
 from jaxmlp._targets import alike, number, spread, sum_outputs, wide
 from jaxmlp.types import Number, Numeric
 
@@ -31,6 +32,7 @@ def poisson(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(jnp.exp(rate) - counts * rate + gammaln(counts + 1))
 
 
+@density
 @taking("outputs", "targets")
 def student_t_nll(outputs: Numeric, targets: Numeric, *, df: Number = 4.0, min_variance: Number = FLOOR) -> Array:
     """Return -sum_d log t(y_d; df, mean_d, scale_d), whose tails forgive outliers.
@@ -62,6 +64,7 @@ def student_t_nll(outputs: Numeric, targets: Numeric, *, df: Number = 4.0, min_v
     return sum_outputs(constant + 0.5 * jnp.log(squared) + 0.5 * (df + 1) * jnp.log1p(error / df))
 
 
+@density
 @taking("outputs", "targets")
 def mixture_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = FLOOR) -> Array:
     """Return -log sum_k share_k prod_d N(y_d; mean_kd, variance_kd), a mixture density network (Bishop 1994).

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from jaxmlp import _arrays, _check
 from jaxmlp._requests import Moment, asked
+from jaxmlp._scaling import scales
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, History, Model, Number, Params, PyTree
 
@@ -87,7 +88,7 @@ def check_data(
     if "dropout_rate" in numbers.apply:
         _check.within("dropout_rate", numbers.apply["dropout_rate"], 0, 1, open_high=True)
     outputs = _outputs.eval_shape(bound.recipe.model, key, like, numbers.init, numbers.apply)
-    wanted = any(map(asked, (bound.recipe.loss, *bound.recipe.metrics)))
+    wanted = scales(bound.recipe.model) or any(map(asked, (bound.recipe.loss, *bound.recipe.metrics)))
     params = jax.eval_shape(bound.init, key) if wanted else None  # which costs a small run a tenth of its call
     moment = Moment(key, jax.ShapeDtypeStruct((), np.int32))
     try:

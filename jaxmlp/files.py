@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _arguments, _check, _disk, _header, _stacking
-from jaxmlp.layer import Layer
-from jaxmlp.mlp import MLP
-from jaxmlp.types import Json, Model, StrPath
+from jaxmlp import _arguments, _check, _disk, _header
+from jaxmlp._described import Described
+from jaxmlp.types import Json, Model, Params, StrPath
 
 FORMAT = 1
 HEADER = 2**21  # bytes: a thousand layers take a fifth of it
@@ -28,14 +27,15 @@ DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: object = None) -> None:
+def save(path: StrPath, model: Model, params: Params, *, metadata: object = None) -> None:
     """Write a model to one safetensors file, there whole or not at all.
 
-    Tensors are named layer/leaf, "0/w", "0/b"; of a population they have its leading axes. Needs the extra `files`.
+    Tensors are named layer/leaf, "0/w", "0/b"; of a population they have its leading axes. Those of a
+    `transforms.Scaled` are "model/0/w", and "x/shift" and so on of what was fitted. Needs the extra `files`.
 
     Args:
       path: the file.
-      model: an `MLP` whose activation and initializer are known by name.
+      model: an `MLP` whose activation and initializer are known by name, or `transforms.Scaled` around one.
       params: its parameters, or those of a population of it.
       metadata: anything that JSON holds, such as the metrics or the units of the outputs.
 
@@ -53,12 +53,11 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
     """
     safetensors = _check.extra("safetensors.numpy", "files")
     path = _disk.path_of("path", path)
-    if not isinstance(model, MLP):
-        raise ValueError(f"model must be an MLP, whose description is data; got {model!r}")
-    tensors = _tensors(model, params)
+    described = Described.of(model, params)
+    tensors = _tensors(described, params)
     for name, array in tensors.items():
         _check.finite(name, array)
-    description = {"format": FORMAT, "model": model.to_dict(), "metadata": metadata}
+    description = {"format": FORMAT, "model": described.to_json(), "metadata": metadata}
     try:
         told = json.dumps(description, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -72,7 +71,7 @@ def save(path: StrPath, model: Model, params: tuple[Layer, ...], *, metadata: ob
         raise ValueError(f"{path} must be a file that can be written: {error}") from error
 
 
-def load(path: StrPath) -> tuple[MLP, tuple[Layer, ...]]:
+def load(path: StrPath) -> tuple[Any, Any]:
     """Return the model and the parameters in a file that `save` wrote.
 
     Raises:
@@ -91,7 +90,7 @@ def read_metadata(path: StrPath) -> Any:
     return _load(path)[2]
 
 
-def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
+def _load(path: StrPath) -> tuple[Any, Params, Any]:
     """Return model, parameters and metadata; everything that must hold for the file is checked.
 
     The file is read and not mapped, since one that is cut short while it is mapped ends the process. No more is read
@@ -109,8 +108,8 @@ def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
                 )
             header = _header.read(path, file.read(length), size - 8 - length)
             told = _description(path, header.metadata.get("jaxmlp"))
-            model = _model(path, told["model"], header.tensors)
-            _check_tensors(path, model, header.tensors)
+            described = _model(path, told["model"], header.tensors)
+            _check_tensors(path, described, header.tensors)
             body = file.read(size - 8 - length)
     except (OSError, MemoryError) as error:
         raise ValueError(f"{path} must be a file that can be read: {error or type(error).__name__}") from error
@@ -127,18 +126,16 @@ def _load(path: StrPath) -> tuple[MLP, tuple[Layer, ...], Any]:
             f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
             f"copy, or leave sha256 out of the header's metadata if the change is meant"
         )
-    layers = [{name: arrays[f"{i}/{name}"] for name in leaves} for i, leaves in enumerate(model.structure.leaves)]
-    params = _stacking.stack(tuple(Layer(**leaves) for leaves in layers), model.structure.parts)
-    return model, jax.tree.map(jnp.asarray, params), told["metadata"]
+    return described.model, described.params(arrays), told["metadata"]
 
 
-def _check_tensors(path: Path, model: MLP, tensors: Mapping[str, _header.Tensor]) -> None:
+def _check_tensors(path: Path, described: Described, tensors: Mapping[str, _header.Tensor]) -> None:
     """Raise unless the tensors that a header names are those of the model, in names, shapes and dtypes."""
-    wanted = {f"{i}/{name}": shape for i, leaves in enumerate(model.structure.leaves) for name, shape in leaves.items()}
+    wanted = described.shapes()
     for word, names in (("hold", wanted.keys() - tensors.keys()), ("not hold", tensors.keys() - wanted.keys())):
         if names:
             shown = ", ".join(sorted(names)[:4])[:400] + (", ..." if len(names) > 4 else "")
-            raise ValueError(f"{path} must {word} the tensors {shown}, for {_short(model)}")
+            raise ValueError(f"{path} must {word} the tensors {shown}, for {described}")
     lead: tuple[int, ...] | None = None
     for name, shape in wanted.items():
         dtype, got, _, _ = tensors[name]
@@ -148,7 +145,7 @@ def _check_tensors(path: Path, model: MLP, tensors: Mapping[str, _header.Tensor]
         axes = got[: len(got) - len(shape)]
         lead = axes if lead is None else lead
         if got != lead + shape or 0 in got:
-            raise ValueError(f"{path}: {name} must have shape {(*lead, *shape)} for {_short(model)}; got {got}")
+            raise ValueError(f"{path}: {name} must have shape {(*lead, *shape)} for {described}; got {got}")
 
 
 def _description(path: Path, text: str | None) -> Json:
@@ -171,12 +168,14 @@ def _description(path: Path, text: str | None) -> Json:
     return told
 
 
-def _model(path: Path, told: Json, tensors: Mapping[str, _header.Tensor]) -> MLP:
-    sizes = told.get("sizes")
+def _model(path: Path, told: Json, tensors: Mapping[str, _header.Tensor]) -> Described:
+    scaled = told.get("scaled")
+    net = scaled.get("model") if isinstance(scaled, dict) else told
+    sizes = net.get("sizes") if isinstance(net, dict) else None
     if isinstance(sizes, list) and len(sizes) - 1 > len(tensors):  # before time is spent on layers that are not there
         raise ValueError(f"{path} must hold a tensor for each of {len(sizes) - 1:,} layers; got {len(tensors):,}")
     try:
-        return MLP.from_dict(told)
+        return Described.from_json(told)
     except Exception as error:  # whatever an option of another kind makes it raise
         raise ValueError(f"{path} must describe an MLP: {str(error)[:400]}") from error
 
@@ -195,20 +194,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _tensors(model: MLP, params: tuple[Layer, ...]) -> dict[str, np.ndarray]:
+def _tensors(described: Described, params: Params) -> dict[str, np.ndarray]:
     """Return the parameters by name, checked against the description."""
-    layers = model.layers(params)
+    wanted, found = described.shapes(), described.tensors(params)
+    first = next(iter(wanted))
+    lead = found[first].shape[: -len(wanted[first])] if first in found else ()
     tensors: dict[str, np.ndarray] = {}
-    lead = layers[0].w.shape[:-2]
-    for i, (layer, leaves) in enumerate(zip(layers, model.structure.leaves, strict=True)):
-        for name, array in layer._asdict().items():
-            wanted = (*lead, *leaves[name]) if name in leaves else None
-            got = None if array is None else array.shape
-            if got != wanted:
-                raise ValueError(f"{i}/{name} must have shape {wanted} for {_short(model)}; got {got}")
-            if array is not None:
-                _check.floating(f"{i}/{name}", array)
-                tensors[f"{i}/{name}"] = np.ascontiguousarray(np.asarray(jax.device_get(array)))
+    for name in dict.fromkeys([*wanted, *found]):
+        shape = (*lead, *wanted[name]) if name in wanted else None
+        got = found[name].shape if name in found else None
+        if got != shape:
+            raise ValueError(f"{name} must have shape {shape} for {described}; got {got}")
+        _check.floating(name, found[name])
+        tensors[name] = np.ascontiguousarray(np.asarray(jax.device_get(found[name])))
     return tensors
 
 
@@ -217,8 +215,3 @@ def _shown(metadata: object) -> str:
         return repr(metadata)[:400]
     except (RecursionError, ValueError):  # of lists without end, and of ints with too many digits
         return type(metadata).__name__
-
-
-def _short(model: MLP) -> str:
-    text = repr(model)
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -22,6 +22,7 @@ from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
+from jaxmlp._scaling import density as density
 from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times, yes_or_no
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
@@ -178,6 +179,7 @@ def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(yes_or_no(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
+@density
 @taking("outputs", "targets")
 def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     """Return -sum_d log N(y_d; yhat_d, 1) = sum_d [(y_d - yhat_d)^2 + log 2 pi] / 2, the notes' likelihood negated.
@@ -194,6 +196,7 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
 
 
+@density
 @taking("outputs", "targets")
 def gaussian_nll(outputs: Numeric, targets: Numeric, *, min_variance: Number = FLOOR) -> Array:
     """Return -sum_d log N(y_d; mean_d, variance_d) = sum_d [log(2 pi variance_d) + (y_d - mean_d)^2 / variance_d] / 2.

@@ -10,6 +10,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp import _scaling as scaling
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
@@ -195,7 +196,8 @@ class Bound(NamedTuple):
         Raises:
           ValueError: for a loss of another shape, and for extras that are no column of a history.
         """
-        found = self.recipe.loss(outputs, y, **self.numbers.loss, **told.answers(self.recipe.loss))
+        targets = scaling.targets(self.recipe.model, told.params, y)
+        found = self.recipe.loss(outputs, targets, **self.numbers.loss, **told.answers(self.recipe.loss))
         losses: Any
         losses, extras = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
         shape = (examples(told.x),)
@@ -205,7 +207,7 @@ class Bound(NamedTuple):
                 f"leave the mean over examples to the step"
             )
         check_extras(extras, shape, self.recipe.metrics)
-        return losses, extras
+        return scaling.of_data(self.recipe, told.params, losses, y), extras
 
     def measures(self, outputs: PyTree, y: PyTree, told: Told) -> dict[str, Array]:
         """Return the value of each metric by its name, () each.
@@ -214,6 +216,8 @@ class Bound(NamedTuple):
           ValueError: where examples are weighted and a metric takes no weight.
         """
         values = {}
+        if self.recipe.metrics:
+            outputs = scaling.outputs(self.recipe.model, told.params, outputs)
         for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
             wanted = names_of_metric(metric)
             numbers: dict[str, Any] = {of: value for of, value in self.numbers.metrics.items() if of in wanted}

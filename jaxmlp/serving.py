@@ -1,5 +1,6 @@
 """Predictions after training: many rows in cache-sized chunks, and a handful of rows without JAX at all."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp import _arrays, _check, _compile
+from jaxmlp._scaled import Scaled
+from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import verb
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
@@ -20,6 +23,8 @@ CHUNK = 1000  # rows whose activations stay in the cache of a CPU; more than eno
 @verb
 def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHUNK, **numbers: Number) -> PyTree:
     """Return model.apply(params, x), `chunk` rows at a time inside one compiled program.
+
+    A `transforms.Scaled` predicts in the units of its targets.
 
     Shapes: x (N, in) -> (N, out), or a pytree of such outputs. The activations of all rows at once would leave a CPU's
     cache; on an accelerator pass a chunk as large as its memory likes, or None for all rows.
@@ -50,7 +55,7 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHU
 @_compile.jit(static_argnames=("model", "chunk"))
 def _predict(model: Model, params: Params, x: Numeric, numbers: Mapping[str, Number], *, chunk: int | None) -> PyTree:
     def of_rows(rows: Numeric) -> PyTree:
-        outputs = model.apply(params, rows, **numbers)
+        outputs = in_units(model, params, model.apply(params, rows, **numbers))
         for leaf in jax.tree.leaves(outputs):
             if jnp.shape(leaf)[:1] != (len(rows),):
                 raise ValueError(
@@ -76,7 +81,7 @@ def _draws(numbers: Mapping[str, Number]) -> bool:
 
 
 @verb
-def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np.ndarray]:
+def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]:
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
     For one row, calling a compiled program costs more than the arithmetic. The function holds NumPy copies of the
@@ -93,8 +98,12 @@ def in_numpy(model: MLP, params: tuple[Layer, ...]) -> Callable[[np.ndarray], np
     >>> bool(np.allclose(in_numpy(mlp, params)(row), mlp.apply(params, row), atol=1e-6))
     True
     """
+    if isinstance(model, Scaled) and isinstance(params, dict):
+        inner = in_numpy(model.model, params["model"])
+        scaling = jax.tree.map(np.asarray, {name: fitted for name, fitted in params.items() if name != "model"})
+        return partial(_forward_scaled, dataclasses.replace(model, model=_Inner(inner)), scaling)
     if not isinstance(model, MLP):
-        raise ValueError(f"model must be an MLP; got {_check.describe(model)}")
+        raise ValueError(f"model must be an MLP, or transforms.Scaled around one; got {_check.describe(model)}")
     if callable(model.activation):
         raise ValueError(f"in_numpy knows activations by name: {', '.join(_ACTIVATIONS)}; got {model.activation!r}")
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
@@ -117,6 +126,23 @@ def _forward(layers: list[Layer], activation: str, norm: str | None, residual: b
         new = phi(normalise(layer, _affine(layer, h)))
         h = new + h if residual and new.shape == h.shape else new
     return _affine(last, h)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inner:
+    """What a scaled model is around, where it is a function of NumPy."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def init(self, key: Any) -> Params:
+        return None
+
+    def apply(self, params: Params, x: Any) -> Any:
+        return self.function(x)
+
+
+def _forward_scaled(model: Scaled, scaling: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict({"model": None, **scaling}, np.asarray(_arrays.listed("x", x), np.float32)))
 
 
 def _affine(layer: Layer, h: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from jaxmlp import _arrays, _check
+from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import verb
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Params, PyTree
@@ -46,7 +47,7 @@ def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype), x)
 
     def apply(params: Params, x: PyTree) -> PyTree:
-        return model.apply(params, x)
+        return in_units(model, params, model.apply(params, x))
 
     if isinstance(model, MLP):
         model.structure.check(params, model, members=True)

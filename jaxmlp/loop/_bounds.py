@@ -54,7 +54,9 @@ def check_forms(manifest: Manifest, forms: Mapping[str, Form]) -> None:
             raise ValueError(
                 f"{name:.80} of the checkpoint must have an entry for each of {epochs:,} epochs; got {form.shape}"
             )
-    state = sum(form.bytes for name, form in forms.items() if not name.startswith(HISTORY))
+    trees = [n for n, told in manifest.hyperparams.items() if isinstance(told, dict) and "form" in told]  # of any size
+    aside = (HISTORY, "shared.", *(f"members.hyperparams.{name}." for name in trees))
+    state = sum(form.bytes for name, form in forms.items() if not name.startswith(aside))
     if parameters is not None and state > SMALL + STATE * members * parameters:
         raise ValueError(
             f"arrays of the checkpoint must be those of {members:,} models of {parameters:,} weights; they take "
@@ -72,7 +74,9 @@ def check_forms(manifest: Manifest, forms: Mapping[str, Form]) -> None:
 
 
 def _parameters(model: Any) -> int | None:
-    """Return how many weights a model has by its sizes, if it is an `MLP`."""
+    """Return how many weights a model has by its sizes, if it is an `MLP`, or one around an `MLP`."""
+    while isinstance(model, dict) and model.get("type") == "jaxmlp.transforms:Scaled":
+        model = model.get("model")
     if not isinstance(model, dict) or model.get("type") != "jaxmlp:MLP":
         return None
     sizes = fields.listed(fields.whole(1))("recipe.model.sizes", model.get("sizes"))

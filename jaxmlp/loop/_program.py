@@ -20,6 +20,7 @@ from jaxmlp import training
 from jaxmlp._engine.executor import Job
 from jaxmlp._freezing import Path, frozen_paths, split
 from jaxmlp._requests import asked
+from jaxmlp._scaling import scales
 from jaxmlp.loop._hidden import version
 from jaxmlp.loop._trace import Trace, hashed
 from jaxmlp.recipe import Bound
@@ -71,7 +72,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
 
     def judged(taker: str, like: PyTree, functions: Sequence[Any], **parts: Any) -> Bound:
         """Return the recipe with a loss or metrics, on outputs as they are; one that asks for the model gets it."""
-        if any(name in ("params", "apply") for function in functions for name in asked(function)):
+        if scales(recipe.model) or any(n in ("params", "apply") for function in functions for n in asked(function)):
             return alone(("init", "apply", taker), **parts)
         return alone((taker,), model=_Held.of(like, whole=True), frozen=None, **parts)
 

@@ -14,6 +14,7 @@ from jaxmlp import _check, training
 from jaxmlp._engine.executor import Job, Restore, without_keys
 from jaxmlp._engine.runs import Run
 from jaxmlp._engine.stops import Patience, Stops
+from jaxmlp._scaled import Scaled
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes
 from jaxmlp.loop._folder import Form
@@ -145,10 +146,13 @@ def check_size(recipe: Recipe, arrays: Mapping[str, Form]) -> None:
     Raises:
       ValueError: with both numbers.
     """
-    if not isinstance(recipe.model, MLP):
+    model, within = recipe.model, "run.state.params."
+    while isinstance(model, Scaled):
+        model, within = model.model, f"{within}model."
+    if not isinstance(model, MLP):
         return
-    saved = sum(math.prod(array.shape[1:]) for name, array in arrays.items() if name.startswith("run.state.params."))
-    wanted = recipe.model.parameter_count
+    saved = sum(math.prod(array.shape[1:]) for name, array in arrays.items() if name.startswith(within))
+    wanted = model.parameter_count
     if wanted != saved:
         raise ValueError(
             f"recipe.model.sizes of the checkpoint must be those of its {saved:,} parameters; got sizes of {wanted:,}"

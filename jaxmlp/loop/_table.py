@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.nn import initializers
 
-from jaxmlp import losses, metrics
+from jaxmlp import losses, metrics, transforms
 from jaxmlp.loop._code import found_by_name
 from jaxmlp.mlp import MLP
 from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
@@ -81,7 +81,8 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)}
+    kinds = (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)
+    return {name_of(kind): kind for kind in (*kinds, *transforms.KINDS)}
 
 
 @functools.cache

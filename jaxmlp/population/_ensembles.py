@@ -11,6 +11,7 @@ from jax import Array
 from jaxmlp import _arguments, _arrays, _check, _compile, losses
 from jaxmlp._eager import compile_once
 from jaxmlp._gaussian import negative_log
+from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import members, verb
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.types import Model, Number, Numeric, Params, Status
@@ -37,7 +38,7 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
 
 @_compile.jit(static_argnums=0)
 def _predict(model: Model, params: Params, x: Array, numbers: dict[str, Number]) -> Array:
-    return jax.vmap(lambda p: model.apply(p, x, **numbers))(params)
+    return jax.vmap(lambda p: in_units(model, p, model.apply(p, x, **numbers)))(params)
 
 
 class Mixture(NamedTuple):

@@ -44,6 +44,7 @@ from jaxmlp import (
     MLP,
     Layer,
     Recipe,
+    conformal,
     data,
     files,
     interop,
@@ -361,6 +362,10 @@ def verbs(directory):
             metrics.expected_calibration_error, LOGITS, LABELS, bins=3, weight=[None, WEIGHT]
         ),
         "interval_coverage": _loss(metrics.interval_coverage, PAIRS, Y, level=0.9, weight=[None, WEIGHT]),
+        # Intervals.
+        "conformal.scores": _with(conformal.scores, low=Y, high=Y, y=Y, scale=[1.0, np.ones((6, 1), "f")]),
+        "conformal.radius": _with(conformal.radius, scores=[Y, Y[:, 0]], coverage=0.5, positional=2),
+        "conformal.interval": _with(conformal.interval, low=Y, high=Y, radius=[1.0, np.ones(1, "f")], scale=1.0),
         # Data and linear maps.
         "statistics": _with(data.statistics, x=X, weight=[None, WEIGHT]),
         "standardise": _with(data.standardise, x=X, by=data.statistics(X)),

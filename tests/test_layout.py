@@ -28,7 +28,7 @@ FLOORS = [
     ["_preflight", "_verbs"],
     ["_evaluating"],
     ["training"],
-    ["serving", "files", "interop", "records"],
+    ["conformal", "serving", "files", "interop", "records"],
     ["_engine"],
     ["population"],
     ["loop"],

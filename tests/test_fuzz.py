@@ -468,6 +468,8 @@ def _of_populations():
         "Mixture.cdf": _with(MIXTURE.cdf, y=Y),
         "Mixture.quantile": _with(MIXTURE.quantile, level=0.5),
         "Mixture.sample": _with(MIXTURE.sample, key=KEY, count=2),
+        "Mixture.scale": _with(MIXTURE.scale, y=Y),
+        "Mixture.scaled": _with(MIXTURE.scaled, by=[2.0, np.ones(1, "f")]),
         "Mixture.unstandardise": _with(MIXTURE.unstandardise, by=data.statistics(Y)),
         "Categorical.log_prob": _with(VOTES.log_prob, y=LABELS),
         "each": _with(_each, x=np.stack([X, X]), y=np.stack([Y, Y])),

@@ -350,6 +350,7 @@ def verbs(directory):
         "binary_cross_entropy": _loss(losses.binary_cross_entropy, Y, LABELS[:, None]),
         "unit_gaussian_nll": _loss(losses.unit_gaussian_nll, Y, Y),
         "gaussian": _with(losses.gaussian, outputs=PAIRS, min_variance=1e-6),
+        "from_softplus": _with(losses.from_softplus, outputs=PAIRS),
         "gaussian_nll": _loss(losses.gaussian_nll, PAIRS, Y, min_variance=1e-6),
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),

@@ -143,7 +143,7 @@ def mixture(outputs: Numeric, *, status: Numeric | None = None, min_variance: Nu
     Raises:
       ValueError: for outputs without a members' axis, or of no member that is left.
 
-    >>> m = mixture(jnp.array([[[0.0, 0.5413]], [[2.0, 0.5413]]]))
+    >>> m = mixture(jnp.array([[[0.0, 0.0]], [[2.0, 0.0]]]))
     >>> m.mean, m.aleatoric.round(2), m.epistemic
     (Array([[1.]], dtype=float32), Array([[1.]], dtype=float32), Array([[1.]], dtype=float32))
     """

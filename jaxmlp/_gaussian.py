@@ -13,6 +13,7 @@ from jaxmlp._arrays import taking
 from jaxmlp._targets import number, spread, wide
 from jaxmlp.types import Number, Numeric
 
+SLOW = 8.0  # by which a raw scale is divided: of 2, 4, 8 and 16 that after which little more is gained, and range lost
 FLOOR = 1e-6  # the floor under a variance where none is given, of the losses and of all that read their outputs
 
 
@@ -20,24 +21,54 @@ FLOOR = 1e-6  # the floor under a variance where none is given, of the losses an
 def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, Array]:
     """Return mean and variance of the Gaussian that outputs (..., 2 d) hold: d means, then d raw scales.
 
-    variance = softplus(raw scale)^2 + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
+    variance = exp(2 asinh(raw scale / 8)) + min_variance. Shapes: (..., 2 d) -> (..., d), (..., d).
+
+    The standard deviation is h + sqrt(h^2 + 1) with h = raw / 8: one at zero, raw / 4 far above it and 4 / -raw far
+    below. Where it fell exponentially, as softplus(raw) does, it would vanish within a few steps of Adam, faster than
+    the mean can follow, and the next error be divided by it. Nets that were trained so: `from_softplus`.
 
     Raises:
       ValueError: for outputs that are not pairs, or a negative floor.
 
     >>> mean, variance = gaussian(jnp.array([[3.0, 0.0]]))
     >>> mean, variance.round(4)
-    (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32))
+    (Array([[3.]], dtype=float32), Array([[1.]], dtype=float32))
     """
+    mean, raw_scale = _pairs_of(outputs)
+    number("min_variance", min_variance, 0, np.inf)
+    variance = jnp.exp(2 * jnp.arcsinh(raw_scale / SLOW))
+    return mean, variance + spread("min_variance", min_variance, mean)
+
+
+@taking("outputs")
+def from_softplus(outputs: Numeric) -> Array:
+    """Return outputs (..., 2 d), whose raw scales softplus made standard deviations, as those that `gaussian` reads.
+
+    raw scale -> 8 sinh(log softplus(raw scale)) = 4 (s - 1 / s) with s = softplus(raw scale). For nets of jaxmlp before
+    0.2, in model files of format 1, and of other programs; where their floor of the variance was given, give it again.
+
+    Raises:
+      ValueError: for outputs that are not pairs.
+
+    >>> mean, variance = gaussian(from_softplus(jnp.array([[3.0, 0.0]])))
+    >>> mean, variance.round(4), round(jnp.log(2.0).item() ** 2, 4)
+    (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32), 0.4805)
+    """
+    mean, raw_scale = _pairs_of(outputs)
+    s = jax.nn.softplus(jnp.maximum(raw_scale, -40.0))  # below, its square is no part of any float
+    return jnp.concatenate([mean, 0.5 * SLOW * (s - 1 / s)], axis=-1)
+
+
+def _pairs_of(outputs: Numeric) -> tuple[Array, Array]:
+    """Return means and raw scales (..., d) of outputs (..., 2 d)."""
     _check.floating("outputs", outputs)
     if outputs.ndim < 1 or outputs.shape[-1] % 2:
         raise ValueError(
             f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
             f"give the last layer two outputs a target"
         )
-    number("min_variance", min_variance, 0, np.inf)
     mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
-    return mean, jnp.square(jax.nn.softplus(raw_scale)) + spread("min_variance", min_variance, mean)
+    return mean, raw_scale
 
 
 def gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:
@@ -60,11 +91,9 @@ def negative_log(mean: Array, variance: Array, targets: Numeric) -> Array:
 def rescaled(outputs: Array, moved: Callable[[Array], Array], scale: Array) -> Array:
     """Return the outputs (..., 2 d) of the Gaussian of y, of those of z, where y = moved(z) has dy/dz = scale (d,).
 
-    Its variance scale^2 (softplus(raw)^2 + FLOOR) is met with the floor that is added to it again.
+    Its variance is scale^2 that of z, less the floor that is added to it again.
     """
     mean, variance = gaussian(outputs)
     wanted = jnp.square(jnp.broadcast_to(scale, mean.shape)) * variance - FLOOR
-    root = jnp.sqrt(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny))
-    # softplus^-1(s) = s + log(1 - exp(-s)), exact at both ends.
-    raw = root + jnp.log(-jnp.expm1(-root))
-    return jnp.concatenate([moved(mean), raw], axis=-1)
+    s = jnp.sqrt(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny))
+    return jnp.concatenate([moved(mean), 0.5 * SLOW * (s - 1 / s)], axis=-1)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import numpy as np
 
 from jaxmlp import _arguments, _check, _disk, _header
 from jaxmlp._described import Described
+from jaxmlp.mlp import MLP
 from jaxmlp.types import Json, Model, Params, StrPath
 
-FORMAT = 1
+FORMAT = 2  # since 2, `losses.gaussian` reads raw scales by asinh; before, by softplus
+READABLE = (1, 2)
 HEADER = 2**21  # bytes: a thousand layers take a fifth of it
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -74,11 +77,22 @@ def save(path: StrPath, model: Model, params: Params, *, metadata: object = None
 def load(path: StrPath) -> tuple[Any, Any]:
     """Return the model and the parameters in a file that `save` wrote.
 
+    Outputs are to the bit what they were. What `losses.gaussian` reads in them is not, for files of format 1, written
+    before jaxmlp 0.2: a `UserWarning` says so where there may be a raw scale among them.
+
     Raises:
       ValueError: for whatever is not such a file: of another format, cut short, with tensors missing, left over, of
         other shapes, not finite, or other than they were saved; for what is no regular file.
     """
-    return _load(path)[:2]
+    model, params, told = _load(path)
+    if told["format"] < 2 and isinstance(model, MLP) and model.sizes[-1] % 2 == 0:  # else it has no pairs of a mean and a raw scale
+        warnings.warn(
+            f"{path} is of format 1: if its outputs are means and raw scales, pass them through losses.from_softplus "
+            f"before losses.gaussian or what else reads them, since they were trained as softplus(raw)^2; if they are "
+            f"not, save it anew to end this warning",
+            stacklevel=_check.level_of_caller(),
+        )
+    return model, params
 
 
 def read_metadata(path: StrPath) -> Any:
@@ -87,11 +101,11 @@ def read_metadata(path: StrPath) -> Any:
     Raises:
       ValueError: for a file that `load` refuses.
     """
-    return _load(path)[2]
+    return _load(path)[2]["metadata"]
 
 
-def _load(path: StrPath) -> tuple[Any, Params, Any]:
-    """Return model, parameters and metadata; everything that must hold for the file is checked.
+def _load(path: StrPath) -> tuple[Any, Params, Json]:
+    """Return model, parameters and description; everything that must hold for the file is checked.
 
     The file is read and not mapped, since one that is cut short while it is mapped ends the process. No more is read
     than the header, before the header is known to be that of the model it describes.
@@ -126,7 +140,7 @@ def _load(path: StrPath) -> tuple[Any, Params, Any]:
             f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
             f"copy, or leave sha256 out of the header's metadata if the change is meant"
         )
-    return described.model, described.params(arrays), told["metadata"]
+    return described.model, described.params(arrays), told
 
 
 def _check_tensors(path: Path, described: Described, tensors: Mapping[str, _header.Tensor]) -> None:
@@ -159,9 +173,10 @@ def _description(path: Path, text: str | None) -> Json:
     if not isinstance(told, dict) or set(told) != {"format", "model", "metadata"}:
         names = ", ".join(sorted(map(str, told))[:8]) if isinstance(told, dict) else type(told).__name__
         raise ValueError(f"{path} must be described by format, model and metadata; got {names[:200]}")
-    if told["format"] != FORMAT or isinstance(told["format"], bool):
+    if told["format"] not in READABLE or isinstance(told["format"], bool):
         raise ValueError(
-            f"{path} must be of format {FORMAT}; got {str(told['format'])[:80]}; a newer jaxmlp may read it"
+            f"{path} must be of format {' or '.join(map(str, READABLE))}; got {str(told['format'])[:80]}; a newer "
+            f"jaxmlp may read it"
         )
     if not isinstance(told["model"], dict):
         raise ValueError(f"{path} must describe a model by a dict; got {type(told['model']).__name__}")

@@ -148,7 +148,7 @@ def interval_coverage(
     Raises:
       ValueError: for shapes that do not fit, a level outside [0, 1], or a negative floor.
 
-    >>> interval_coverage(jnp.array([[0.0, 0.5413]]), jnp.array([[1.5]]), level=0.9)
+    >>> interval_coverage(jnp.array([[0.0, 0.0]]), jnp.array([[1.5]]), level=0.9)
     Array(1., dtype=float32)
     """
     number("level", level, 0, 1)

@@ -85,10 +85,11 @@ def quantile(o, y, level):
 
 def gaussian_nll(o, y, min_variance=1e-6):
     mean, raw = np.split(o, 2, -1)
-    variance = softplus(raw) ** 2 + min_variance
+    spread = np.exp(np.arcsinh(raw / 8))
+    variance = spread**2 + min_variance
     loss = 0.5 * (np.log(2 * np.pi * variance) + (y - mean) ** 2 / variance)
     by_variance = 0.5 * (1 / variance - (y - mean) ** 2 / variance**2)
-    return loss.sum(-1), np.concatenate([(mean - y) / variance, by_variance * 2 * softplus(raw) * sigmoid(raw)], -1)
+    return loss.sum(-1), np.concatenate([(mean - y) / variance, by_variance * 2 * spread**2 / np.sqrt(raw**2 + 64)], -1)
 
 
 # name: (outputs, targets, **numbers) -> (losses (N,), dlosses/doutputs (N, d))

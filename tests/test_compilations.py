@@ -92,6 +92,7 @@ VERBS = {
     "mixture": lambda: population.mixture(jnp.stack([LOGITS, LOGITS]), status=np.zeros(2, int)),
     "quantile of a mixture": lambda: MIXTURE.quantile(0.3),
     "a mixture's moments": lambda: (MIXTURE.mean, MIXTURE.variance, MIXTURE.sample(KEY, 4)),
+    "a mixture's scale": lambda: MIXTURE.scaled(MIXTURE.scale(X[:, :1])),
     "a mixture's densities": lambda: [f(X[:, :1]) for f in (MIXTURE.log_prob, MIXTURE.gaussian_log_prob, MIXTURE.cdf)],
     "votes": lambda: (VOTES.mutual_information, VOTES.log_prob(LABELS)),
     "temperature": lambda: population.temperature(LOGITS, LABELS),

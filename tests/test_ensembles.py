@@ -14,7 +14,7 @@ Y = np.random.default_rng(1).normal(size=(5, 2)).astype("f")
 
 def parts():
     mean, raw = np.split(np.asarray(OUTPUTS, float), 2, axis=-1)
-    return mean, np.sqrt(np.logaddexp(0, raw) ** 2 + 1e-6)
+    return mean, np.sqrt(np.exp(2 * np.arcsinh(raw / 8)) + 1e-6)
 
 
 def test_the_mixture_is_scipys():
@@ -52,6 +52,42 @@ def test_own_units_move_every_number_alike():
     there = data.unstandardise(jnp.asarray(Y), by)
     np.testing.assert_allclose(own.log_prob(there), m.log_prob(Y) - np.log(2.0 * 0.5), rtol=1e-4)
     np.testing.assert_allclose(own.quantile(0.9), data.unstandardise(m.quantile(0.9), by), rtol=1e-4)
+
+
+def test_the_scale_is_scipys_minimum_and_calibrates():
+    own = population.mixture(OUTPUTS)
+    scale = own.scale(3 * Y)
+    nll = lambda s: -float(own.scaled(np.float32(s)).gaussian_log_prob(3 * Y).mean())  # noqa: E731
+    best = optimize.minimize_scalar(nll, bounds=(0.05, 20), method="bounded").x
+    np.testing.assert_allclose(scale, best, rtol=1e-3)
+    np.testing.assert_allclose(own.scaled(scale).scale(3 * Y), 1, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda m, y: m.scale(y))(own, 3 * Y), scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("by", [0.5, np.array([3.0, 0.25], "f")])
+def test_a_scaled_mixture_is_the_one_of_scaled_deviations(by):
+    own = population.mixture(OUTPUTS)
+    wide = own.scaled(by)
+    center = np.asarray(own.mean)
+    there = center + by * (Y - center)
+    np.testing.assert_allclose(wide.mean, own.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(wide.variance, by**2 * np.asarray(own.variance), rtol=1e-4)
+    np.testing.assert_allclose(wide.cdf(there), own.cdf(Y), atol=1e-5)
+    np.testing.assert_allclose(wide.log_prob(there), own.log_prob(Y) - np.log(np.broadcast_to(by, 2)).sum(), rtol=1e-4)
+    further = center + by * (np.asarray(own.quantile(0.9)) - center)
+    np.testing.assert_allclose(wide.quantile(0.9), further, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_that_is_none_is_named():
+    own = population.mixture(OUTPUTS)
+    with pytest.raises(ValueError, match=r"y must have shape \(5, 2\); got float32 of shape \(5,\)"):
+        own.scale(Y[:, 0])
+    with pytest.raises(ValueError, match="y must be finite; got 1 bad of 10 values"):
+        own.scale(np.where(np.arange(10).reshape(5, 2) == 3, np.float32(np.nan), Y))
+    with pytest.raises(ValueError, match="by must be finite and above 0; got 0.0"):
+        own.scaled(0.0)
+    with pytest.raises(ValueError, match="by must be one number, or one for each output; got float32 of shape"):
+        own.scaled(np.ones(3, "f"))
 
 
 def test_votes_and_what_they_disagree_about():

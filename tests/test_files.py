@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import jaxmlp
-from jaxmlp import MLP, files
+from jaxmlp import MLP, files, losses
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
@@ -50,15 +51,52 @@ def test_a_model_comes_back(name, members, tmp_path, key):
 
 
 def test_the_files_of_earlier_versions_are_read():
-    """Written once by tests/golden/make.py and never again: format 1 must be read by every later version."""
+    """Written once by tests/golden/make.py and never again: each format must be read by every later version."""
     x = jnp.linspace(-1, 1, 6, dtype=jnp.float32).reshape(2, 3)
     expected = json.loads((GOLDEN / "outputs.json").read_text())
-    assert set(expected) == {path.stem for path in GOLDEN.glob("*.safetensors")} == {"plain_1", "population_1"}
-    model, params = jaxmlp.load(GOLDEN / "plain_1.safetensors")
-    np.testing.assert_allclose(model.apply(params, x), expected["plain_1"], rtol=1e-5)
-    model, params = jaxmlp.load(GOLDEN / "population_1.safetensors")
-    np.testing.assert_allclose(jax.vmap(model.apply, (0, None))(params, x), expected["population_1"], rtol=1e-5)
-    assert files.read_metadata(GOLDEN / "plain_1.safetensors") == {"made": "by hand"}
+    known = {f"{name}_{number}" for name in ("plain", "population") for number in files.READABLE}
+    assert set(expected) == {path.stem for path in GOLDEN.glob("*.safetensors")} == known
+    for number in files.READABLE:
+        model, params = load_quietly(GOLDEN / f"plain_{number}.safetensors")
+        np.testing.assert_allclose(model.apply(params, x), expected[f"plain_{number}"], rtol=1e-5)
+        model, params = load_quietly(GOLDEN / f"population_{number}.safetensors")
+        outputs = jax.vmap(model.apply, (0, None))(params, x)
+        np.testing.assert_allclose(outputs, expected[f"population_{number}"], rtol=1e-5)
+        assert files.read_metadata(GOLDEN / f"plain_{number}.safetensors") == {"made": "by hand"}
+
+
+def load_quietly(path):
+    """Files of format 1 with pairs of outputs warn of what a raw scale was."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is of format 1: ")
+        return jaxmlp.load(path)
+
+
+def test_a_gaussian_head_of_before_is_told_and_reads_as_it_was_written():
+    """The variance of format 1 was softplus(raw)^2 + min_variance; the golden file's outputs, read as a Gaussian's."""
+    with pytest.warns(UserWarning, match="is of format 1: .* pass them through losses.from_softplus") as told:
+        model, params = jaxmlp.load(PLAIN)
+    assert len(told) == 1 and told[0].filename == __file__
+    outputs = np.array(json.loads((GOLDEN / "outputs.json").read_text())["plain_1"])
+    x = jnp.linspace(-1, 1, 6, dtype=jnp.float32).reshape(2, 3)
+    mean, variance = losses.gaussian(losses.from_softplus(model.apply(params, x)))
+    np.testing.assert_allclose(mean, outputs[:, :1], rtol=1e-5)
+    np.testing.assert_allclose(variance, np.logaddexp(0, outputs[:, 1:]) ** 2 + 1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["saved anew", "one output"])
+def test_no_other_file_warns_of_a_head(name, tmp_path, key):
+    path = tmp_path / "m.safetensors"
+    if name == "saved anew":
+        jaxmlp.save(path, *load_quietly(PLAIN))
+    else:
+        jaxmlp.save(path, MLP((3, 1)), MLP((3, 1)).init(key))
+        header, body = parts(path)
+        told = json.loads(header["__metadata__"]["jaxmlp"]) | {"format": 1}
+        path.write_bytes(join({**header, "__metadata__": {"jaxmlp": json.dumps(told)}}, body))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jaxmlp.load(path)
 
 
 def parts(path):
@@ -105,7 +143,7 @@ HOSTILE = {
         "must have a description in JSON",
     ),
     "NaN in the description": (described(metadata=float("nan")), "NaN is no JSON"),
-    "another format": (described(format=2), "must be of format 1; got 2; a newer jaxmlp may read it"),
+    "another format": (described(format=3), "must be of format 1 or 2; got 3; a newer jaxmlp may read it"),
     "a field too many": (described(code="import os"), "format, model and metadata; got code, format"),
     "an unknown option": (described(model={**TOLD["model"], "hook": "os.system"}), "an option of MLP must be one of"),
     "an unknown activation": (described(model={**TOLD["model"], "activation": "os"}), "activation must be one of"),

@@ -44,6 +44,7 @@ from jaxmlp import (
     MLP,
     Layer,
     Recipe,
+    conformal,
     data,
     files,
     interop,
@@ -349,6 +350,7 @@ def verbs(directory):
         "binary_cross_entropy": _loss(losses.binary_cross_entropy, Y, LABELS[:, None]),
         "unit_gaussian_nll": _loss(losses.unit_gaussian_nll, Y, Y),
         "gaussian": _with(losses.gaussian, outputs=PAIRS, min_variance=1e-6),
+        "from_softplus": _with(losses.from_softplus, outputs=PAIRS),
         "gaussian_nll": _loss(losses.gaussian_nll, PAIRS, Y, min_variance=1e-6),
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),
@@ -361,6 +363,10 @@ def verbs(directory):
             metrics.expected_calibration_error, LOGITS, LABELS, bins=3, weight=[None, WEIGHT]
         ),
         "interval_coverage": _loss(metrics.interval_coverage, PAIRS, Y, level=0.9, weight=[None, WEIGHT]),
+        # Intervals.
+        "conformal.scores": _with(conformal.scores, low=Y, high=Y, y=Y, scale=[1.0, np.ones((6, 1), "f")]),
+        "conformal.radius": _with(conformal.radius, scores=[Y, Y[:, 0]], coverage=0.5, positional=2),
+        "conformal.interval": _with(conformal.interval, low=Y, high=Y, radius=[1.0, np.ones(1, "f")], scale=1.0),
         # Data and linear maps.
         "statistics": _with(data.statistics, x=X, weight=[None, WEIGHT]),
         "standardise": _with(data.standardise, x=X, by=data.statistics(X)),
@@ -463,6 +469,8 @@ def _of_populations():
         "Mixture.cdf": _with(MIXTURE.cdf, y=Y),
         "Mixture.quantile": _with(MIXTURE.quantile, level=0.5),
         "Mixture.sample": _with(MIXTURE.sample, key=KEY, count=2),
+        "Mixture.scale": _with(MIXTURE.scale, y=Y),
+        "Mixture.scaled": _with(MIXTURE.scaled, by=[2.0, np.ones(1, "f")]),
         "Mixture.unstandardise": _with(MIXTURE.unstandardise, by=data.statistics(Y)),
         "Categorical.log_prob": _with(VOTES.log_prob, y=LABELS),
         "each": _with(_each, x=np.stack([X, X]), y=np.stack([Y, Y])),

@@ -18,7 +18,7 @@ assert not xla_bridge.backends_are_initialized(), "a backend was started"
 assert before == {name: jax.config._read(name) for name in jax.config.values}, "a JAX option was changed"
 new = {name.split(".")[0] for name in set(sys.modules) - loaded} - set(sys.stdlib_module_names) - {"jax"}
 print(sorted(new))
-rooms = {"jaxmlp." + name for name in ("population", "loop", "files", "interop", "serving")}
+rooms = {"jaxmlp." + name for name in ("conformal", "population", "loop", "files", "interop", "serving")}
 assert not rooms & set(sys.modules), "a room was entered before it was named"
 assert all(getattr(jaxmlp, name) is not None for name in jaxmlp.__all__) and rooms <= set(sys.modules)
 assert set(jaxmlp.__all__) <= set(dir(jaxmlp))

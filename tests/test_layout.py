@@ -29,7 +29,7 @@ FLOORS = [
     ["_evaluating"],
     ["training"],
     ["_described"],
-    ["serving", "files", "interop", "records"],
+    ["conformal", "serving", "files", "interop", "records"],
     ["_engine"],
     ["population"],
     ["loop"],

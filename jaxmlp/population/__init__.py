@@ -14,12 +14,12 @@ from jaxmlp._engine.stops import Target as Target
 from jaxmlp.population._cross_validation import CrossValidation as CrossValidation
 from jaxmlp.population._cross_validation import cross_validate as cross_validate
 from jaxmlp.population._ensembles import Categorical as Categorical
-from jaxmlp.population._ensembles import Mixture as Mixture
 from jaxmlp.population._ensembles import categorical as categorical
-from jaxmlp.population._ensembles import mixture as mixture
 from jaxmlp.population._ensembles import predict as predict
 from jaxmlp.population._fit import fit as fit
 from jaxmlp.population._fit import halving as halving
+from jaxmlp.population._mixtures import Mixture as Mixture
+from jaxmlp.population._mixtures import mixture as mixture
 from jaxmlp.population._selection import best as best
 from jaxmlp.population._selection import greedy as greedy
 from jaxmlp.population._selection import member as member

@@ -10,6 +10,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp._averaging import keeping
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
@@ -250,4 +251,4 @@ class Bound(NamedTuple):
         """
         build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
         made = adapted(build(**numbers), partial(sees_stacks, build, numbers))
-        return begins_with(lambda params: self.split(params)[0], made)
+        return begins_with(lambda params: self.split(params)[0], keeping(made))

@@ -18,7 +18,7 @@ FLOORS = [
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_stacking", "_roles", "_coupling"],
-    ["_freezing", "_structure", "_per_layer"],
+    ["_averaging", "_freezing", "_structure", "_per_layer"],
     ["_description", "optimizers"],
     ["mlp"],
     ["_routing"],

@@ -26,7 +26,7 @@ FLOORS = [
     ["_dry_run"],
     ["_state"],
     ["_preflight", "_verbs"],
-    ["_evaluating"],
+    ["_evaluating", "_transfer"],
     ["training"],
     ["serving", "files", "interop", "records"],
     ["_engine"],

@@ -76,7 +76,7 @@ def share_of(count: Array, decay: Number, start: Number) -> Array:
     n = jnp.maximum(count.astype(jnp.float32) - jnp.asarray(start, jnp.float32), 1.0)
     decay = jnp.asarray(decay, jnp.float32)
     mean = decay >= 1.0  # the limit
-    log = jnp.log(jnp.where(mean, 0.5, decay))
+    log = jnp.log(jnp.where(mean, 0.5, jnp.maximum(decay, jnp.finfo(jnp.float32).tiny)))  # finite
     return jnp.where(mean, 1.0 / n, jnp.expm1(log) / jnp.expm1(n * log))  # without cancellation, and 1 for n = 1
 
 

@@ -49,8 +49,9 @@ class Recipe:
       after: None, or a function of (params, previous, told, **numbers) -> params that follows each update, for masks,
         projections, averages and statistics: `previous` are those before the update, `told` the means of the extras.
       frozen: None, or a function of a path that says of a parameter whether it stays as it is; paths are tuples of
-        names and places, as (0, "w") or ("trunk", "kernel"). No gradient of it is computed, and the optimizer, its
-        weight decay too, never sees it; `after` may change it. A model may say the same by a method `frozen(path)`.
+        names and places, as (0, "w") or ("trunk", "kernel"); a stack of scan=True has one. No gradient of it is
+        computed, and the optimizer, its weight decay too, never sees it; `after` may change it. A model may say the
+        same by a method `frozen(path)`.
 
     Loss, metrics and `after` may ask by name for `params`, `x`, `apply`, `key`, `weight` and `step`; see `types.Loss`.
 

@@ -168,6 +168,17 @@ def test_a_state_goes_on_and_the_best_is_an_average():
         np.testing.assert_allclose(jaxmlp.evaluate(mine, (X, Y), RECIPE, NUMBERS)["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("recipe", "numbers"), [(RECIPE, NUMBERS), (FREE, RATE)])
+def test_a_run_step_by_step_is_that_of_fit(recipe, numbers):
+    state = jaxmlp.start(KEY, recipe, numbers)
+    for _ in range(8):
+        state, _ = jaxmlp.step(state, (X, Y), recipe, numbers)
+    close(words(state), words(jaxmlp.fit(KEY, (X, Y), recipe, numbers)[0]))
+    plain = dataclasses.replace(RECIPE, optimizer=optax.adam)
+    with pytest.raises(ValueError, match="state.opt_state must be as start makes it for this recipe; it lacks"):
+        jaxmlp.step(jaxmlp.start(KEY, plain, RATE), (X, Y), recipe, numbers)
+
+
 def test_a_decay_is_swept_in_one_program():
     before = jaxmlp.training.trace_count()
     decays = np.array([0.0, 0.5, 1.0], "f")

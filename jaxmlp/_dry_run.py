@@ -14,11 +14,12 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxmlp import _check
+from jaxmlp._averaging import Refused
 from jaxmlp._coupling import extra_arguments, stand_ins
 from jaxmlp._factories import RunLength, check_descends
 from jaxmlp._freezing import check_floats, split
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
-from jaxmlp.optimizers import CosineAdamW, PerLayer
+from jaxmlp.optimizers import WRAPPERS, CosineAdamW
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Params, PyTree
 
@@ -192,7 +193,8 @@ def _explained(failure: _Failed, bound: Bound, steps: Any) -> Exception:
             f"for unequal numbers of steps: it is traced; compute with jax.numpy, as CosineAdamW() does; "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         )
-    if failure.building and isinstance(error, ValueError) and not name.startswith("optax."):
+    own = failure.building and isinstance(error, ValueError) and not name.startswith("optax.")
+    if own or isinstance(error, Refused):
         return error  # a factory's own words
     told = (str(error).strip().splitlines() or ["no reason"])[0]
     way = NEVER.get(_check.name_of(factory), OTHERWISE)
@@ -233,8 +235,8 @@ def _defaults(factory: Any) -> dict[str, Any]:
 
 def _is_known(factory: Any) -> bool:
     """Tell whether a factory is of Optax's or ours, where a number's name says what it must be."""
-    while isinstance(factory, PerLayer | functools.partial):
-        factory = factory.factory if isinstance(factory, PerLayer) else factory.func
+    while isinstance(factory, (*WRAPPERS, functools.partial)):
+        factory = factory.func if isinstance(factory, functools.partial) else factory.factory
     return isinstance(factory, CosineAdamW) or root(factory) == "optax"
 
 

@@ -86,9 +86,14 @@ def check_floats(what: str, trained: PyTree) -> None:
     Raises:
       ValueError: with the first such leaf, and how to keep it as it is.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(trained):
-        if _check.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"{what} must hold floats, which have gradients; got {_check.describe(leaf)} at {path_of(path)}; to "
-                f"keep it as it is, freeze it: Recipe(..., frozen=...)"
-            )
+
+    def floats(leaf: Any) -> bool:
+        return not _check.is_array(leaf) or jnp.issubdtype(leaf.dtype, jnp.floating)
+
+    if all(map(floats, jax.tree.leaves(trained))):  # an eager step asks it each time, and paths take long to make
+        return
+    path, leaf = next((p, leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(trained) if not floats(leaf))
+    raise ValueError(
+        f"{what} must hold floats, which have gradients; got {_check.describe(leaf)} at {path_of(path)}; to keep it as "
+        f"it is, freeze it: Recipe(..., frozen=...)"
+    )

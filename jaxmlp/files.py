@@ -85,7 +85,8 @@ def load(path: StrPath) -> tuple[Any, Any]:
         other shapes, not finite, or other than they were saved; for what is no regular file.
     """
     model, params, told = _load(path)
-    if told["format"] < 2 and isinstance(model, MLP) and model.sizes[-1] % 2 == 0:  # else it has no pairs of a mean and a raw scale
+    # A net of an odd width has no pairs of a mean and a raw scale.
+    if told["format"] < 2 and isinstance(model, MLP) and model.sizes[-1] % 2 == 0:
         warnings.warn(
             f"{path} is of format 1: if its outputs are means and raw scales, pass them through losses.from_softplus "
             f"before losses.gaussian or what else reads them, since they were trained as softplus(raw)^2; if they are "

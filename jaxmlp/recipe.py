@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxmlp import _arguments, _check
 from jaxmlp import _scaling as scaling
+from jaxmlp._averaging import keeping
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
@@ -49,8 +50,9 @@ class Recipe:
       after: None, or a function of (params, previous, told, **numbers) -> params that follows each update, for masks,
         projections, averages and statistics: `previous` are those before the update, `told` the means of the extras.
       frozen: None, or a function of a path that says of a parameter whether it stays as it is; paths are tuples of
-        names and places, as (0, "w") or ("trunk", "kernel"). No gradient of it is computed, and the optimizer, its
-        weight decay too, never sees it; `after` may change it. A model may say the same by a method `frozen(path)`.
+        names and places, as (0, "w") or ("trunk", "kernel"); a stack of scan=True has one. No gradient of it is
+        computed, and the optimizer, its weight decay too, never sees it; `after` may change it. A model may say the
+        same by a method `frozen(path)`.
 
     Loss, metrics and `after` may ask by name for `params`, `x`, `apply`, `key`, `weight` and `step`; see `types.Loss`.
 
@@ -254,4 +256,4 @@ class Bound(NamedTuple):
         """
         build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
         made = adapted(build(**numbers), partial(sees_stacks, build, numbers))
-        return begins_with(lambda params: self.split(params)[0], made)
+        return begins_with(lambda params: self.split(params)[0], keeping(made))

@@ -11,6 +11,8 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, population
+from jaxmlp.loop._description import describe, rebuild, upgrade
+from jaxmlp.loop._fields import PARTS
 from jaxmlp.optimizers import CosineAdamW
 
 KEY = jax.random.key(0)
@@ -155,6 +157,14 @@ def test_a_resumed_run_is_the_straight_one_and_knows_what_was_frozen(tmp_path):
     with pytest.warns(UserWarning, match="its state begins anew, at the parameters that were saved"):
         state, _ = loop.resume(tmp_path, (X, Y), thawed, epochs=4, accept="frozen", progress=False)
     assert (state.params[0].w != straight[0].params[0].w).all()
+
+
+def test_a_checkpoint_of_before_knows_of_nothing_frozen():
+    plain = dataclasses.replace(RECIPE, frozen=None)
+    older = {name: told for name, told in describe(plain).items() if name != "frozen"}
+    assert rebuild("recipe", upgrade(older)) == plain
+    digests = dict.fromkeys(("model", "loss", "optimizer", "metrics"), "0")
+    assert PARTS("parts", digests) == digests
 
 
 @jax.tree_util.register_static

@@ -12,6 +12,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from jaxmlp._eager import compile_once
+from jaxmlp._varying import vary_as
 
 SHORT = 2**16  # numbers of a batch that stay in the cache while they are transposed
 Turned = tuple[bool, bool]
@@ -75,9 +76,9 @@ def _mixed_jvp(dtype: DTypeLike, primals: Any, tangents: Any) -> tuple[Array, An
     kept, wide = (x.astype(dtype), w.astype(dtype)), w.dtype  # narrow, which halves what the backward pass holds
     y = jnp.matmul(*kept, preferred_element_type=wide)
     how = {"turned": (False, False), "mapped": (), "dtype": jnp.dtype(dtype), "wide": wide}
-    parts = [] if isinstance(dx, SymbolicZero) else [_product.bind(dx.astype(wide), kept[1], **how)]
+    parts = [] if isinstance(dx, SymbolicZero) else [_narrow(dx.astype(wide), kept[1], **how)]
     if not isinstance(dw, SymbolicZero):
-        parts.append(_product.bind(kept[0], dw, **how))
+        parts.append(_narrow(kept[0], dw, **how))
     return y, functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(y)
 
 
@@ -87,6 +88,10 @@ _mixed.defjvp(_mixed_jvp, symbolic_zeros=True)
 # are such products too, which is why it is a primitive: JAX's transpose of a rounding rounds the sum, not the operand.
 # `mapped` has the axes of each `vmap` around it, in a, in b and in y, the inner first; what y has not is summed over.
 _product = Primitive("narrow_product")
+
+
+def _narrow(a: Array, b: Array, **how: Any) -> Array:
+    return _product.bind(*vary_as((a, b)), **how)
 
 
 @_product.def_impl
@@ -109,7 +114,7 @@ def _for_a(dy: Array, a: Any, b: Array, *, turned: Turned, mapped: Mapped, **dty
     else:
         operands, turned = (dy, b), (False, not turned[1])
         mapped = tuple((in_y, in_b, in_a) for in_a, in_b, in_y in mapped)
-    return _product.bind(*operands, turned=turned, mapped=mapped, **dtypes).astype(a.aval.dtype)
+    return _narrow(*operands, turned=turned, mapped=mapped, **dtypes).astype(a.aval.dtype)
 
 
 def _for_b(dy: Array, a: Array, b: Any, *, turned: Turned, mapped: Mapped, **dtypes: Any) -> Array:
@@ -120,7 +125,7 @@ def _for_b(dy: Array, a: Array, b: Any, *, turned: Turned, mapped: Mapped, **dty
     else:
         operands, turned = (a, dy), (not turned[0], False)
         mapped = tuple((in_a, in_y, in_b) for in_a, in_b, in_y in mapped)
-    return _product.bind(*operands, turned=turned, mapped=mapped, **dtypes).astype(b.aval.dtype)
+    return _narrow(*operands, turned=turned, mapped=mapped, **dtypes).astype(b.aval.dtype)
 
 
 def _batched(operands: Any, axes: Any, *, mapped: Mapped, **how: Any) -> tuple[Array, int]:

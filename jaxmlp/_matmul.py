@@ -25,11 +25,17 @@ def matmul(x: Array, w: Array, dtype: DTypeLike | None = None) -> Array:
     Shapes: x (..., in), w (in, out) -> (..., out).
     """
     if dtype is not None and dtype != w.dtype:
-        y: Any = _mixed(x.reshape(-1, x.shape[-1]), w, dtype)
+        product = _plain if _in_jet(x, w) else _mixed
+        y: Any = product(x.reshape(-1, x.shape[-1]), w, dtype)
         return y.reshape(*x.shape[:-1], -1)
     x = x.astype(w.dtype)
     known = isinstance(x.size, int)  # the size of an exported batch is a symbol, which cannot be compared
-    return _short(x, w) if x.ndim == 2 and known and x.size <= SHORT else x @ w
+    return _short(x, w) if x.ndim == 2 and known and x.size <= SHORT and not _in_jet(x, w) else x @ w
+
+
+def _in_jet(*operands: Array) -> bool:
+    """Tell whether `jax.experimental.jet` is at work, which fails in every function with derivatives of its own."""
+    return any(type(operand).__name__ == "JetTracer" for operand in operands)
 
 
 @jax.custom_jvp
@@ -62,13 +68,18 @@ def _columns(x: Array) -> Array:
     return jax.lax.platform_dependent(x.T, cpu=jax.lax.optimization_barrier, default=lambda a: a)
 
 
+def _plain(x: Array, w: Array, dtype: DTypeLike) -> Array:
+    """Return x @ w with operands in `dtype` and the sum in that of w."""
+    return jnp.matmul(x.astype(dtype), w.astype(dtype), preferred_element_type=w.dtype)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _mixed(x: Array, w: Array, dtype: DTypeLike) -> Array:
-    """Return x @ w with operands in `dtype` and the sum in that of w, and so its derivatives, forward and backward.
+    """Return x @ w with operands in `dtype` and the sum in that of w, and so in derivatives of any order.
 
     JAX alone would multiply the wide gradient of y by narrow operands, which no hardware does: it widens them all.
     """
-    return jnp.matmul(x.astype(dtype), w.astype(dtype), preferred_element_type=w.dtype)
+    return _plain(x, w, dtype)
 
 
 def _mixed_jvp(dtype: DTypeLike, primals: Any, tangents: Any) -> tuple[Array, Any]:

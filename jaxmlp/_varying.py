@@ -8,6 +8,7 @@ as zeros are the same everywhere until the first step: without a word they would
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from jaxmlp.types import PyTree
 
@@ -28,7 +29,7 @@ def vary_as(tree: PyTree, *others: PyTree) -> Any:
 
 
 def _axes(leaf: Any) -> frozenset[str]:
-    if not isinstance(leaf, jax.core.Tracer):
+    if not isinstance(leaf, Tracer):
         return frozenset()
     kind: Any = jax.typeof(leaf)
     # A JAX before the manual axis types has the axes as they are.

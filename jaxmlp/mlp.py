@@ -129,6 +129,9 @@ class MLP:
         With a `key` the pass is one of training and drops hidden units at `dropout_rate` in [0, 1), if the net
         has dropout; without a key it is deterministic.
 
+        Derivatives of any order are nested `jax.jvp` and `jax.grad`. So are those of `jax.experimental.jet`, which goes
+        through the net as it stands: not through `jax.jit` of it or a stack, nor JAX's own relu, softplus and mish.
+
         Raises:
           ValueError: for x or parameters that do not fit the net, for a rate that is missing or not wanted, and for an
             activation that gives another shape.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+from functools import partial
 
 import jax
 import jax.export
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.jet import jet
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -92,6 +94,19 @@ def test_a_checkout_that_is_not_installed_saves_too(tmp_path, monkeypatch):
     loop.train(KEY, (X, Y), RECIPE, RATE, directory=tmp_path, progress=False)
     _, history = loop.resume(tmp_path, (X, Y), epochs=3, progress=False)
     assert history["loss"].shape == (3,) and _hidden.version("jaxmlp") == jaxmlp.__version__
+
+
+@pytest.mark.parametrize(("activation", "dtype"), [("tanh", None), ("gelu", None), ("tanh", "float16")])
+def test_taylor_series_are_nested_derivatives(activation, dtype):
+    net = MLP((3, 5, 5, 2), activation, dtype=dtype)
+    params, x, along = net.init(KEY), jnp.asarray([[0.3, -0.2, 0.5], [1.0, 0.0, -1.0]]), jnp.ones((2, 3))
+    _, series = jet(lambda x: net.apply(params, x), (x,), ((along, 0 * along, 0 * along),))
+
+    def nested(order, t):
+        return jax.jvp(partial(nested, order - 1), (t,), (1.0,))[1] if order else net.apply(params, x + t * along)
+
+    for order, found in enumerate(series, 1):
+        np.testing.assert_allclose(found, nested(order, 0.0), atol=1e-4 if dtype is None else 2e-2)
 
 
 def on_two_devices(function, arguments):

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
+from jaxmlp._varying import vary_as
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
 MOST_ROWS = 2**31  # that the order has numbers for, in int32
@@ -188,7 +189,7 @@ def _swap_or_not(key: Array, place: Array, n: Any, *, known: int | None) -> Arra
         partner = jnp.where(i <= turn, turn - i, turn + (n - i))
         return jnp.where(_mix(jnp.maximum(i, partner) ^ salt) >> 31 == 1, partner, i)
 
-    return jax.lax.fori_loop(0, ROUNDS, swap, place)
+    return jax.lax.fori_loop(0, ROUNDS, swap, vary_as(place, words, n))
 
 
 def _mix(h: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp._eager import compile_once
+from jaxmlp._varying import vary_as
 from jaxmlp.layer import Layer
 from jaxmlp.types import Number, PyTree
 
@@ -60,7 +61,7 @@ def _scan(
         layer, key = part
         return hidden(layer, h, key, rate if known is None else known), None
 
-    return jax.lax.scan(one, h, (run, keys))[0]
+    return jax.lax.scan(one, vary_as(h, run, keys, rate), (run, keys))[0]
 
 
 def stack(layers: tuple[Layer, ...], parts: Parts) -> tuple[Layer, ...]:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
 from jaxmlp._stacking import Parts, cut, parts_of
+from jaxmlp._varying import vary_as
 from jaxmlp.layer import Layer
 from jaxmlp.types import Params, PyTree
 
@@ -143,4 +144,4 @@ def draw(
                 jnp.zeros(width, dtype) if norm == "layer" else None,
             )
         )
-    return tuple(layers)
+    return vary_as(tuple(layers), key)

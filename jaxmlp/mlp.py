@@ -38,8 +38,8 @@ class MLP:
       dropout: whether hidden units are dropped in training. The rate is a number: `apply(..., dropout_rate=)`.
       norm: None, "layer" or "rms", before each hidden activation.
       residual: whether a hidden layer as wide as its input adds that input, h + phi(h W + b).
-      dtype: of the operands of the products, forward and backward, whose sums stay in the parameters' own; None is the
-        parameters' own. With it there is no forward mode: `jax.jvp` asks for `replace(dtype=None)`.
+      dtype: of the operands of the products, in derivatives of any order too, whose sums stay in the parameters' own;
+        None is the parameters' own.
       param_dtype: of the parameters; None is JAX's default float.
       scan: whether each run of equal hidden layers is held as one stacked `Layer`, w (layers, width, width), that a
         scan goes through: the same numbers, and a time to the first step that does not grow with depth. Pays from about
@@ -128,6 +128,9 @@ class MLP:
 
         With a `key` the pass is one of training and drops hidden units at `dropout_rate` in [0, 1), if the net
         has dropout; without a key it is deterministic.
+
+        Derivatives of any order are nested `jax.jvp` and `jax.grad`. So are those of `jax.experimental.jet`, which goes
+        through the net as it stands: not through `jax.jit` of it or a stack, nor JAX's own relu, softplus and mish.
 
         Raises:
           ValueError: for x or parameters that do not fit the net, for a rate that is missing or not wanted, and for an

@@ -23,6 +23,7 @@ from jaxmlp._state import empty_mean as empty_mean
 from jaxmlp._state import form_of_start, settled
 from jaxmlp._state import where as where
 from jaxmlp._structure import check_like
+from jaxmlp._varying import vary_as
 from jaxmlp._verbs import verb
 from jaxmlp.data import Order, Rows, epoch_order, pick, steps_per_epoch, take
 from jaxmlp.metrics import Mean, average_near
@@ -58,7 +59,7 @@ def start(
         return begun
     with loose():
         opt_state = bound.optimizer().init(begun)
-    return State(begun, opt_state, jnp.zeros((), jnp.int32), loop_key)
+    return vary_as(State(begun, opt_state, jnp.zeros((), jnp.int32), loop_key))
 
 
 @verb
@@ -150,7 +151,8 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None
 
-    (state, mean), _ = jax.lax.scan(take_step, (state, empty_mean(state, (x, y, weight), bound)), order)
+    begun = vary_as((state, empty_mean(state, (x, y, weight), bound)), data, bound, rows)
+    (state, mean), _ = jax.lax.scan(take_step, begun, order)
     return state, mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
@@ -220,6 +222,7 @@ def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tup
     def one_epoch(state: State, _: None) -> tuple[State, dict[str, Array]]:
         return observed_epoch(state, data, bound, validation)
 
+    state = vary_as(state, data, bound, validation)  # inside a caller's `shard_map` each device trains its own
     state, history = jax.lax.scan(one_epoch, state, length=bound.recipe.epochs)
     return state, History(history)
 

@@ -1,6 +1,8 @@
 """As a part of a larger program: inside a caller's mesh, exported with its parameters, differentiated in its inputs."""
 
+import dataclasses
 import importlib.metadata
+from functools import partial
 
 import jax
 import jax.export
@@ -8,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.jet import jet
 from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, population
@@ -90,3 +94,72 @@ def test_a_checkout_that_is_not_installed_saves_too(tmp_path, monkeypatch):
     loop.train(KEY, (X, Y), RECIPE, RATE, directory=tmp_path, progress=False)
     _, history = loop.resume(tmp_path, (X, Y), epochs=3, progress=False)
     assert history["loss"].shape == (3,) and _hidden.version("jaxmlp") == jaxmlp.__version__
+
+
+@pytest.mark.parametrize(("activation", "dtype"), [("tanh", None), ("gelu", None), ("tanh", "float16")])
+def test_taylor_series_are_nested_derivatives(activation, dtype):
+    net = MLP((3, 5, 5, 2), activation, dtype=dtype)
+    params, x, along = net.init(KEY), jnp.asarray([[0.3, -0.2, 0.5], [1.0, 0.0, -1.0]]), jnp.ones((2, 3))
+    _, series = jet(lambda x: net.apply(params, x), (x,), ((along, 0 * along, 0 * along),))
+
+    def nested(order, t):
+        return jax.jvp(partial(nested, order - 1), (t,), (1.0,))[1] if order else net.apply(params, x + t * along)
+
+    for order, found in enumerate(series, 1):
+        np.testing.assert_allclose(found, nested(order, 0.0), atol=1e-4 if dtype is None else 2e-2)
+
+
+def on_two_devices(function, arguments):
+    """Return `vmap(function)` in a `shard_map` over two devices, its checks on, and without."""
+    mesh = jax.make_mesh((2,), ("members",), axis_types=(AxisType.Auto,))
+    mapped = jax.vmap(function)
+    spread = jax.shard_map(mapped, mesh=mesh, in_specs=P("members"), out_specs=P("members"))
+    return jax.jit(spread)(arguments), jax.jit(mapped)(arguments)
+
+
+@pytest.mark.parametrize(
+    ("own", "batch_size"), [("key", 16), ("key", None), ("rate", 16), ("data", None), ("key, params given", None)]
+)
+def test_members_train_in_a_shard_map_of_the_callers(own, batch_size):
+    """Parameters that begin alike everywhere have each device's own gradient, not the sum of all."""
+    recipe = dataclasses.replace(RECIPE, batch_size=batch_size)
+    params = RECIPE.model.init(KEY) if "params" in own else None
+
+    def member(i):
+        key = jax.random.fold_in(KEY, i.astype(jnp.int32)) if "key" in own else KEY
+        rate = {"learning_rate": 0.01 * i if own == "rate" else 0.05}
+        state, history = jaxmlp.fit(key, (X * i if own == "data" else X, Y), recipe, rate, params=params)
+        return state.params, dict(history)
+
+    found, expected = on_two_devices(member, jnp.arange(1.0, 3.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, expected)
+
+
+def test_gradients_in_a_shard_map_of_the_callers():
+    """Of parameters whose biases begin as the same zeros, and of a stack that the same x goes through."""
+    net = MLP((1, 4, 4, 4, 1), "tanh", scan=True)
+
+    def member(i):
+        params = net.init(jax.random.fold_in(KEY, i))
+
+        return jax.grad(lambda p: jnp.sin(net.apply(p, X)).mean())(params)
+
+    found, expected = on_two_devices(member, jnp.arange(2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_parallel_over_the_data(dtype):
+    """Parameters that all devices share have the sum of the devices' gradients, in any order of derivatives."""
+    net, mesh = MLP((1, 4, 1), "tanh", dtype=dtype), jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    params = net.init(KEY)
+
+    def derivatives(params, x):
+        def energy(params):
+            return jnp.sin(net.apply(params, x)).sum()
+
+        return jax.grad(energy)(params), jax.jvp(jax.grad(energy), (params,), (params,))[1]
+
+    spread = jax.shard_map(derivatives, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+    found, expected = jax.jit(spread)(params, X), jax.jit(derivatives)(params, X)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), found, expected)

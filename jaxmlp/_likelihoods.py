@@ -54,14 +54,19 @@ def student_t_nll(outputs: Numeric, targets: Numeric, *, df: Number = 4.0, min_v
     """
     number("df", df, 0, np.inf, open_low=True)
     mean, squared = gaussian_for(outputs, targets, min_variance)
-    df = jnp.broadcast_to(spread("df", df, mean), mean.shape)
+    return sum_outputs(student(mean, squared, spread("df", df, mean), targets))
+
+
+def student(mean: Array, squared: Array, df: Array, targets: Numeric) -> Array:
+    """Return -log t(y; df, mean, scale) of each output, (batch, d), with scale^2 = squared."""
+    df = jnp.broadcast_to(df, mean.shape)
     error = jnp.square(jnp.asarray(targets, mean.dtype) - mean) / squared
     # Of many degrees of freedom the two differ in digits that float32 has not: then by Stirling's series.
     few, many = jnp.minimum(df, 60.0), jnp.maximum(df, 60.0)
     exact = gammaln(0.5 * few) - gammaln(0.5 * (few + 1)) + 0.5 * jnp.log(np.pi * few)
     series = 0.5 * np.log(2 * np.pi) + 0.25 / many - 1 / (24 * many**3)
     constant = jnp.where(df < 60, exact, series)
-    return sum_outputs(constant + 0.5 * jnp.log(squared) + 0.5 * (df + 1) * jnp.log1p(error / df))
+    return constant + 0.5 * jnp.log(squared) + 0.5 * (df + 1) * jnp.log1p(error / df)
 
 
 @density

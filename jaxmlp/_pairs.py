@@ -44,7 +44,7 @@ def info_nce(outputs: Numeric, targets: Numeric, *, temperature: Number = 0.1, w
     number("temperature", temperature, 0, float("inf"), open_low=True)
     a, b = (_of_length_one(wide(value)) for value in (outputs, targets))
     alike = a @ b.T.astype(a.dtype) / jnp.asarray(temperature, a.dtype)
-    counts = _counts(weight, len(a))
+    counts = counts_of(weight, len(a))
     others = jnp.where(jnp.broadcast_to(counts[None, :], alike.shape), alike, jnp.full_like(alike, -jnp.inf))
     right = jnp.diagonal(alike)
     total = jax.nn.logsumexp(others, axis=1)
@@ -82,7 +82,7 @@ def cox(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
         raise ValueError("targets[:, 1] must be 1 for an event and 0 where there was none; got other numbers")
     hazard = wide(outputs).reshape(n)
     time, event = jnp.asarray(targets, hazard.dtype).T
-    counts = _counts(weight, n)
+    counts = counts_of(weight, n)
     at_risk = (time[None, :] >= time[:, None]) & counts[None, :]
     share: Any = jnp.zeros_like(hazard)
     if weight is not None:
@@ -94,7 +94,8 @@ def cox(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
     return jnp.where(counted, total - hazard, jnp.zeros_like(hazard))
 
 
-def _counts(weight: Numeric | None, n: int) -> Array:
+def counts_of(weight: Numeric | None, n: int) -> Array:
+    """Tell which of n examples count at all, (n,)."""
     if weight is None:
         return jnp.ones(n, bool)
     if weight.shape != (n,):

@@ -13,6 +13,11 @@ from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._dispersion import Evidence as Evidence
+from jaxmlp._dispersion import crps as crps
+from jaxmlp._dispersion import evidential as evidential
+from jaxmlp._dispersion import evidential_nll as evidential_nll
+from jaxmlp._dispersion import negative_binomial as negative_binomial
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import from_softplus as from_softplus
 from jaxmlp._gaussian import gaussian as gaussian
@@ -21,6 +26,8 @@ from jaxmlp._likelihoods import gaussian_crps as gaussian_crps
 from jaxmlp._likelihoods import mixture_nll as mixture_nll
 from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
+from jaxmlp._margins import pairwise_ranking as pairwise_ranking
+from jaxmlp._margins import triplet as triplet
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
 from jaxmlp._scaling import density as density
@@ -28,7 +35,8 @@ from jaxmlp._targets import alike, check_probabilities, check_same_shape, number
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
-for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll):
+_ELSEWHERE = (crps, evidential_nll, negative_binomial, pairwise_ranking, triplet)
+for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll, *_ELSEWHERE):
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed
 
 

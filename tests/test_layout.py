@@ -15,6 +15,7 @@ FLOORS = [
     ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets", "_trees", "_varying"],
     ["_gaussian", "_matmul", "_order", "_transforms", "_weights"],
     ["_likelihoods", "_pairs", "_scaled"],
+    ["_dispersion", "_margins"],
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_stacking", "_roles", "_coupling", "transforms"],

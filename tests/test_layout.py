@@ -12,7 +12,7 @@ FLOORS = [
     ["_disk", "_header"],
     ["_arguments", "_compile", "_libraries"],
     ["_arrays"],
-    ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets"],
+    ["_choice", "_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets"],
     ["_gaussian", "_matmul", "_order", "_weights"],
     ["_likelihoods", "_pairs"],
     ["layer", "losses", "data", "_labels"],

@@ -112,6 +112,7 @@ def test_a_figure_that_is_nowhere_a_number_leaves_the_last_weights():
             None,
             r"by must be one of accuracy, loss, margin; .*\(did you mean 'accuracy'\?\); .*: pass validation=\(x, y\)",
         ),
+        (population.Halving(by="margin"), None, "by='margin' does not tell which way is better; pass largest=True"),
         (population.Patience(3, by="validation_margin"), HELD_OUT, "by='validation_margin' does not tell which way"),
         (population.Patience(3, by="validation_margin", largest=1), HELD_OUT, "largest must be True, False or None"),
         (population.Patience(3, by=3), HELD_OUT, "by must be a text; got int 3"),

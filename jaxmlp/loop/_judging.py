@@ -9,7 +9,7 @@ import numpy as np
 from jaxmlp import _check
 from jaxmlp._choice import Figure
 from jaxmlp._engine.executor import Job
-from jaxmlp._engine.stops import Stops
+from jaxmlp._engine.stops import Patience, Stops
 from jaxmlp.types import Json, Status
 
 BEST, HISTORY = "run.best.", "run.history."
@@ -53,7 +53,7 @@ def _stops(arrays: Mapping[str, np.ndarray], i: int, before: Stops, stops: Stops
     """Tell whether the rules stop a member at the last epoch that it was trained for."""
     last = int(arrays["run.epochs"][i]) - 1
     # Patience that is new, or watches something else than it did, counts from where the run stands.
-    if stops.patience and before.patience and stops.patience.figure == before.patience.figure:
+    if isinstance(stops.patience, Patience) and before.patience and stops.patience.figure == before.patience.figure:
         kept = arrays.get(f"{BEST}loss")
         watched = None if kept is None else figures(arrays, stops.patience.figure, kept.dtype)
         if watched is not None:

@@ -211,6 +211,8 @@ def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | Non
     That of patience or halving; without them the validation loss, or else the loss.
     """
     figure = figure or Figure("validation_loss" if "validation_loss" in history else "loss")
+    if figure.name not in history:  # nothing is chosen by another figure than the one that was named
+        return None
     values = figure.less(np.asarray(history[figure.name]))
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
         return None

@@ -26,13 +26,12 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def one_of(what: str, name: object, known: Iterable[str]) -> None:
-    """Raise unless `name` is one of the `known` names."""
+def one_of(what: str, name: object, known: Iterable[str], fix: str | None = None) -> None:
+    """Raise unless `name` is one of the `known` names; without another `fix` the nearest of them is named."""
     known = list(known)
     if not (name is None or isinstance(name, str)) or name not in known:
-        raise ValueError(
-            f"{what} must be one of {', '.join(map(str, known))}; got {shown(name)}{did_you_mean(name, known)}"
-        )
+        fix = did_you_mean(name, known) if fix is None else fix
+        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}; got {shown(name)}{fix}")
 
 
 def positive_int(what: str, value: Any, most: int = 2**31 - 1) -> int:

@@ -1,4 +1,4 @@
-"""What the columns of a history are called, and which way each is better."""
+"""What the columns of a history are called; which way each is better, `_choice` knows."""
 
 import dataclasses
 import functools
@@ -9,11 +9,6 @@ from jaxmlp import _check
 from jaxmlp.types import Metric
 
 RESERVED = ("loss", "weight", "status", "epochs", "best_epoch", "epoch", "member")  # what a history calls its own
-HIGHER = (
-    *("accuracy", "top_k_accuracy", "binary_accuracy", "multilabel_accuracy", "exact_match", "r2"),
-    *("precision", "recall", "f1", "roc_auc", "average_precision"),
-)
-LOWER = ("loss", "rmse", "mae", "nll", "expected_calibration_error")
 
 
 def metric_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
@@ -62,28 +57,6 @@ def check_extras(extras: Any, shape: tuple[int, ...], metrics: Sequence[Metric])
                 f"{name} of the loss must have one value an example, shape {shape}; got {_check.describe(values)}; the "
                 f"step makes the mean"
             )
-
-
-def largest_is_best(name: str, largest: bool | None) -> bool:
-    """Return whether the best of a column of the history is its largest value.
-
-    Raises:
-      ValueError: where only the caller can know, and does not say.
-
-    >>> largest_is_best("validation_accuracy", None), largest_is_best("loss", None)
-    (True, False)
-    """
-    if largest is not None:
-        if not isinstance(largest, bool):
-            raise ValueError(f"largest must be True, False or None; got {largest!r}")
-        return largest
-    base = name.removeprefix("validation_").split("(")[0]
-    if base not in HIGHER + LOWER:
-        raise ValueError(
-            f"by={name!r} does not tell which way is better; pass largest=True where the largest value is the best, "
-            f"else largest=False"
-        )
-    return base in HIGHER
 
 
 def _apart(metric: Metric, rivals: Sequence[Metric]) -> str:

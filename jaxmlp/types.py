@@ -128,7 +128,7 @@ class History(dict[str, Any]):
 
     @property
     def best_epoch(self) -> Array:
-        """(members,), the epoch of the best validation loss, where a run had patience."""
+        """(members,), the epoch of the best figure that patience watched, where a run had patience."""
         return self._of_members("best_epoch")
 
     def copy(self) -> "History":

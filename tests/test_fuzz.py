@@ -449,7 +449,7 @@ def _of_populations():
         "plan": _with(
             population.plan, **many, width=[None, 2], devices=[None, 1], memory=[None, 2**30], keep_best=False
         ),
-        "Patience": _with(_ruled(population.Patience), epochs=1, min_improvement=0.0),
+        "Patience": _with(_ruled(population.Patience), epochs=1, min_improvement=0.0, by="loss", largest=[None, False]),
         "Target": _with(_ruled(population.Target), metric="loss", at_least=None, at_most=0.1),
         "Budget": _with(_ruled(population.Budget), seconds=10.0),
         "Halving": _with(_ruled(population.Halving), factor=3, first=1, by="loss", largest=[None, False]),

@@ -12,7 +12,7 @@ FLOORS = [
     ["_disk", "_header"],
     ["_arguments", "_compile", "_libraries"],
     ["_arrays"],
-    ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets", "_trees", "_varying"],
+    ["_choice", "_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets", "_trees", "_varying"],
     ["_gaussian", "_matmul", "_order", "_transforms", "_weights"],
     ["_likelihoods", "_pairs", "_scaled"],
     ["_dispersion", "_margins"],

@@ -205,7 +205,6 @@ def test_the_best_by_a_metric_is_the_best(by, largest, order):
 def test_which_way_is_better_is_asked_where_it_is_not_known():
     for call in (
         lambda: population.best(np.arange(3), HISTORY, by="validation_mine"),
-        lambda: population.fit(KEYS, (X, Y), GAUSSIAN, {"learning_rate": 0.1}, stop=population.Halving(by="mine")),
         lambda: population.ranking(HISTORY | {"interval_coverage": HISTORY["loss"]}, by="interval_coverage"),
     ):
         with pytest.raises(ValueError, match="does not tell which way is better; pass largest=True"):

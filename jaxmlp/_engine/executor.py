@@ -1,5 +1,6 @@
 """The host's side of the members that are in memory at once: which device slot each has, and who still runs."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxmlp import _check
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import begin, put, train_batches, train_epochs
@@ -128,9 +130,10 @@ class Executor:
 
     def progress(self) -> dict[str, np.ndarray]:
         """Return how many epochs each member was trained for and, with patience, the epoch of its best weights."""
-        told = {"epochs": np.asarray(self.runs.epochs)[self.slots]}
-        if self.runs.best is not None:
-            told["best_epoch"] = np.asarray(self.runs.best.epoch)[self.slots]
+        epochs, best = np.asarray(self.runs.epochs), self.runs.best
+        told = {"epochs": epochs[self.slots]}
+        if best is not None:
+            told["best_epoch"] = np.where(_never(self.runs), epochs - 1, np.asarray(best.epoch))[self.slots]
         return told
 
     def runs_so_far(self) -> Run:
@@ -169,11 +172,33 @@ class Executor:
 
 
 def outcome(run: Run) -> tuple[State, History]:
-    """Return the states of the members, with patience those of their best epochs, and their history."""
+    """Return the states of the members, with patience those of their best epochs, and their history.
+
+    A member whose figure was NaN at each epoch has no best one: it has its last state, and a warning says so.
+    """
     history = History({**run.history, "status": run.status, "epochs": run.epochs})
     if run.best is None:
         return run.state, history
-    return run.state._replace(params=run.best.params), History({**history, "best_epoch": run.best.epoch})
+    params, epoch, never = run.best.params, run.best.epoch, _never(run)
+    if never.any():
+        who = str(np.flatnonzero(never)[:8].tolist()).strip("[]")
+        warnings.warn(
+            f"patience must watch a figure that is a number at some epoch; it was at none for {never.sum()} of "
+            f"{len(never)} members, {who}, which have the parameters of their last epoch",
+            stacklevel=_check.level_of_caller(),
+        )
+        xp = np if isinstance(epoch, np.ndarray) else jnp
+        params = jax.tree.map(
+            lambda a, b: xp.where(never.reshape(-1, *[1] * (a.ndim - 1)), a, b), run.state.params, params
+        )
+        epoch = xp.where(never, run.epochs - 1, epoch)
+    return run.state._replace(params=params), History({**history, "best_epoch": epoch})
+
+
+def _never(run: Run) -> np.ndarray:
+    """Tell who was trained for an epoch and had no figure to keep weights by."""
+    assert run.best is not None
+    return (np.asarray(run.epochs) > 0) & np.isposinf(np.asarray(run.best.loss, np.float64))
 
 
 def _filled(history: Mapping[str, Any], epochs: Any, value: float) -> dict[str, np.ndarray]:

@@ -54,9 +54,12 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
         # Zeros and not NaN, which `jax_debug_nans` would take for an error.
         history = {name: jnp.zeros((recipe.epochs, *a.shape), a.dtype) for name, a in record.items()}
         zero = jnp.zeros((), jnp.int32)
-        keep_best = work.stops.patience is not None
-        infinite = jnp.full((), jnp.inf, history["loss"].dtype)
-        best = Best(state.params, infinite, zero, infinite, zero) if keep_best else None
+        best = None
+        if work.stops.patience is not None:
+            figure = work.stops.patience.figure
+            work.stops.check_names(record, {})  # here for patience, whose column tells a dtype
+            infinite = jnp.full((), jnp.inf, jax.eval_shape(figure.less, record[figure.name]).dtype)
+            best = Best(state.params, infinite, zero, infinite, zero)
         mean = training.empty_mean(state, work.tables.data, bound) if batched else None
         return Run(state, zero, zero, history, best, mean)
 
@@ -214,7 +217,8 @@ def _observe(run: Run, state: State, record: dict[str, Array], number: Array, st
     ends = jnp.zeros((), bool)
     best = run.best
     if best is not None and stops.patience is not None:
-        loss, epoch = record["validation_loss"].astype(best.loss.dtype), number.astype(jnp.int32)
+        figure = stops.patience.figure
+        loss, epoch = figure.less(record[figure.name]).astype(best.loss.dtype), number.astype(jnp.int32)
         better, enough = goes & (loss < best.loss), goes & (loss < best.mark - stops.patience.min_improvement)
         new = Best(state.params, loss, epoch, loss, epoch)
         taken = zip((better, better, better, enough, enough), new, best, strict=True)

@@ -11,12 +11,12 @@ from jaxmlp.types import Number, Numeric, Params
 
 
 class Best(NamedTuple):
-    """The best weights so far, by validation loss, and what patience counts from."""
+    """The best weights so far, by the figure that patience watches, and what patience counts from."""
 
     params: Params
-    loss: Array  # ()
+    loss: Array  # (), the figure; its negative where the largest is the best; infinite where there was none yet
     epoch: Array  # ()
-    mark: Array  # (), the loss when it last fell by more than the least improvement
+    mark: Array  # (), the same when it last improved by more than the least improvement
     since: Array  # (), the epoch of that
 
 

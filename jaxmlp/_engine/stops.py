@@ -8,31 +8,49 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp import _arguments, _check
-from jaxmlp._naming import largest_is_best
+from jaxmlp._choice import Figure, check_column
 from jaxmlp.types import Number, Status
 
 
 class Patience(NamedTuple):
-    """Stop when the validation loss did not fall by more than `min_improvement` for so many epochs; keep the best.
+    """Stop when a figure did not improve by more than `min_improvement` for so many epochs; keep the best weights.
 
-    It must fall by so much below where it last did. The parameters that come back are those of the epoch of the least
-    validation loss, however little less it was. Prechelt 1998 (doi 10.1007/3-540-49430-8_3).
+    It must be better by so much than where it last was. The parameters that come back are those of the epoch of the
+    best figure, however little better it was; of equal ones that of the first, and NaN is never better. Prechelt 1998
+    (doi 10.1007/3-540-49430-8_3). `by` names the column of the history that is watched. Which way is better is known of
+    the losses and of the metrics of this library; of others, `largest` says whether the largest value is the best.
+    `Patience(recipe.epochs, by=...)` never stops, and brings the best weights.
     """
 
     epochs: Number
     min_improvement: Number = 0.0
+    by: str = "validation_loss"
+    largest: bool | None = None
 
-    def counts_from(self, losses: np.ndarray) -> tuple[Any, int]:
-        """Return loss and epoch from which patience counts after these validation losses (epochs,).
+    @property
+    def figure(self) -> Figure:
+        """What is watched."""
+        return Figure(self.by, self.largest)
+
+    def counts_from(self, figures: np.ndarray) -> tuple[Any, int]:
+        """Return figure and epoch from which patience counts after these (epochs,), of which the least is the best.
 
         >>> Patience(5, 0.1).counts_from(np.array([1.0, 0.95, 0.8, 0.75]))
         (np.float64(0.8), 2)
         """
-        mark, since = losses.dtype.type(np.inf), 0
-        for epoch, loss in enumerate(losses):
-            if loss < mark - losses.dtype.type(self.min_improvement):
-                mark, since = loss, epoch
+        mark, since = figures.dtype.type(np.inf), 0
+        for epoch, figure in enumerate(figures):
+            if figure < mark - figures.dtype.type(self.min_improvement):
+                mark, since = figure, epoch
         return mark, since
+
+
+class Waiting(NamedTuple):
+    """Patience as the compiled program reads it: numbers that are traced, and a static figure."""
+
+    epochs: Any
+    min_improvement: Any
+    figure: Figure
 
 
 class Target(NamedTuple):
@@ -57,7 +75,7 @@ class Halving(NamedTuple):
     """Of a population, let the best 1 / factor go on after first, factor first, factor^2 first ... epochs.
 
     Of n members that still run, ceil(n / factor) go on at each of these rungs. Jamieson and Talwalkar 2016 (arXiv
-    1502.07943). `by` names the entry of the history to rank by. Which way is better is known of the losses and of the
+    1502.07943). `by` names the column of the history to rank by. Which way is better is known of the losses and of the
     metrics of this library; of others, `largest` says whether the largest value is the best.
     """
 
@@ -65,6 +83,11 @@ class Halving(NamedTuple):
     first: int = 1
     by: str = "validation_loss"
     largest: bool | None = None
+
+    @property
+    def figure(self) -> Figure:
+        """What members are ranked by."""
+        return Figure(self.by, self.largest)
 
     def rungs(self, epochs: int) -> list[int]:
         """Return after which epochs members are left out.
@@ -80,12 +103,9 @@ class Halving(NamedTuple):
 
     def losers(self, history: Mapping[str, np.ndarray], status: np.ndarray, done: int) -> np.ndarray:
         """Return who is left out after `done` epochs: of those who run, all but the best 1 / factor."""
-        _check.one_of("by", self.by, history)
         alive = np.flatnonzero(status == Status.RUNNING)
-        scores = np.asarray(history[self.by][alive, done - 1])
-        if largest_is_best(self.by, self.largest):
-            scores = -scores  # NaN stays last
-        order = alive[np.argsort(scores, kind="stable")]
+        scores = self.figure.less(np.asarray(history[self.by][alive, done - 1]))
+        order = alive[np.argsort(scores, kind="stable")]  # NaN is last
         return order[math.ceil(len(alive) / self.factor) :]
 
 
@@ -102,7 +122,7 @@ class Limit(NamedTuple):
 class Stops(NamedTuple):
     """The rules of a run, one of a kind, and a target for each of several metrics."""
 
-    patience: Patience | None = None
+    patience: Patience | Waiting | None = None
     targets: Mapping[str, Limit] = {}
     budget: Budget | None = None
     halving: Halving | None = None
@@ -110,7 +130,15 @@ class Stops(NamedTuple):
     @property
     def in_program(self) -> "Stops":
         """The rules that the compiled program reads at each epoch's end: their numbers are traced."""
-        return self._replace(budget=None, halving=None)
+        patience = self.patience
+        waiting = None if patience is None else Waiting(patience.epochs, patience.min_improvement, patience.figure)
+        return Stops(waiting, self.targets)
+
+    @property
+    def figure(self) -> Figure | None:
+        """By what the run is judged: what patience watches, else what halving ranks by; None where there is neither."""
+        rule = self.patience or self.halving
+        return None if rule is None else rule.figure
 
     @property
     def deadline(self) -> float:
@@ -118,14 +146,16 @@ class Stops(NamedTuple):
         return math.inf if self.budget is None else time.monotonic() + self.budget.seconds
 
     def check_names(self, history: Mapping[str, Any], loss: Mapping[str, Any]) -> None:
-        """Raise a ValueError unless the history has the entries that targets watch and halving ranks by.
+        """Raise a ValueError unless the history has the columns that rules watch and rank by.
 
         And unless members are ranked by one quantity: a loss of which members have numbers of their own is several.
         """
         for metric in self.targets:
-            _check.one_of("the metric of a Target", metric, history)
+            check_column("the metric of a Target", metric, history, _needs(metric, history))
+        if self.patience is not None:
+            self.patience.figure.check(history, _needs(self.patience.figure.name, history))
         if self.halving is not None:
-            _check.one_of("by", self.halving.by, history)
+            self.halving.figure.check(history, _needs(self.halving.by, history))
             own = [name for name, values in loss.items() if not (np.asarray(values) == np.asarray(values)[0]).all()]
             if own and self.halving.by in ("loss", "validation_loss"):
                 raise ValueError(
@@ -173,13 +203,20 @@ def listed(stop: Any) -> list[Any]:
     return list(stop) if isinstance(stop, list | tuple | set) and not isinstance(stop, Stop) else [stop]
 
 
+def _needs(name: str, history: Mapping[str, Any]) -> str:
+    """Return what is said of a column of validation data where there is none, else ''."""
+    lacks = name.startswith("validation_") and "validation_loss" not in history
+    return "; validation_... are the columns of validation data: pass validation=(x, y)" if lacks else ""
+
+
 def _patience(rule: Patience, validation: bool) -> Patience:
     epochs = _check.positive_int("patience", rule.epochs)
-    if not validation:
+    figure = rule.figure
+    if not validation and figure.name == "validation_loss":
         raise ValueError("patience must have validation data to watch; pass validation=(x, y)")
     least = _arguments.scalar("min_improvement", rule.min_improvement)
     _check.within("min_improvement", least, 0, math.inf)
-    return Patience(epochs, least)
+    return Patience(epochs, least, rule.by, rule.largest)
 
 
 def _budget(rule: Budget) -> Budget:
@@ -194,8 +231,7 @@ def _halving(rule: Halving, members: bool) -> Halving:
     if rule.factor < 1.01:
         raise ValueError(f"factor must be at least 1.01, or rungs have no end; got {rule.factor}")
     _check.positive_int("first", rule.first)
-    _arguments.text("by", rule.by)
-    largest_is_best(rule.by, rule.largest)
+    _ = rule.figure  # its kinds
     if not members:
         raise ValueError("Halving must have a population to choose from; pass keys of shape (members,)")
     return rule

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmlp._choice import Figure
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes, check
 from jaxmlp.loop._description import describe, rebuild, upgrade
 from jaxmlp.loop._digest import of_array, of_data
-from jaxmlp.loop._rules import as_json, rule_of, rules_of
+from jaxmlp.loop._rules import as_json, figure_of, rule_of, rules_of
 from jaxmlp.loop._start import Start, read
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Json, StrPath
@@ -54,8 +55,7 @@ class Manifest:
       steps: of a stream without an end, how many batches make an epoch.
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
       each: which of data and validation are each member's own; None in checkpoints of versions that did not tell.
-      program: the digests of what the recipe's parts compute, as `of_program` gives them; None where there
-        were none yet.
+      program: the digests of what the recipe's parts compute, by `of_program`; None where there were none yet.
     """
 
     recipe: Json
@@ -129,9 +129,12 @@ class Manifest:
         return dataclasses.replace(self, recipe={**self.recipe, "epochs": epochs})
 
     def judged(self) -> str:
-        """Return a digest of the loss and of the data by which the run's figures are made: others compare with none."""
+        """Return a digest of what the best checkpoint is judged by, and on which data: others compare with none."""
         by = self.data if self.options.get("validation") is None else self.options["validation"]
-        told = self.recipe["loss"], (self.program or {}).get("parts", {}).get("loss"), by
+        parts, figure = (self.program or {}).get("parts", {}), figure_of(self.stop)
+        told: Any = self.recipe["loss"], parts.get("loss"), by
+        if figure is not None and figure != Figure("validation_loss"):
+            told = *told, figure.name, figure.largest, self.recipe.get("metrics"), parts.get("metrics")
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def diff(self, given: "Manifest") -> list[str]:

@@ -13,12 +13,13 @@ import numpy as np
 from jaxmlp import _check, training
 from jaxmlp._engine.executor import Job, Restore, without_keys
 from jaxmlp._engine.runs import Run
-from jaxmlp._engine.stops import Patience, Stops
+from jaxmlp._engine.stops import Stops
 from jaxmlp._scaled import Scaled
 from jaxmlp.loop import _fields as fields
+from jaxmlp.loop._best import warn_of_another, what_judges, with_best
 from jaxmlp.loop._changes import changes
 from jaxmlp.loop._folder import Form
-from jaxmlp.loop._judging import BEST, HISTORY, judged_anew
+from jaxmlp.loop._judging import HISTORY, judged_anew
 from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._saving import SavedRun
 from jaxmlp.loop._start import flat, path_name
@@ -46,18 +47,19 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
     arrays = checked_arrays(saved.arrays, len(job.members.key), job.recipe.epochs)
     _check_stands(place, arrays)
     words = {change.word for change in changes(saved.manifest, given)}
+    before = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
     if given.stop != saved.manifest.stop:
-        rules = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
-        arrays, place = judged_anew(arrays, place, rules, job)
+        arrays, place = judged_anew(arrays, place, before, job)
     # Another table or another loss has other losses: the best one so far is none of theirs.
-    forget = bool(words & {"loss", "validation", "model"})
+    others = sorted(map(str, words & what_judges(job.stops.figure)))
+    forget = bool(others)
     if forget:
-        which = " and ".join(sorted(str(word) for word in words & {"loss", "validation", "model"}))
         warnings.warn(
-            f"the {which} that is given was accepted in the place of the saved one: what is best is chosen anew, and "
-            f"figures of the history from before do not compare with those from now on",
+            f"the {' and '.join(others)} that is given was accepted in the place of the saved one: what is best is "
+            f"chosen anew, and figures of the history from before do not compare with those from now on",
             stacklevel=_check.level_of_caller(),
         )
+    warn_of_another(before, job.stops)
 
     def restore(like: Run) -> Run:
         wanted = _names(like)
@@ -65,7 +67,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
         if words & {"metrics", "validation", "data"}:
             found = _with_history(found, wanted)
         if given.stop != saved.manifest.stop or forget:
-            found = _with_best(found, wanted, forget, job.stops.patience)
+            found = with_best(found, wanted, forget, before, job.stops)
         if words & {"optimizer", "frozen"} and not _fits(found, wanted):
             found = _with_new_optimizer(found, like, wanted, job)
         begun = {name for name in found if name.startswith(("members.", "shared."))}
@@ -172,30 +174,6 @@ def _with_history(found: dict[str, np.ndarray], wanted: Mapping[str, Any]) -> di
     for name, leaf in wanted.items():
         if name.startswith(HISTORY) and name not in kept:
             kept[name] = np.full((len(loss), loss.shape[1], *leaf.shape[2:]), np.nan, leaf.dtype)
-    return kept
-
-
-def _with_best(
-    found: dict[str, np.ndarray], wanted: Mapping[str, Any], forget: bool, patience: Patience | None
-) -> dict[str, np.ndarray]:
-    """Return the arrays with the best weights where patience asks for them: those of now, at first."""
-    kept = {name: a for name, a in found.items() if not name.startswith(BEST) or name in wanted}
-    if patience is None or f"{BEST}loss" not in wanted:
-        return kept
-    epochs = found["run.epochs"]
-    losses = found.get(f"{HISTORY}validation_loss")
-    if f"{BEST}loss" in kept and losses is not None and not forget:
-        # The least loss stays so; what counts as enough may be another.
-        counted = [patience.counts_from(losses[i, :done]) for i, done in enumerate(epochs)]
-        for name, values in zip(("mark", "since"), zip(*counted, strict=True), strict=True):
-            kept[f"{BEST}{name}"] = np.array(values, wanted[f"{BEST}{name}"].dtype)
-        return kept
-    for name, leaf in wanted.items():
-        if name.startswith(f"{BEST}params") and (now := name.replace(BEST, "run.state.", 1)) in found:
-            kept[name] = found[now]
-        elif name.startswith(BEST):  # a loss, above which any is better, and the epoch of it
-            counts = np.issubdtype(leaf.dtype, np.integer)
-            kept[name] = (np.maximum(epochs - 1, 0) if counts else np.full(len(epochs), np.inf)).astype(leaf.dtype)
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxmlp._choice import Figure
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.types import Json
 
@@ -11,6 +12,11 @@ def rules_of(stops: Stops) -> Json:
     targets = [Target(name, *limit) for name, limit in stops.targets.items()]
     named = {"patience": stops.patience, "halving": stops.halving} | {rule.metric: rule for rule in targets}
     return {name: as_json(rule) for name, rule in named.items() if rule is not None}
+
+
+def figure_of(told: Json) -> Figure | None:
+    """Return by what a run of these rules is judged; None where they do not say."""
+    return Stops.of([rule_of(*rule) for rule in told.items()], validation=True, members=True).figure
 
 
 def as_json(rule: Patience | Target | Halving) -> Json:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxmlp import _check, records
+from jaxmlp._choice import Figure
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.runs import Run
 from jaxmlp.loop._bounds import check_forms, last_number
@@ -19,6 +20,7 @@ from jaxmlp.loop._fields import META
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._hidden import version
 from jaxmlp.loop._manifest import Manifest
+from jaxmlp.loop._rules import figure_of
 from jaxmlp.loop._start import Start, flat, path_name
 from jaxmlp.types import Json, Numeric, Status, StrPath
 
@@ -179,7 +181,8 @@ class RunDirectory:
         # A run that has ended comes back from where nothing can be written, too.
         if saved is None or not saved.has_ended(manifest.recipe["epochs"]):
             self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
-        self._manifest, self._start, self._judged = manifest.to_json(), start.arrays(), manifest.judged()
+        self._manifest, self._start = manifest.to_json(), start.arrays()
+        self._judged, self._figure = manifest.judged(), figure_of(manifest.stop)
 
     def save(self, runs: Run, place: Place, every: int | None) -> None:
         """Save the runs, NumPy arrays (members, ...), in the background, after those before.
@@ -193,8 +196,9 @@ class RunDirectory:
         arrays = flat(runs, "run") | self._start
         # The history goes first. A kill between the two leaves lines of epochs that the resumed run repeats, and its
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
+        score = _score(history, self._figure)
         self._store.save(
-            place.number, arrays, meta, score=_score(history), first=lambda: self._history.update(history, runs.epochs)
+            place.number, arrays, meta, score=score, first=lambda: self._history.update(history, runs.epochs)
         )
 
     def wait(self) -> None:
@@ -202,9 +206,15 @@ class RunDirectory:
         self._store.wait()
 
 
-def _score(history: Mapping[str, Numeric]) -> float | None:
-    """Return by what the best checkpoint is chosen: the last validation loss, or loss, of the best member."""
-    values = history.get("validation_loss", history["loss"])
+def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | None:
+    """Return by what the best checkpoint is chosen, the lowest: the last figure of the best member.
+
+    That of patience or halving; without them the validation loss, or else the loss.
+    """
+    figure = figure or Figure("validation_loss" if "validation_loss" in history else "loss")
+    if figure.name not in history:  # nothing is chosen by another figure than the one that was named
+        return None
+    values = figure.less(np.asarray(history[figure.name]))
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
         return None
     return float(np.nanmin(values[:, -1]))

@@ -66,7 +66,7 @@ def train(
         on. Nothing in it is touched but what runs have written.
       every: epochs, or steps of a stream, from one checkpoint and call of the callbacks to the next; unless given,
         chunks take half a second and a checkpoint is made every ten seconds.
-      keep: how many of the newest checkpoints stay; the best one, by validation loss or else loss, stays too.
+      keep: how many of the newest checkpoints stay, beside the best: by patience or halving, else (validation) loss.
       callbacks: plain functions of (state, history so far), called between chunks. Where one raises and `every` is not
         given, what is trained is saved first.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
@@ -178,7 +178,7 @@ def resume(
       validation: the validation data that the run began with.
       epochs: where given, train for more epochs than the run was begun with.
       every: epochs, or steps of a stream, from one checkpoint to the next; as it was unless given.
-      keep: how many of the newest checkpoints stay; the best one stays too.
+      keep: how many of the newest checkpoints stay, beside the best.
       callbacks: plain functions of (state, history so far), called between chunks.
       progress: None shows a live line on a terminal and plain lines in a pipe, False nothing.
       stop: a `Budget` for this call, beside the rules that the run has, which hold. Other rules take the place of

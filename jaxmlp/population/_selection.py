@@ -12,9 +12,9 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check
+from jaxmlp._choice import Figure
 from jaxmlp._eager import compile_once
 from jaxmlp._engine.parts import at
-from jaxmlp._naming import largest_is_best
 from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
@@ -165,18 +165,31 @@ def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None
     """Return the healthy members from best to worst."""
     history = members_history(history)
     by = ("validation_loss" if "validation_loss" in history else "loss") if by is None else by
-    _check.one_of("by", by, [name for name, value in history.items() if np.ndim(value) == 2])
+    figure = Figure(by, largest)
+    figure.check(history)
     status = np.asarray(history["status"])
     last = np.asarray(history["best_epoch"] if "best_epoch" in history else np.maximum(history["epochs"] - 1, 0))
-    score = np.asarray(history[by])[np.arange(len(status)), last]
-    if largest_is_best(by, largest):
-        score = -score
-    healthy = np.flatnonzero((status != Status.DIVERGED) & np.isfinite(score))
+    score = figure.less(np.asarray(history[by]))[np.arange(len(status)), last]
+    return ranked(score, status != Status.DIVERGED, by)
+
+
+def ranked(score: np.ndarray, fit: np.ndarray, by: str) -> np.ndarray:
+    """Return who has the least score first; a warning counts those who are not fit, or whose score is not finite.
+
+    Raises:
+      ValueError: where nobody is left.
+    """
+    healthy = np.flatnonzero(fit & np.isfinite(score))
+    if len(healthy) == len(fit):
+        return healthy[np.argsort(score[healthy], kind="stable")]
+    told = f"{np.sum(~fit)} of {len(fit)} members diverged" if not fit.all() else ""
+    if lacking := np.sum(fit & ~np.isfinite(score)):
+        told += f"{' and ' if told else ''}{lacking} of {len(fit)} members have a {by} that is not finite"
     if len(healthy) == 0:
-        raise ValueError(f"all {len(status)} members diverged; try smaller learning rates")
-    if len(healthy) < len(status):
-        left_out = f"{len(status) - len(healthy)} of {len(status)} members diverged and are left out"
-        warnings.warn(left_out, stacklevel=3)  # at the line that called `best` or `ranking`
+        if not fit.any():
+            raise ValueError(f"all {len(fit)} members diverged; try smaller learning rates")
+        raise ValueError(f"by must name a figure that is finite for some member; {told}; rank by another")
+    warnings.warn(f"{told} and are left out", stacklevel=_check.level_of_caller())
     return healthy[np.argsort(score[healthy], kind="stable")]
 
 

@@ -1,0 +1,130 @@
+"""What is chosen by a figure of the history is what NumPy chooses from the whole history by hand."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxmlp
+from jaxmlp import MLP, Recipe, loop, losses, metrics, population
+from jaxmlp._choice import HIGHER, LOWER, Figure
+
+KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 3)
+X = jax.random.normal(KEY, (40, 3))
+Y = (X[:, 0] + X[:, 1] ** 2 > 0.7).astype("int32")
+HELD_OUT = X[:15], (Y[:15] + (np.arange(15, dtype=np.int32) % 4 == 0).astype("int32")) % 2
+
+
+def told(outputs, targets):
+    values = losses.cross_entropy(outputs, targets)
+    return values, {"margin": jax.numpy.abs(outputs[:, 0] - outputs[:, 1])}
+
+
+RECIPE = Recipe(MLP((3, 6, 2), "tanh"), told, optax.adam, epochs=8, batch_size=10, metrics=(metrics.accuracy,))
+RATES = {"learning_rate": np.array([0.3, 0.05, 0.01])}
+BY = [("validation_accuracy", None), ("validation_margin", True), ("loss", None), ("margin", False)]
+
+
+def by_hand(values, largest):
+    """The first of the best of each row, NaN nowhere."""
+    scores = np.where(np.isnan(values), np.inf, -values if largest else values)
+    return scores.argmin(1)
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("by, largest", BY)
+def test_the_best_weights_are_those_of_the_best_figure(by, largest):
+    rule = population.Patience(8, by=by, largest=largest)
+    states, history = population.fit(KEYS, (X, Y), RECIPE, RATES, validation=HELD_OUT, stop=rule)
+    epochs = by_hand(np.asarray(history[by]), Figure(by, largest).largest)
+    assert history.best_epoch.tolist() == epochs.tolist()
+    for i, epoch in enumerate(epochs):
+        short = dataclasses.replace(RECIPE, epochs=int(epoch) + 1)
+        alone, _ = jaxmlp.fit(KEYS[i], (X, Y), short, {"learning_rate": RATES["learning_rate"][i]}, validation=HELD_OUT)
+        one, _ = loop.train(
+            KEYS[i],
+            *((X, Y), RECIPE, {"learning_rate": RATES["learning_rate"][i]}),
+            **dict(validation=HELD_OUT, stop=rule, progress=False),
+        )
+        same(one.params, alone.params)
+        gaps = jax.tree.map(lambda a, b, i=i: abs(a[i] - b).max(), states.params, alone.params)
+        assert max(jax.tree.leaves(gaps)) < 1e-5
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
+    options = {"validation": HELD_OUT, "progress": False, "every": 1}
+    rule = loop.Patience(4, by="validation_accuracy")
+    straight = loop.train(KEYS, (X, Y), RECIPE, RATES, stop=rule, **options)
+    for seconds in (1e-9, 1e-9):
+        stop = [rule, loop.Budget(seconds)]
+        loop.train(KEYS, (X, Y), RECIPE, RATES, stop=stop, directory=tmp_path, **options)
+    resumed = loop.resume(tmp_path, (X, Y), RECIPE, validation=HELD_OUT, progress=False)
+    same(resumed[0].params, straight[0].params)
+    same(dict(resumed[1]), dict(straight[1]))
+
+
+def test_another_figure_chooses_among_the_weights_that_are_there(tmp_path):
+    options = {"validation": HELD_OUT, "progress": False, "every": 1}
+    loop.train(KEYS, (X, Y), RECIPE, RATES, stop=loop.Patience(8), directory=tmp_path, **options)
+    with pytest.warns(UserWarning, match="watches the largest validation_accuracy now, and watched the least valid"):
+        _, history = loop.resume(
+            tmp_path, (X, Y), RECIPE, stop=loop.Patience(8, by="validation_accuracy"), validation=HELD_OUT
+        )
+    kept = by_hand(np.asarray(history["validation_loss"]), False)
+    figures = np.asarray(history["validation_accuracy"])
+    every = np.arange(3)
+    best = np.where(figures[every, kept] >= figures[every, 7], kept, 7)
+    assert history.best_epoch.tolist() == best.tolist()
+
+
+def nothing(outputs, targets):
+    return outputs.mean() * np.nan
+
+
+def test_a_figure_that_is_nowhere_a_number_leaves_the_last_weights():
+    recipe = dataclasses.replace(RECIPE, metrics=(nothing,), epochs=2)
+    rule = population.Patience(2, by="validation_nothing", largest=True)
+    with pytest.warns(UserWarning, match="it was at none for 3 of 3 members, 0, 1, 2, which have the parameters of"):
+        states, history = population.fit(KEYS, (X, Y), recipe, RATES, validation=HELD_OUT, stop=rule)
+    assert history.best_epoch.tolist() == [1, 1, 1]
+    assert states.step.tolist() == [8, 8, 8]
+    with pytest.raises(ValueError, match="by must name a figure that is finite for some member; 3 of 3 members have"):
+        population.ranking(history, by="validation_nothing", largest=True)
+
+
+@pytest.mark.parametrize(
+    "rule, validation, words",
+    [
+        (
+            population.Patience(3, by="validation_acuracy"),
+            HELD_OUT,
+            r"by must be one of .*validation_accuracy.*; got 'validation_acuracy' \(did you mean 'validation_accuracy'",
+        ),
+        (population.Patience(3, by="accuracy"), HELD_OUT, r"got 'accuracy' \(did you mean 'validation_accuracy'\?\)"),
+        (
+            population.Halving(by="validation_accuracy"),
+            None,
+            r"by must be one of accuracy, loss, margin; .*\(did you mean 'accuracy'\?\); .*: pass validation=\(x, y\)",
+        ),
+        (population.Halving(by="margin"), None, "by='margin' does not tell which way is better; pass largest=True"),
+        (population.Patience(3, by="validation_margin"), HELD_OUT, "by='validation_margin' does not tell which way"),
+        (population.Patience(3, by="validation_margin", largest=1), HELD_OUT, "largest must be True, False or None"),
+        (population.Patience(3, by=3), HELD_OUT, "by must be a text; got int 3"),
+        (population.Patience(3), None, "patience must have validation data to watch"),
+    ],
+)
+def test_a_figure_that_cannot_be_chosen_by_is_refused_at_the_door(rule, validation, words):
+    with pytest.raises(ValueError, match=words):
+        population.fit(KEYS, (X, Y), RECIPE, RATES, validation=validation, stop=rule)
+
+
+def test_each_metric_of_this_library_says_which_way_is_better_or_has_none():
+    public = {n for n, f in vars(metrics).items() if not n.startswith("_") and getattr(f, "__module__", "") in
+              ("jaxmlp.metrics",) and callable(f) and not isinstance(f, type)}  # fmt: skip
+    assert public - {"average", "average_near", "interval_coverage", "confusion_matrix"} == {*HIGHER, *LOWER} - {"loss"}

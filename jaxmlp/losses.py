@@ -13,6 +13,10 @@ from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._composed import PerToken as PerToken
+from jaxmlp._composed import Total as Total
+from jaxmlp._composed import per_token as per_token
+from jaxmlp._composed import total as total
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
@@ -26,7 +30,8 @@ from jaxmlp._targets import alike, check_probabilities, check_same_shape, number
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
-for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll):
+_COMPOSED = (PerToken, Total, per_token, total)
+for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll, *_COMPOSED):
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed
 
 

@@ -81,7 +81,8 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)}
+    kinds = MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, losses.PerToken, losses.Total
+    return {name_of(kind): kind for kind in kinds}
 
 
 @functools.cache

@@ -203,7 +203,7 @@ def _axes(outputs: PyTree, y: PyTree, mask: Any) -> tuple[int, ...]:
     leaves = [*jax.tree.leaves(outputs), *jax.tree.leaves(y)]
     lead = mask.shape if mask is not None else getattr(leaves[0] if leaves else None, "shape", ())[:2]
     for leaf in leaves:
-        if len(lead) < 2 or getattr(leaf, "shape", ())[: len(lead)] != lead:
+        if len(lead) < 2 or not isinstance(leaf, np.ndarray | jax.Array) or leaf.shape[: len(lead)] != lead:
             raise ValueError(
                 f"outputs, targets and mask must all begin with the axes (batch, tokens)"
                 f"{f', {lead}' if len(lead) > 1 else ''}; got {_check.describe(leaf)}"

@@ -12,7 +12,8 @@ from jaxmlp._kinds import check_kind, missing_number
 from jaxmlp._requests import REQUESTS
 from jaxmlp.types import After, Hyperparams, Loss, Metric, Model, Number, OptimizerFactory
 
-OF_TRAINING = ("label_smoothing",)  # shapes training, and is no part of the likelihood that a metric reports
+# These shape training, and are no part of the likelihood that a metric reports.
+OF_TRAINING = ("label_smoothing", "class_weight", "pos_weight")
 
 
 class Numbers(NamedTuple):

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._classes import binary_cross_entropy as binary_cross_entropy
+from jaxmlp._classes import cross_entropy as cross_entropy
+from jaxmlp._classes import focal as focal
+from jaxmlp._composed import PerToken as PerToken
+from jaxmlp._composed import Total as Total
+from jaxmlp._composed import per_token as per_token
+from jaxmlp._composed import total as total
 from jaxmlp._dispersion import Evidence as Evidence
 from jaxmlp._dispersion import crps as crps
 from jaxmlp._dispersion import evidential as evidential
@@ -31,12 +37,16 @@ from jaxmlp._margins import triplet as triplet
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
 from jaxmlp._scaling import density as density
-from jaxmlp._targets import alike, check_probabilities, check_same_shape, number, spread, sum_outputs, times, yes_or_no
+from jaxmlp._targets import alike, number, spread, sum_outputs
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
-_ELSEWHERE = (crps, evidential_nll, negative_binomial, pairwise_ranking, triplet)
-for _loss in (cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll, *_ELSEWHERE):
+_ELSEWHERE = (
+    *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, total),
+    *(cox, crps, evidential_nll, gaussian_crps, info_nce, mixture_nll, negative_binomial, pairwise_ranking, poisson),
+    *(student_t_nll, triplet),
+)
+for _loss in _ELSEWHERE:
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed
 
 
@@ -124,68 +134,6 @@ def quantile(outputs: Numeric, targets: Numeric, *, level: Number) -> Array:
     residual = jnp.broadcast_to(targets, outputs.shape) - outputs
     q = jnp.broadcast_to(levels.reshape(1, -1, 1), outputs.shape)
     return sum_outputs(jnp.maximum(q * residual, (q - 1) * residual))
-
-
-@taking("outputs", "targets")
-def cross_entropy(outputs: Numeric, targets: Numeric, *, label_smoothing: Number = 0.0) -> Array:
-    """Return -sum_d y_d log yhat_d with yhat = softmax(outputs), the notes' CE before the mean over examples.
-
-    Args:
-      outputs: logits, (batch, classes).
-      targets: integer labels (batch,), or probabilities (batch, classes), one-hot or soft.
-      label_smoothing: a in [0, 1]: y becomes (1 - a) y + a / classes (Szegedy 2016, arXiv 1512.00567).
-
-    Raises:
-      ValueError: for labels outside 0 ... classes - 1 (where they are known on the host), float labels of shape
-        (batch,), probabilities that are negative or do not sum to one, smoothing outside [0, 1], or other shapes.
-
-    >>> cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([1])).round(4)
-    Array([0.6931], dtype=float32)
-    """
-    _check.floating("outputs", outputs)
-    if outputs.ndim != 2:
-        raise ValueError(f"outputs must be logits of shape (batch, classes); got {_check.describe(outputs)}")
-    classes = outputs.shape[-1]
-    if not _check.is_array(targets) or targets.shape not in (outputs.shape[:1], outputs.shape):
-        raise ValueError(
-            f"targets must be integer labels of shape {outputs.shape[:1]} or probabilities of shape {outputs.shape}; "
-            f"got {_check.describe(targets)}; a column of labels is targets[:, 0]"
-        )
-    number("label_smoothing", label_smoothing, 0, 1)
-    logits = wide(outputs)
-    smoothing = jnp.asarray(label_smoothing, logits.dtype)
-    if smoothing.ndim:
-        raise ValueError(f"label_smoothing must be one number; got {_check.describe(smoothing)}")
-    if targets.ndim == 1:
-        _check.labels("labels", targets, classes)
-        # The gather costs less than a product with one-hot rows; smoothing adds the mean over all classes.
-        hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
-        if not isinstance(label_smoothing, Tracer) and not np.any(label_smoothing):
-            return hard
-        even = jnp.mean(jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits, axis=-1)
-        return times(1 - smoothing, hard) + times(smoothing, even)  # a logit of -inf makes `even` infinite
-    check_probabilities(targets)
-    soft = optax.smooth_labels(jnp.asarray(targets, logits.dtype), smoothing)  # type: ignore[arg-type]
-    return -jnp.sum(times(soft, jax.nn.log_softmax(logits)), axis=-1)
-
-
-@taking("outputs", "targets")
-def binary_cross_entropy(outputs: Numeric, targets: Numeric) -> Array:
-    """Return -sum_d [y_d log p_d + (1 - y_d) log(1 - p_d)] with p = sigmoid(outputs): d independent yes-or-no labels.
-
-    Shapes: logits (batch, d), targets (batch, d) of 0 and 1, or probabilities, -> (batch,); also (batch,), (batch,).
-
-    Raises:
-      ValueError: for shapes that differ, or targets outside [0, 1] (where they are known on the host).
-
-    >>> binary_cross_entropy(jnp.array([[0.0, 0.0]]), jnp.array([[0, 1]])).round(4)
-    Array([1.3863], dtype=float32)
-    """
-    _check.floating("outputs", outputs)
-    check_same_shape(outputs, targets)
-    _check.within("targets", targets, 0, 1)
-    outputs = wide(outputs)
-    return sum_outputs(yes_or_no(outputs, jnp.asarray(targets, outputs.dtype)))
 
 
 @density

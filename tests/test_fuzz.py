@@ -351,14 +351,20 @@ def verbs(directory):
         "huber": _loss(losses.huber, Y, Y, delta=1.0),
         "quantile": _loss(losses.quantile, Y, Y, level=0.5),
         "cross_entropy": _loss(
-            losses.cross_entropy, LOGITS, [LABELS, np.eye(2, dtype="f")[LABELS]], label_smoothing=0.1
+            losses.cross_entropy,
+            LOGITS,
+            [LABELS, np.eye(2, dtype="f")[LABELS]],
+            label_smoothing=0.1,
+            class_weight=[None, np.ones(2, "f")],
         ),
-        "binary_cross_entropy": _loss(losses.binary_cross_entropy, Y, LABELS[:, None]),
+        "binary_cross_entropy": _loss(losses.binary_cross_entropy, Y, LABELS[:, None], pos_weight=[None, 2.0]),
+        "focal": _loss(losses.focal, LOGITS, [LABELS, np.eye(2, dtype="i4")[LABELS]], gamma=2.0, alpha=None),
         "unit_gaussian_nll": _loss(losses.unit_gaussian_nll, Y, Y),
         "gaussian": _with(losses.gaussian, outputs=PAIRS, min_variance=1e-6),
         "from_softplus": _with(losses.from_softplus, outputs=PAIRS),
         "gaussian_nll": _loss(losses.gaussian_nll, PAIRS, Y, min_variance=1e-6),
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
+        **_of_composed(),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),
         "top_k_accuracy": _loss(metrics.top_k_accuracy, LOGITS, LABELS, k=1, weight=[None, WEIGHT]),
         "rmse": _loss(metrics.rmse, Y, Y, weight=[None, WEIGHT]),
@@ -413,6 +419,20 @@ def verbs(directory):
         found[name] = _loss(getattr(metrics, name), LOGITS, [many], threshold=0.5, weight=[None, WEIGHT])
     found["confusion_matrix"] = _loss(metrics.confusion_matrix, LOGITS, LABELS, weight=[None, WEIGHT])
     return found | _of_populations() | _of_the_loop(directory)
+
+
+def _of_composed():
+    both = losses.total(image=losses.huber, text=losses.cross_entropy)
+    one = losses.per_token(losses.squared_error)
+    heads = {"image": Y, "text": LOGITS}
+    return {
+        "total": _with(losses.total, image=losses.huber, text=both),
+        "Total": _with(losses.Total, heads=("image", "text"), losses=(losses.huber, both)),
+        "total of heads": _loss(both, heads, {"image": Y, "text": LABELS}, image_weight=0.5, delta=1.0),
+        "per_token": _with(losses.per_token, loss=losses.huber),
+        "PerToken": _with(losses.PerToken, loss=both),
+        "per_token of tokens": _loss(one, X, [X, {"y": X, "mask": np.ones((6, 3), bool)}]),
+    }
 
 
 def _of_populations():

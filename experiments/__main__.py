@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 NAMES = (
-    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci"
+    "line linear_map collapse activations classification regression probabilistic variance approximation sweep "
+    "ensemble uci"
 ).split()
 
 

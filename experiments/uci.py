@@ -32,7 +32,7 @@ from experiments.tables import PUBLISHED, Table, diabetes, fifth, openml, read, 
 from jaxmlp import MLP, Recipe, losses, population
 from jaxmlp.data import Statistics, steps_per_epoch
 from jaxmlp.optimizers import ClippedCosineAdamW
-from jaxmlp.types import Status
+from jaxmlp.types import Number, Status
 
 MEMBERS, FLOOR = 5, 1e-5  # networks of an ensemble; the least variance, in variances of the target
 RATES, DECAYS, ACTIVATION = (3e-3, 1e-2), (0.02, 0.1), "gelu"
@@ -141,6 +141,11 @@ def best_stretch(ensemble: list[list[tuple[np.ndarray, np.ndarray]]], y: np.ndar
     return float(nll.min()), float(factors[nll.argmin()])
 
 
+def likelihood(outputs: jax.Array, targets: jax.Array, *, beta: Number, min_variance: Number) -> jax.Array:
+    """Return the weighted likelihood of softplus scales, as the papers have them: fast, and safe by the clipping."""
+    return losses.beta_gaussian_nll(losses.from_softplus(outputs), targets, beta=beta, min_variance=min_variance)
+
+
 keys_of = jax.jit(jax.vmap(jax.random.key))
 
 
@@ -158,7 +163,7 @@ def train(
     longest = max(map(len, rows))
     batch = min(batch, longest)
     optimizer = ClippedCosineAdamW(epochs * steps_per_epoch(longest, batch))
-    recipe = Recipe(model, losses.beta_gaussian_nll, optimizer, epochs=epochs, batch_size=batch)
+    recipe = Recipe(model, likelihood, optimizer, epochs=epochs, batch_size=batch)
     keys = keys_of(np.array(seeds))
     data = table.features, table.targets
     states, history = population.fit(
@@ -177,7 +182,7 @@ def gaussians(model: MLP, params: Any, features: Any, rows: Any) -> tuple[jax.Ar
         return model.apply(mine[0], features[mine[1]])
 
     # One network at a time: the rows of all at once would be a copy of the data a member.
-    return losses.gaussian(jax.lax.map(outputs, (params, rows)), min_variance=FLOOR)
+    return losses.gaussian(losses.from_softplus(jax.lax.map(outputs, (params, rows))), min_variance=FLOOR)
 
 
 def predict(table: Table, model: MLP, params: Any, rows: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -85,11 +85,13 @@ def quantile(o, y, level):
 
 def gaussian_nll(o, y, min_variance=1e-6):
     mean, raw = np.split(o, 2, -1)
-    spread = np.exp(np.arcsinh(raw / 8))
+    spread = np.exp(2 * np.arcsinh(raw / 16))
     variance = spread**2 + min_variance
     loss = 0.5 * (np.log(2 * np.pi * variance) + (y - mean) ** 2 / variance)
     by_variance = 0.5 * (1 / variance - (y - mean) ** 2 / variance**2)
-    return loss.sum(-1), np.concatenate([(mean - y) / variance, by_variance * 2 * spread**2 / np.sqrt(raw**2 + 64)], -1)
+    return loss.sum(-1), np.concatenate(
+        [(mean - y) / variance, by_variance * 4 * spread**2 / np.sqrt(raw**2 + 256)], -1
+    )
 
 
 # name: (outputs, targets, **numbers) -> (losses (N,), dlosses/doutputs (N, d))

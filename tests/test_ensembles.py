@@ -14,7 +14,7 @@ Y = np.random.default_rng(1).normal(size=(5, 2)).astype("f")
 
 def parts():
     mean, raw = np.split(np.asarray(OUTPUTS, float), 2, axis=-1)
-    return mean, np.sqrt(np.exp(2 * np.arcsinh(raw / 8)) + 1e-6)
+    return mean, np.sqrt(np.exp(4 * np.arcsinh(raw / 16)) + 1e-6)
 
 
 def test_the_mixture_is_scipys():

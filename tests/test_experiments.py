@@ -25,7 +25,7 @@ def as_users_have_it():
 
 # The longest run smaller here, and only where `pytest -m long` asks for them: `python -m experiments` runs them whole,
 # and ends in an error where a claim fails.
-LONG = ("activations", "approximation", "classification", "ensemble", "regression", "sweep", "uci")
+LONG = ("activations", "approximation", "classification", "ensemble", "regression", "sweep", "uci", "variance")
 SMALLER = {
     "activations": {"SEEDS": 2},
     "approximation": {"SEEDS": 2},

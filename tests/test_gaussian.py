@@ -31,9 +31,9 @@ def before_nll(outputs, targets, *, min_variance=1e-6):
 def test_the_standard_deviation_is_one_at_zero_and_the_same_above_and_below(x64):
     outputs = np.stack([np.ones_like(RAW), RAW], axis=1)
     mean, variance = losses.gaussian(outputs, min_variance=0.0)
-    h = np.abs(RAW) / 8
-    spread = np.where(RAW > 0, h + np.sqrt(h**2 + 1), 1 / (h + np.sqrt(h**2 + 1)))
-    np.testing.assert_allclose(np.sqrt(variance[:, 0]), spread, rtol=1e-12)
+    h = np.abs(RAW) / 16
+    spread = (h + np.sqrt(h**2 + 1)) ** np.sign(RAW)
+    np.testing.assert_allclose(np.sqrt(variance[:, 0]), spread**2, rtol=1e-12)
     np.testing.assert_array_equal(mean[:, 0], 1.0)
     np.testing.assert_allclose(variance * variance[::-1], 1.0, rtol=1e-12)
 

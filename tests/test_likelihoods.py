@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 N, D = 12, 3
 OUT = RNG.normal(size=(N, 2 * D)).astype("f")
 Y = RNG.normal(size=(N, D)).astype("f")
-MEAN, SCALE = OUT[:, :D], np.sqrt(np.exp(2 * np.arcsinh(OUT[:, D:] / 8)) + 1e-6)
+MEAN, SCALE = OUT[:, :D], np.sqrt(np.exp(4 * np.arcsinh(OUT[:, D:] / 16)) + 1e-6)
 
 
 def close(found, expected, rtol=2e-5):
@@ -40,7 +40,7 @@ def test_of_many_degrees_of_freedom_it_is_the_gaussian():
 def test_mixtures_are_sums_of_densities(k):
     logits, parts = RNG.normal(size=(N, k)), RNG.normal(size=(N, k, 2 * D))
     outputs = np.concatenate([logits, parts.reshape(N, -1)], axis=1).astype("f")
-    scale = np.sqrt(np.exp(2 * np.arcsinh(parts[..., D:] / 8)) + 1e-6)
+    scale = np.sqrt(np.exp(4 * np.arcsinh(parts[..., D:] / 16)) + 1e-6)
     each = scipy.stats.norm.logpdf(Y[:, None], parts[..., :D], scale).sum(-1)
     close(
         losses.mixture_nll(outputs, Y),

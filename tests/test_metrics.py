@@ -82,7 +82,7 @@ def test_calibration_error_is_the_sum_over_bins():
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
 def test_coverage_of_a_true_gaussian_is_its_level(level):
     y = scipy.stats.norm(2, 3).ppf((np.arange(2000) + 0.5) / 2000).astype("f")[:, None]
-    raw = 8 * np.sinh(np.log(3.0))  # a standard deviation of 3
+    raw = 16 * np.sinh(0.5 * np.log(3.0))  # a standard deviation of 3
     outputs = np.tile(np.array([[2.0, raw]], "f"), (2000, 1))
     np.testing.assert_allclose(metrics.interval_coverage(outputs, y, level=level), level, atol=1e-3)
 

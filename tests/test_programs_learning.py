@@ -1,0 +1,169 @@
+"""Programs of machine learning with a perceptron as one of their parts, each beside what is known of its end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from programs import check_everywhere, close, descended
+
+import jaxmlp
+from jaxmlp import MLP, Recipe, losses, population
+
+KEY = jax.random.key(0)
+RATE = {"learning_rate": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def as_a_user():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def reinforce(outputs, targets, *, params, x, apply, key):
+    """Hold s' = s + a near zero at the cost of s^2 + a^2, by actions that are drawn (Williams 1992)."""
+
+    def act(s, key):
+        mean = apply(params, s)
+        action = jax.lax.stop_gradient(mean + 0.3 * jax.random.normal(key, mean.shape))
+        log_probability = -0.5 * jnp.square((action - mean)[:, 0] / 0.3)
+        return s + action, (log_probability, -(jnp.square(s) + jnp.square(action))[:, 0])
+
+    _, (log_probability, reward) = jax.lax.scan(act, x, jax.random.split(key, 8))
+    to_go = jnp.cumsum(reward[::-1], axis=0)[::-1]
+    advantage = to_go - to_go.mean(axis=1, keepdims=True)
+    return -jnp.sum(log_probability * advantage, axis=0), {"return": reward.sum(0)}
+
+
+def test_a_policy_gradient():
+    """5. Policy gradient: control whose best gain is known, episodes in a scan, a population of seeds."""
+    x = jnp.linspace(-1, 1, 256)[:, None]
+    recipe = Recipe(MLP((1, 1)), reinforce, optax.adam, epochs=300)
+    states, history = population.fit(jax.random.split(KEY, 4), (x,), recipe, {"learning_rate": 0.02})
+    cost = (1 + np.sqrt(5)) / 2  # of Riccati's equation p = 1 + p - p^2 / (1 + p)
+    np.testing.assert_allclose(states.params[0].w[:, 0, 0], -cost / (1 + cost), atol=0.08)
+    assert (history["return"][:, -1] > history["return"][:, 0]).all()
+
+
+class Autoencoder:
+    """A linear one, whose bound is the likelihood of principal components where it is tight (Lucas 2019)."""
+
+    encoder, decoder = MLP((3, 2)), MLP((1, 3))  # to a mean and a log variance, and back
+
+    def init(self, key):
+        keys = jax.random.split(key)
+        nets = {"encoder": self.encoder.init(keys[0]), "decoder": self.decoder.init(keys[1])}
+        return {**nets, "log_noise": jnp.zeros(())}
+
+    def apply(self, params, x):
+        return jnp.split(self.encoder.apply(params["encoder"], x), 2, axis=-1)
+
+
+def bound(outputs, targets, *, params, x, key):
+    mean, log_variance = outputs
+    z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    misfit = losses.squared_error(Autoencoder.decoder.apply(params["decoder"], z), x)
+    nll = 0.5 * (misfit / jnp.exp(params["log_noise"]) + 3 * (params["log_noise"] + jnp.log(2 * jnp.pi)))
+    kl = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance, axis=-1)
+    return nll + kl, {"kl": kl}
+
+
+@pytest.mark.bits
+def test_a_variational_autoencoder(tmp_path):
+    """11. VAE: a linear one, whose best bound is the likelihood of principal components."""
+    mix = jnp.array([[1.5, 1.0, -0.5]])
+    x = jax.random.normal(KEY, (400, 1)) @ mix + 0.4 * jax.random.normal(jax.random.key(1), (400, 3))
+    recipe = Recipe(Autoencoder(), bound, optax.adam, epochs=60, batch_size=50)
+    state, _ = check_everywhere(KEY, (x,), recipe, {"learning_rate": 0.02}, tmp_path, kill=30 * 8)
+    found = jaxmlp.evaluate(state.params, (jnp.repeat(x, 20, 0),), recipe, {"learning_rate": 0.0}, key=KEY)
+    large, *small = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
+    known = 0.5 * (3 * np.log(2 * np.pi) + np.log(large) + 2 * np.log(np.mean(small)) + 3)
+    assert float(found["loss"]) == pytest.approx(known, abs=0.03)
+
+
+class Game:
+    generator, critic = MLP((1, 1)), MLP((1, 8, 1), "tanh")
+
+    def init(self, key):
+        keys = jax.random.split(key)
+        return {"generator": self.generator.init(keys[0]), "critic": self.critic.init(keys[1])}
+
+    def apply(self, params, x):
+        return self.generator.apply(params["generator"], x["noise"])
+
+
+def judged(outputs, targets, *, params, x):
+    score = lambda made: Game.critic.apply(params["critic"], made)[:, 0]
+    return jax.nn.softplus(-score(x["real"])) + jax.nn.softplus(score(jax.lax.stop_gradient(outputs)))
+
+
+def fooled(outputs, targets, *, params):
+    critic = jax.lax.stop_gradient(params["critic"])
+    return jax.nn.softplus(-Game.critic.apply(critic, outputs)[:, 0])
+
+
+def test_adversaries():
+    """12. GAN: two recipes on the same parameters, stepped in turn."""
+    judging, fooling = (Recipe(Game(), loss, optax.adam, epochs=1) for loss in (judged, fooled))
+    critic, generator = jaxmlp.start(KEY, judging, RATE), jaxmlp.start(KEY, fooling, RATE)
+    begun, step = critic.params, jax.jit(jaxmlp.step)
+    generator = generator._replace(params=begun)
+    batches = [(jax.random.normal(k, (32, 1)), 3 + jax.random.normal(k, (32, 1))) for k in jax.random.split(KEY, 40)]
+    for noise, real in batches:
+        batch = {"noise": noise, "real": real}, None
+        critic, _ = step(critic._replace(params=generator.params), batch, judging, RATE)
+        generator, _ = step(generator._replace(params=critic.params), batch, fooling, RATE)
+
+    adam, net = optax.adam(0.05), Game()
+    params, states = begun, {name: adam.init(part) for name, part in begun.items()}
+
+    @jax.jit
+    def turn(params, states, noise, real):
+        def of_critic(part):
+            return judged(net.apply(params, {"noise": noise}), None, params={"critic": part}, x={"real": real}).mean()
+
+        updates, of = adam.update(jax.grad(of_critic)(params["critic"]), states["critic"])
+        params, states = params | {"critic": optax.apply_updates(params["critic"], updates)}, states | {"critic": of}
+
+        def of_generator(part):
+            return fooled(net.apply({"generator": part}, {"noise": noise}), None, params=params).mean()
+
+        updates, of = adam.update(jax.grad(of_generator)(params["generator"]), states["generator"])
+        return params | {"generator": optax.apply_updates(params["generator"], updates)}, states | {"generator": of}
+
+    for batch in batches:
+        params, states = turn(params, states, *batch)
+    close(generator.params, params, rtol=1e-3, atol=1e-4)
+    assert generator.params["generator"][0].b > 1  # on its way to 3
+
+
+class Averaged:
+    net = MLP((1, 8, 1), "tanh")
+
+    def init(self, key):
+        params = self.net.init(key)
+        return {"now": params, "mean": params}
+
+    def apply(self, params, x, key=None):
+        return self.net.apply(params["mean" if key is None else "now"], x)
+
+
+def averaging(params, previous, told, *, decay):
+    mean = optax.incremental_update(params["now"], previous["mean"], 1 - decay)
+    return {"now": params["now"], "mean": mean}
+
+
+def test_an_average_of_weights():
+    """12. EMA: trained are the weights, evaluated is their average."""
+    x = jnp.linspace(-1, 1, 32)[:, None]
+    recipe = Recipe(Averaged(), losses.squared_error, optax.sgd, epochs=20, after=averaging)
+    begun = jaxmlp.start(KEY, recipe, RATE | {"decay": 0.9}).params["now"]
+    state, history = jaxmlp.fit(KEY, (x, x**2), recipe, RATE | {"decay": 0.9}, validation=(x, x**2))
+    objective = lambda params: jnp.mean(losses.squared_error(Averaged.net.apply(params, x), x**2))
+    mean = now = begun
+    for _ in range(20):
+        now = descended(objective, now, optax.sgd(0.05), 1)
+        mean = jax.tree.map(lambda m, n: 0.9 * m + 0.1 * n, mean, now)
+    close(state.params, {"now": now, "mean": mean})
+    assert float(history["validation_loss"][-1]) == pytest.approx(float(objective(mean)), rel=1e-4)

@@ -95,5 +95,5 @@ def rescaled(outputs: Array, moved: Callable[[Array], Array], scale: Array) -> A
     """
     mean, variance = gaussian(outputs)
     wanted = jnp.square(jnp.broadcast_to(scale, mean.shape)) * variance - FLOOR
-    s = jnp.sqrt(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny))
-    return jnp.concatenate([moved(mean), 0.5 * SLOW * (s - 1 / s)], axis=-1)
+    root = jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny) ** 0.25
+    return jnp.concatenate([moved(mean), 8 * (root - 1 / root)], axis=-1)

@@ -57,7 +57,7 @@ def test_the_score_of_samples_is_the_sum_over_their_pairs(shape):
 def test_the_score_of_samples_is_that_of_the_gaussian_they_come_from():
     samples = RNG.normal(1.0, 2.0, size=(4, 4000)).astype("f")
     targets = np.array([-2.0, 0.0, 1.0, 5.0], "f")
-    raw = 4 * (2 - 1 / 2)  # of a standard deviation of 2
+    raw = 8 * (2**0.5 - 2**-0.5)  # of a standard deviation of 2
     exact = losses.gaussian_crps(np.broadcast_to(np.array([1.0, raw], "f"), (4, 2)), targets[:, None])
     np.testing.assert_allclose(losses.crps(samples, targets), exact, atol=0.06)
 

@@ -39,8 +39,9 @@ def reinforce(outputs, targets, *, params, x, apply, key):
 def test_a_policy_gradient():
     """5. Policy gradient: control whose best gain is known, episodes in a scan, a population of seeds."""
     x = jnp.linspace(-1, 1, 256)[:, None]
-    recipe = Recipe(MLP((1, 1)), reinforce, optax.adam, epochs=300)
-    states, history = population.fit(jax.random.split(KEY, 4), (x,), recipe, {"learning_rate": 0.02})
+    recipe = Recipe(MLP((1, 1)), reinforce, optax.adam, epochs=500)
+    numbers = {"learning_rate": 0.02, "init_scale": 0.1}
+    states, history = population.fit(jax.random.split(KEY, 4), (x,), recipe, numbers)
     cost = (1 + np.sqrt(5)) / 2  # of Riccati's equation p = 1 + p - p^2 / (1 + p)
     np.testing.assert_allclose(states.params[0].w[:, 0, 0], -cost / (1 + cost), atol=0.08)
     assert (history["return"][:, -1] > history["return"][:, 0]).all()
@@ -74,12 +75,12 @@ def test_a_variational_autoencoder(tmp_path):
     """11. VAE: a linear one, whose best bound is the likelihood of principal components."""
     mix = jnp.array([[1.5, 1.0, -0.5]])
     x = jax.random.normal(KEY, (400, 1)) @ mix + 0.4 * jax.random.normal(jax.random.key(1), (400, 3))
-    recipe = Recipe(Autoencoder(), bound, optax.adam, epochs=60, batch_size=50)
-    state, _ = check_everywhere(KEY, (x,), recipe, {"learning_rate": 0.02}, tmp_path, kill=30 * 8)
+    recipe = Recipe(Autoencoder(), bound, optax.adam, epochs=120, batch_size=50)
+    state, _ = check_everywhere(KEY, (x,), recipe, {"learning_rate": 0.03}, tmp_path, kill=110 * 8)
     found = jaxmlp.evaluate(state.params, (jnp.repeat(x, 20, 0),), recipe, {"learning_rate": 0.0}, key=KEY)
     large, *small = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     known = 0.5 * (3 * np.log(2 * np.pi) + np.log(large) + 2 * np.log(np.mean(small)) + 3)
-    assert float(found["loss"]) == pytest.approx(known, abs=0.03)
+    assert float(found["loss"]) == pytest.approx(known, abs=0.05)
 
 
 class Game:
@@ -167,3 +168,98 @@ def test_an_average_of_weights():
         mean = jax.tree.map(lambda m, n: 0.9 * m + 0.1 * n, mean, now)
     close(state.params, {"now": now, "mean": mean})
     assert float(history["validation_loss"][-1]) == pytest.approx(float(objective(mean)), rel=1e-4)
+
+
+class Bootstrapped:
+    net = MLP((4, 2), bias=False)  # of states that are rows of the identity: a table
+
+    def init(self, key):
+        params = self.net.init(key)
+        return {"now": params, "target": params}
+
+    def apply(self, params, x):
+        return self.net.apply(params["now"], x["state"])
+
+
+def temporal_difference(outputs, targets, *, params, x, discount):
+    after = Bootstrapped.net.apply(jax.lax.stop_gradient(params["target"]), x["next"]).max(axis=1)
+    value = jnp.take_along_axis(outputs, x["action"][:, None], axis=1)[:, 0]
+    return jnp.square(value - x["reward"] - discount * after)
+
+
+def copied(params, previous, told, *, step):
+    return params | {"target": optax.periodic_update(params["now"], params["target"], step + 1, 10)}
+
+
+def test_a_target_network():
+    """12. Target network: fitted Q iteration on a chain whose values are known."""
+    here, action = (part.ravel() for part in np.meshgrid(np.arange(4), np.arange(2)))
+    there = np.clip(here + 2 * action - 1, 0, 3)
+    reward, eye = (there == 3).astype("f"), np.eye(4, dtype="f")
+    x = {"state": eye[here], "action": action, "next": eye[there], "reward": reward}
+    recipe = Recipe(Bootstrapped(), temporal_difference, optax.sgd, epochs=300, after=copied)
+    state, _ = jaxmlp.fit(KEY, (x,), recipe, {"learning_rate": 2.0, "discount": 0.5})
+    q = np.zeros((4, 2))
+    for _ in range(50):
+        q[here, action] = reward + 0.5 * q[there].max(1)
+    np.testing.assert_allclose(state.params["now"][0].w, q, atol=1e-3)
+
+
+class Twins:
+    """One net for every leaf of x."""
+
+    net = MLP((2, 1), bias=False)
+
+    def init(self, key):
+        return self.net.init(key)
+
+    def apply(self, params, x):
+        return jax.tree.map(lambda leaf: self.net.apply(params, leaf), x)
+
+
+def siamese(outputs, targets):
+    distance = jnp.linalg.norm(outputs[0] - outputs[1] + 1e-6, axis=-1)
+    return jnp.where(targets, jnp.square(distance), jnp.square(jax.nn.relu(1 - distance)))
+
+
+def triplet(outputs, targets):
+    return optax.losses.triplet_margin_loss(*outputs)
+
+
+def contrast(outputs, targets, *, weight):
+    return losses.info_nce(*outputs, weight=weight)
+
+
+def views(n, count):
+    """Return views of n things that agree in their first coordinate, and in nothing else."""
+    thing, *noise = jax.random.normal(KEY, (1 + count, n))
+    return tuple(jnp.stack([thing, other], axis=1) for other in noise)
+
+
+def test_pairs():
+    """13. Siamese: pairs that are alike or not."""
+    one, other = views(64, 2)
+    given = (jnp.tile(one, (2, 1)), jnp.concatenate([other, other[::-1]])), jnp.arange(128) < 64
+    recipe = Recipe(Twins(), siamese, optax.sgd, epochs=40, batch_size=50)
+    state, _ = jaxmlp.fit(KEY, given, recipe, RATE)
+    (w,) = state.params[0].w.T
+    assert abs(w[0]) > 20 * abs(w[1])  # what a pair shares, and not what it does not
+
+
+def test_triplets():
+    """13. Triplet: an anchor, one like it and one unlike it, by the loss of Optax."""
+    anchor, alike = views(64, 2)
+    recipe = Recipe(Twins(), triplet, optax.sgd, epochs=30)
+    state, _ = jaxmlp.fit(KEY, ((anchor, alike, alike[::-1]),), recipe, RATE)
+    objective = lambda params: triplet(Twins().apply(params, (anchor, alike, alike[::-1])), None).mean()
+    close(state.params, descended(objective, jaxmlp.start(KEY, recipe, RATE).params, optax.sgd(0.05), 30))
+    assert abs(state.params[0].w[0, 0]) > 3 * abs(state.params[0].w[1, 0])
+
+
+def test_contrast():
+    """13. InfoNCE: the other rows of a batch are what an example is unlike, padding is not."""
+    one, other = views(48, 2)
+    recipe = Recipe(Twins(), contrast, optax.adam, epochs=30, batch_size=32)
+    state, history = jaxmlp.fit(KEY, ((one, other),), recipe, RATE | {"init_scale": 0.1})
+    assert abs(state.params[0].w[0, 0]) > 5 * abs(state.params[0].w[1, 0])
+    assert history["loss"][-1] < history["loss"][0]

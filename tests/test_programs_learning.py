@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.flatten_util import ravel_pytree
 from programs import check_everywhere, close, descended
 
 import jaxmlp
-from jaxmlp import MLP, Recipe, losses, population
+from jaxmlp import MLP, Recipe, losses, optimizers, population
 
 KEY = jax.random.key(0)
 RATE = {"learning_rate": 0.05}
@@ -76,11 +75,12 @@ def test_a_variational_autoencoder(tmp_path):
     mix = jnp.array([[1.5, 1.0, -0.5]])
     x = jax.random.normal(KEY, (400, 1)) @ mix + 0.4 * jax.random.normal(jax.random.key(1), (400, 3))
     recipe = Recipe(Autoencoder(), bound, optax.adam, epochs=120, batch_size=50)
-    state, _ = check_everywhere(KEY, (x,), recipe, {"learning_rate": 0.03}, tmp_path, kill=110 * 8)
+    state, _ = jaxmlp.fit(KEY, (x,), recipe, {"learning_rate": 0.03})
     found = jaxmlp.evaluate(state.params, (jnp.repeat(x, 20, 0),), recipe, {"learning_rate": 0.0}, key=KEY)
     large, *small = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     known = 0.5 * (3 * np.log(2 * np.pi) + np.log(large) + 2 * np.log(np.mean(small)) + 3)
     assert float(found["loss"]) == pytest.approx(known, abs=0.05)
+    check_everywhere(KEY, (x,), recipe, RATE, tmp_path)
 
 
 class Game:
@@ -139,34 +139,19 @@ def test_adversaries():
     assert generator.params["generator"][0].b > 1  # on its way to 3
 
 
-class Averaged:
-    net = MLP((1, 8, 1), "tanh")
-
-    def init(self, key):
-        params = self.net.init(key)
-        return {"now": params, "mean": params}
-
-    def apply(self, params, x, key=None):
-        return self.net.apply(params["mean" if key is None else "now"], x)
-
-
-def averaging(params, previous, told, *, decay):
-    mean = optax.incremental_update(params["now"], previous["mean"], 1 - decay)
-    return {"now": params["now"], "mean": mean}
-
-
 def test_an_average_of_weights():
-    """12. EMA: trained are the weights, evaluated is their average."""
+    """12. EMA: trained are the weights; validated, returned and saved is their average."""
     x = jnp.linspace(-1, 1, 32)[:, None]
-    recipe = Recipe(Averaged(), losses.squared_error, optax.sgd, epochs=20, after=averaging)
-    begun = jaxmlp.start(KEY, recipe, RATE | {"decay": 0.9}).params["now"]
-    state, history = jaxmlp.fit(KEY, (x, x**2), recipe, RATE | {"decay": 0.9}, validation=(x, x**2))
-    objective = lambda params: jnp.mean(losses.squared_error(Averaged.net.apply(params, x), x**2))
-    mean = now = begun
+    net, numbers = MLP((1, 8, 1), "tanh"), RATE | {"average_decay": 0.9}
+    recipe = Recipe(net, losses.squared_error, optimizers.Averaged(optax.sgd), epochs=20)
+    state, history = jaxmlp.fit(KEY, (x, x**2), recipe, numbers, validation=(x, x**2))
+    objective = lambda params: jnp.mean(losses.squared_error(net.apply(params, x), x**2))
+    now, ema = jaxmlp.start(KEY, recipe, numbers).params, optax.ema(0.9)
+    averages = ema.init(now)
     for _ in range(20):
         now = descended(objective, now, optax.sgd(0.05), 1)
-        mean = jax.tree.map(lambda m, n: 0.9 * m + 0.1 * n, mean, now)
-    close(state.params, {"now": now, "mean": mean})
+        mean, averages = ema.update(now, averages)
+    close(state.params, mean)
     assert float(history["validation_loss"][-1]) == pytest.approx(float(objective(mean)), rel=1e-4)
 
 
@@ -260,6 +245,6 @@ def test_contrast():
     """13. InfoNCE: the other rows of a batch are what an example is unlike, padding is not."""
     one, other = views(48, 2)
     recipe = Recipe(Twins(), contrast, optax.adam, epochs=30, batch_size=32)
-    state, history = jaxmlp.fit(KEY, ((one, other),), recipe, RATE | {"init_scale": 0.1})
+    state, history = jaxmlp.fit(KEY, ((one, other),), recipe, RATE)
     assert abs(state.params[0].w[0, 0]) > 5 * abs(state.params[0].w[1, 0])
     assert history["loss"][-1] < history["loss"][0]

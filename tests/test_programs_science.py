@@ -1,14 +1,12 @@
 """Programs of computational science with a perceptron as one of their parts, each beside what is known of its end."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
-from programs import check_everywhere, close, descended
+from programs import check_everywhere
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, losses, population
@@ -69,15 +67,14 @@ def test_a_physics_informed_network(tmp_path):
     s = np.linspace(0, 1, 17, dtype="f")
     x = np.concatenate([np.stack([s, 0 * s], 1), np.stack([0 * s, s], 1), np.stack([1 + 0 * s, s], 1)])
     y = np.sin(np.pi * x[:, :1]) * (x[:, 1:] == 0)
-    recipe = Recipe(MLP((2, 16, 16, 1), "tanh"), heat, optax.adam, epochs=400)
+    recipe = Recipe(MLP((2, 12, 12, 1), "tanh"), heat, optax.adam, epochs=400)
     keys, numbers = population.grid(learning_rate=[0.02], equation=[0.1, 1.0])
     states, history = population.fit(keys, (x, y), recipe, numbers)
     net, _ = population.best(states, history, by="residual", largest=False)
     grid = np.stack(np.meshgrid(s, s), -1).reshape(-1, 2)
     known = np.exp(-0.1 * np.pi**2 * grid[:, 1]) * np.sin(np.pi * grid[:, 0])
     np.testing.assert_allclose(recipe.model.apply(net.params, grid)[:, 0], known, atol=0.07)
-    short = dataclasses.replace(recipe, epochs=4)
-    check_everywhere(KEY, (x, y), short, {"learning_rate": 0.01}, tmp_path, kill=2)
+    check_everywhere(KEY, (x, y), recipe, {"learning_rate": 0.02}, tmp_path)
 
 
 def line():

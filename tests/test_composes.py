@@ -1,5 +1,6 @@
 """As a part of a larger program: inside a caller's mesh, exported with its parameters, differentiated in its inputs."""
 
+import contextlib
 import importlib.metadata
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, population
@@ -39,6 +40,23 @@ def test_a_mesh_of_the_callers_is_left_aside(kind, devices):
         found = list(everything())
         assert jax.sharding.get_abstract_mesh().axis_names == ("data",)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_rows_that_are_dealt_out_train_as_those_that_lie_whole(inside):
+    """With explicit axes JAX would ask at each gather and each sum where its result shall lie."""
+
+    def everything(x, y):
+        yield dict(jaxmlp.fit(KEY, (x, y), RECIPE, RATE, validation=(x, y))[1])
+        yield jaxmlp.evaluate(RECIPE.model.init(KEY), (x, y), RECIPE, RATE)
+        yield dict(loop.train(KEY, (x, y), RECIPE, RATE, progress=False)[1])
+        yield dict(jax.jit(lambda x, y: jaxmlp.fit(KEY, (x, y), RECIPE, RATE))(x, y)[1])
+
+    expected = list(everything(X, Y))
+    mesh = jax.make_mesh((len(jax.devices()),), ("rows",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
+        found = list(everything(*jax.device_put((X, Y), NamedSharding(mesh, PartitionSpec("rows")))))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
 def test_a_program_that_takes_parameters_is_written_and_read():

@@ -1,7 +1,8 @@
 """What the twenty programs share: a loop by hand, a run that is killed, and the count of their lines.
 
 A program is a test whose docstring begins with its number, and what of its own module it names. Its lines are those of
-code; those that end in the comment `glue` stand there only because an interface does not fit.
+code; those that end in the comment `glue` stand there only because an interface does not fit. `python tests/programs.py`
+writes the table to its page.
 """
 
 import ast
@@ -21,6 +22,7 @@ import jaxmlp
 from jaxmlp import loop, population
 
 TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "programs.md"
 
 
 def close(one, other, rtol=1e-4, atol=1e-5):
@@ -133,5 +135,10 @@ def table():
     return "\n".join(rows)
 
 
+def written(page, table):
+    """Return a page with the table in the place of its own."""
+    return re.sub(r"\| \| program \|.*?(?=\n\n|\Z)", lambda _: table, page.rstrip(), flags=re.DOTALL) + "\n"
+
+
 if __name__ == "__main__":
-    print(table())
+    PAGE.write_text(written(PAGE.read_text(), table()))

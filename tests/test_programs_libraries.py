@@ -130,7 +130,7 @@ def test_inside_haiku(as_a_user):
 
     def outer(x):
         init = lambda key: {"net": {"layers": NET.init(key)}}  # glue: Haiku's two levels of names
-        params = hk.lift(init, name="mlp")(hk.next_rng_key())
+        params = hk.lift(init, name="mlp")(hk.maybe_next_rng_key())
         return hk.Linear(1)(NET.apply(params["net"]["layers"], x))
 
     check_by_hand(interop.from_haiku(hk.transform(outer), X))

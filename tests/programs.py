@@ -1,8 +1,8 @@
 """What the twenty programs share: a loop by hand, a run that is killed, and the count of their lines.
 
 A program is a test whose docstring begins with its number, and what of its own module it names. Its lines are those of
-code; those that end in the comment `glue` stand there only because an interface does not fit. `python tests/programs.py`
-writes the table to its page.
+code; those that end in the comment `glue` stand there only because an interface does not fit.
+`python tests/programs.py` writes the table to its page.
 """
 
 import ast
@@ -13,7 +13,6 @@ import tokenize
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest

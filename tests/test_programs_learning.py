@@ -95,7 +95,9 @@ class Game:
 
 
 def judged(outputs, targets, *, params, x):
-    score = lambda made: Game.critic.apply(params["critic"], made)[:, 0]
+    def score(made):
+        return Game.critic.apply(params["critic"], made)[:, 0]
+
     return jax.nn.softplus(-score(x["real"])) + jax.nn.softplus(score(jax.lax.stop_gradient(outputs)))
 
 
@@ -109,12 +111,11 @@ def test_adversaries():
     judging, fooling = (Recipe(Game(), loss, optax.adam, epochs=1) for loss in (judged, fooled))
     critic, generator = jaxmlp.start(KEY, judging, RATE), jaxmlp.start(KEY, fooling, RATE)
     begun, step = critic.params, jax.jit(jaxmlp.step)
-    generator = generator._replace(params=begun)
     batches = [(jax.random.normal(k, (32, 1)), 3 + jax.random.normal(k, (32, 1))) for k in jax.random.split(KEY, 40)]
     for noise, real in batches:
         batch = {"noise": noise, "real": real}, None
-        critic, _ = step(critic._replace(params=generator.params), batch, judging, RATE)
-        generator, _ = step(generator._replace(params=critic.params), batch, fooling, RATE)
+        critic, _ = step(critic._replace(params=generator.params), batch, judging, RATE)  # glue: from hand to hand
+        generator, _ = step(generator._replace(params=critic.params), batch, fooling, RATE)  # glue
 
     adam, net = optax.adam(0.05), Game()
     params, states = begun, {name: adam.init(part) for name, part in begun.items()}
@@ -145,7 +146,10 @@ def test_an_average_of_weights():
     net, numbers = MLP((1, 8, 1), "tanh"), RATE | {"average_decay": 0.9}
     recipe = Recipe(net, losses.squared_error, optimizers.Averaged(optax.sgd), epochs=20)
     state, history = jaxmlp.fit(KEY, (x, x**2), recipe, numbers, validation=(x, x**2))
-    objective = lambda params: jnp.mean(losses.squared_error(net.apply(params, x), x**2))
+
+    def objective(params):
+        return jnp.mean(losses.squared_error(net.apply(params, x), x**2))
+
     now, ema = jaxmlp.start(KEY, recipe, numbers).params, optax.ema(0.9)
     averages = ema.init(now)
     for _ in range(20):
@@ -207,12 +211,12 @@ def siamese(outputs, targets):
     return jnp.where(targets, jnp.square(distance), jnp.square(jax.nn.relu(1 - distance)))
 
 
-def triplet(outputs, targets):
-    return optax.losses.triplet_margin_loss(*outputs)
+def triplet(outputs, targets):  # glue
+    return optax.losses.triplet_margin_loss(*outputs)  # glue: what Optax takes apart comes as one
 
 
-def contrast(outputs, targets, *, weight):
-    return losses.info_nce(*outputs, weight=weight)
+def contrast(outputs, targets, *, weight):  # glue
+    return losses.info_nce(*outputs, weight=weight)  # glue: the views are two outputs, and no target
 
 
 def views(n, count):
@@ -236,7 +240,10 @@ def test_triplets():
     anchor, alike = views(64, 2)
     recipe = Recipe(Twins(), triplet, optax.sgd, epochs=30)
     state, _ = jaxmlp.fit(KEY, ((anchor, alike, alike[::-1]),), recipe, RATE)
-    objective = lambda params: triplet(Twins().apply(params, (anchor, alike, alike[::-1])), None).mean()
+
+    def objective(params):
+        return triplet(Twins().apply(params, (anchor, alike, alike[::-1])), None).mean()
+
     close(state.params, descended(objective, jaxmlp.start(KEY, recipe, RATE).params, optax.sgd(0.05), 30))
     assert abs(state.params[0].w[0, 0]) > 3 * abs(state.params[0].w[1, 0])
 

@@ -1,5 +1,7 @@
 """Programs with the models, transformations and loaders of other libraries, each beside a loop by hand."""
 
+from functools import partial
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -30,7 +32,10 @@ def check_by_hand(model):
     """Train a model by `fit` and by hand."""
     recipe = Recipe(model, losses.squared_error, optax.sgd, epochs=3)
     state, _ = jaxmlp.fit(KEY, (X, Y), recipe, RATE)
-    objective = lambda params: jnp.mean(losses.squared_error(model.apply(params, X), Y))
+
+    def objective(params):
+        return jnp.mean(losses.squared_error(model.apply(params, X), Y))
+
     close(state.params, descended(objective, jaxmlp.start(KEY, recipe, RATE).params, optax.sgd(0.05), 3))
     return recipe
 
@@ -102,7 +107,8 @@ def test_inside_linen(as_a_user):
             return nn.Dense(1)(NET.apply(self.param("mlp", NET.init), x))
 
     params = Outer().init(KEY, X)["params"]
-    same(Outer().apply({"params": params}, X), nn.Dense(1).apply({"params": params["Dense_0"]}, NET.apply(params["mlp"], X)))
+    last = {"params": params["Dense_0"]}
+    same(Outer().apply({"params": params}, X), nn.Dense(1).apply(last, NET.apply(params["mlp"], X)))
     check_by_hand(interop.from_flax(Outer(), X))
 
 
@@ -129,7 +135,9 @@ def test_inside_haiku(as_a_user):
     hk = pytest.importorskip("haiku")
 
     def outer(x):
-        init = lambda key: {"net": {"layers": NET.init(key)}}  # glue: Haiku's two levels of names
+        def init(key):
+            return {"net": {"layers": NET.init(key)}}  # glue: Haiku's two levels of names
+
         params = hk.lift(init, name="mlp")(hk.maybe_next_rng_key())
         return hk.Linear(1)(NET.apply(params["net"]["layers"], x))
 
@@ -185,19 +193,28 @@ def test_remat_in_a_recipe():
 
 def test_a_step_of_training_is_exported():
     """17. Export: a step of training as StableHLO, its state an argument."""
-    recipe = Recipe(NET, losses.squared_error, optax.sgd, epochs=1)
+    recipe = Recipe(NET, losses.squared_error, optax.adam, epochs=1)
     state = jaxmlp.start(KEY, recipe, RATE)
-    step = jax.jit(lambda params, x, y: jaxmlp.step(state._replace(params=params), (x, y), recipe, RATE)[0].params)
-    written = jax.export.export(step)(state.params, X, Y).serialize()
-    found = jax.export.deserialize(written).call(state.params, X, Y)
-    same(found, step(state.params, X, Y))
+    leaves, form = jax.tree.flatten(state)  # glue: the optimizer's state has no form that is written
+
+    @jax.jit
+    def step(leaves, x, y):
+        state, record = jaxmlp.step(jax.tree.unflatten(form, leaves), (x, y), recipe, RATE)  # glue
+        return state.params, record
+
+    written = jax.export.export(step)(leaves, X, Y).serialize()
+    same(jax.export.deserialize(written).call(leaves, X, Y), step(leaves, X, Y))
 
 
 def test_shapes_of_a_run():
     """17. Shapes: `jax.eval_shape` of a whole run, on shapes alone."""
     recipe = Recipe(NET, losses.squared_error, optax.adam, epochs=5, batch_size=10)
-    shape = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)
-    state, history = jax.eval_shape(lambda key, data: jaxmlp.fit(key, data, recipe, RATE), shape(KEY), (shape(X), shape(Y)))
+
+    def shape(a):
+        return jax.ShapeDtypeStruct(a.shape, a.dtype)
+
+    run = partial(jaxmlp.fit, recipe=recipe, hyperparams=RATE)
+    state, history = jax.eval_shape(run, shape(KEY), (shape(X), shape(Y)))
     found, curves = jaxmlp.fit(KEY, (X, Y), recipe, RATE)
     assert jax.tree.map(shape, found) == state and jax.tree.map(shape, curves) == history
 

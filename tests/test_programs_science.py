@@ -53,7 +53,9 @@ def heat(outputs, targets, *, params, apply, key, diffusion=0.1, equation=1.0):
     """Begin and end as the data say, and obey u_t = diffusion u_xx at points drawn anew in each step."""
 
     def residual(point):
-        u = lambda point: apply(params, point[None])[0, 0]
+        def u(point):
+            return apply(params, point[None])[0, 0]
+
         return jax.grad(u)(point)[1] - diffusion * jax.hessian(u)(point)[0, 0]
 
     points = jax.random.uniform(key, (len(targets), 2))
@@ -119,7 +121,7 @@ def test_a_probabilistic_program():
 
     x, y, mean, covariance = line()
     net = MLP((1, 1))
-    _, unravel = ravel_pytree(net.init(KEY))
+    _, unravel = ravel_pytree(net.init(KEY))  # glue: one site for all weights
 
     def program(x, y=None):
         weights = numpyro.sample("weights", Normal(0, 1).expand([net.parameter_count]).to_event(1))
@@ -161,8 +163,13 @@ def test_curvature():
     net = MLP((2, 4, 1), "tanh", bias=False)
     params = net.init(KEY)
     flat, unravel = ravel_pytree(params)
-    predict = lambda flat: net.apply(unravel(flat), x)[:, 0]
-    objective = lambda params: jnp.mean(losses.unit_gaussian_nll(net.apply(params, x), jnp.zeros((5, 1))))
+
+    def predict(flat):
+        return net.apply(unravel(flat), x)[:, 0]
+
+    def objective(params):
+        return jnp.mean(losses.unit_gaussian_nll(net.apply(params, x), jnp.zeros((5, 1))))
+
     jacobian = jax.jit(jax.jacobian(predict))(flat)  # (rows, parameters)
     _, product = jax.jvp(jax.grad(objective), (params,), (params,))  # forward over reverse
     slopes = jax.vmap(jax.jacfwd(lambda point: net.apply(params, point)))(x)  # in the inputs, (rows, 1, 2)
@@ -192,7 +199,10 @@ def test_laplace():
 
     state, _ = jaxmlp.fit(KEY, (x, y), Recipe(net, posterior, optax.lbfgs, epochs=10))
     flat, unravel = ravel_pytree(state.params)
-    whole = lambda flat: jnp.sum(posterior(net.apply(unravel(flat), x), y, params=unravel(flat)))
+
+    def whole(flat):
+        return jnp.sum(posterior(net.apply(unravel(flat), x), y, params=unravel(flat)))
+
     np.testing.assert_allclose(flat, mean, atol=1e-4)
     np.testing.assert_allclose(jnp.linalg.inv(jax.hessian(whole)(flat)), covariance, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Programs whose data or parameters have a structure of their own: sets, heads, tokens, tasks, frozen and tied parts."""
+"""Programs whose data or parameters have a structure of their own: sets, heads, tokens, tasks, parts frozen or tied."""
 
 import dataclasses
 
@@ -84,7 +84,10 @@ def test_heads():
     net = Heads(MLP((3, 16)), (("size", MLP((16, 1))), ("kind", MLP((16, 3)))))
     recipe = Recipe(net, of_heads, optax.sgd, epochs=20)
     state, history = jaxmlp.fit(KEY, (x, y), recipe, RATE | {"kind": 0.5})
-    objective = lambda params: of_heads(net.apply(params, x), y, kind=0.5)[0].mean()
+
+    def objective(params):
+        return of_heads(net.apply(params, x), y, kind=0.5)[0].mean()
+
     close(state.params, descended(objective, jaxmlp.start(KEY, recipe, RATE).params, optax.sgd(0.05), 20))
     np.testing.assert_allclose(history["size"] + 0.5 * history["kind"], history["loss"], rtol=1e-5)
 
@@ -104,7 +107,7 @@ class Language:
 def of_tokens(outputs, targets):
     """Return the mean over the tokens of each example; those of -1 are padding."""
     there = targets >= 0
-    each = jax.vmap(losses.cross_entropy)(outputs, jnp.maximum(targets, 0))
+    each = jax.vmap(losses.cross_entropy)(outputs, jnp.maximum(targets, 0))  # glue: no padding among labels
     return jnp.sum(each * there, axis=1) / there.sum(axis=1)
 
 
@@ -117,7 +120,7 @@ def test_tokens_of_ragged_sentences():
         tokens[:, i] = [rng.choice(5, p=chances[t]) for t in tokens[:, i - 1]]
     there = np.arange(8) < rng.integers(4, 9, (64, 1))
     x, y = tokens[:, :-1], np.where(there, tokens[:, 1:], -1)
-    weight = there.sum(1).astype("f")  # so that each token counts alike
+    weight = there.sum(1).astype("f")  # glue: so that each token counts alike
     recipe = Recipe(Language(), of_tokens, optax.adam, epochs=150)
     _, history = jaxmlp.fit(KEY, (x, y, weight), recipe, {"learning_rate": 0.05})
     counts = np.zeros((5, 5))
@@ -139,7 +142,7 @@ class Adapted:
     def apply(self, params, x):
         def of_task(task):
             state, _ = jaxmlp.fit(KEY, (task["x"], task["y"]), LINE, {"learning_rate": 0.1}, params=params)
-            return LINE.model.apply(state.params, task["query"])[:, 0]
+            return LINE.model.apply(state.params, task["query"])[:, 0]  # glue: losses take (batch, d)
 
         return jax.vmap(of_task)(x)
 
@@ -149,13 +152,15 @@ def test_meta_learning():
     slopes = 2 + jax.random.normal(KEY, (16, 1, 1))
     points = jax.random.uniform(KEY, (16, 10, 1), minval=-1)
     tasks = {"x": points[:, :5], "y": slopes * points[:, :5], "query": points[:, 5:]}
-    targets = (slopes * points[:, 5:])[..., 0]
+    targets = (slopes * points[:, 5:])[..., 0]  # glue
     recipe = Recipe(Adapted(), losses.squared_error, optax.sgd, epochs=20)
     state, history = jaxmlp.fit(KEY, (tasks, targets), recipe, {"learning_rate": 0.02})
 
     def objective(params):
         def of_task(task, target):
-            inner = lambda p: jnp.mean(jnp.square(LINE.model.apply(p, task["x"]) - task["y"]))
+            def inner(p):
+                return jnp.mean(jnp.square(LINE.model.apply(p, task["x"]) - task["y"]))
+
             adapted = params
             for _ in range(2):
                 adapted = jax.tree.map(lambda a, g: a - 0.1 * g, adapted, jax.grad(inner)(adapted))
@@ -180,7 +185,7 @@ class Hyper:
     def apply(self, params, x):
         _, unravel = ravel_pytree(self.inner.init(KEY))
         inner = jax.vmap(unravel)(self.outer.apply(params, x["task"]))
-        return jax.vmap(self.inner.apply)(inner, x["points"])[..., 0]
+        return jax.vmap(self.inner.apply)(inner, x["points"])[..., 0]  # glue: losses take (batch, d)
 
 
 def test_a_hypernetwork():

@@ -23,6 +23,7 @@ PAGES = (
     "docs/bits.md",
     "docs/trust.md",
     "docs/objectives.md",
+    "docs/programs.md",
 )
 README = (ROOT / "README.md").read_text()
 

@@ -24,6 +24,8 @@ from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
 from jaxmlp._likelihoods import gaussian_crps as gaussian_crps
 from jaxmlp._likelihoods import mixture_nll as mixture_nll
+from jaxmlp._likelihoods import negative_binomial as negative_binomial
+from jaxmlp._likelihoods import negative_binomial_moments as negative_binomial_moments
 from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
 from jaxmlp._pairs import cox as cox
@@ -34,7 +36,7 @@ from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
     *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, total),
-    *(cox, gaussian_crps, info_nce, mixture_nll, poisson, student_t_nll),
+    *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )
 for _loss in _ELSEWHERE:
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed

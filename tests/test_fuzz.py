@@ -356,6 +356,8 @@ def verbs(directory):
         "gaussian": _with(losses.gaussian, outputs=PAIRS, min_variance=1e-6),
         "gaussian_nll": _loss(losses.gaussian_nll, PAIRS, Y, min_variance=1e-6),
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
+        "negative_binomial": _loss(losses.negative_binomial, PAIRS, np.abs(np.round(Y))),
+        "negative_binomial_moments": _with(losses.negative_binomial_moments, outputs=PAIRS),
         **_of_composed(),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),
         "top_k_accuracy": _loss(metrics.top_k_accuracy, LOGITS, LABELS, k=1, weight=[None, WEIGHT]),

@@ -12,6 +12,9 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._bounds import Bounded as Bounded
+from jaxmlp._bounds import BoundedScales as BoundedScales
+from jaxmlp._bounds import bounded as bounded
 from jaxmlp._classes import binary_cross_entropy as binary_cross_entropy
 from jaxmlp._classes import cross_entropy as cross_entropy
 from jaxmlp._classes import focal as focal
@@ -35,6 +38,7 @@ from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
+    *(Bounded, BoundedScales, bounded),
     *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, total),
     *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )

@@ -415,7 +415,15 @@ def _of_composed():
     both = losses.total(image=losses.huber, text=losses.cross_entropy)
     one = losses.per_token(losses.squared_error)
     heads = {"image": Y, "text": LOGITS}
+    ranged = losses.BoundedScales(MLP((3, 2)), 1)
+    params = ranged.init(KEY)
     return {
+        "BoundedScales": _with(losses.BoundedScales, model=MLP((3, 2)), d=1, low=-5.0, high=1.0),
+        "BoundedScales.init": _with(ranged.init, key=KEY, init_scale=1.0, positional=1),
+        "BoundedScales.apply": _with(ranged.apply, params=params, x=X, positional=2),
+        "bounded": _with(losses.bounded, loss=losses.gaussian_nll),
+        "Bounded": _with(losses.Bounded, loss=losses.gaussian_nll),
+        "bounded of outputs": _loss(losses.bounded(losses.gaussian_nll), PAIRS, Y, params=params, bound_weight=0.1),
         "total": _with(losses.total, image=losses.huber, text=both),
         "Total": _with(losses.Total, heads=("image", "text"), losses=(losses.huber, both)),
         "total of heads": _loss(both, heads, {"image": Y, "text": LABELS}, image_weight=0.5, delta=1.0),

@@ -81,7 +81,8 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    kinds = MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, losses.PerToken, losses.Total
+    of_losses = losses.Bounded, losses.BoundedScales, losses.PerToken, losses.Total
+    kinds = MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, *of_losses
     return {name_of(kind): kind for kind in kinds}
 
 

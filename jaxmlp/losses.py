@@ -33,13 +33,14 @@ from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
+from jaxmlp._slopes import sobolev as sobolev
 from jaxmlp._targets import alike, number, spread, sum_outputs
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
     *(Bounded, BoundedScales, bounded),
-    *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, total),
+    *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, sobolev, total),
     *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )
 for _loss in _ELSEWHERE:

@@ -33,13 +33,15 @@ from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
+from jaxmlp._pairs import pairwise_ranking as pairwise_ranking
+from jaxmlp._pairs import triplet as triplet
 from jaxmlp._slopes import sobolev as sobolev
 from jaxmlp._targets import alike, number, spread, sum_outputs
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
-    *(Bounded, BoundedScales, bounded),
+    *(Bounded, BoundedScales, bounded, pairwise_ranking, triplet),
     *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, sobolev, total),
     *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )

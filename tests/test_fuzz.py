@@ -358,6 +358,8 @@ def verbs(directory):
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
         "negative_binomial": _loss(losses.negative_binomial, PAIRS, np.abs(np.round(Y))),
         "negative_binomial_moments": _with(losses.negative_binomial_moments, outputs=PAIRS),
+        "triplet": _with(losses.triplet, outputs=(PAIRS, PAIRS + 1, -PAIRS), targets=None, margin=1.0),
+        "pairwise_ranking": _loss(losses.pairwise_ranking, Y, [LABELS, Y], weight=[None, WEIGHT]),
         **_of_composed(),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),
         "top_k_accuracy": _loss(metrics.top_k_accuracy, LOGITS, LABELS, k=1, weight=[None, WEIGHT]),

@@ -120,10 +120,54 @@ def test_cox_is_breslows_partial_likelihood():
     close(losses.cox(hazard, targets, weight=weight), by_hand(hazard, time, event, weight))
 
 
-@pytest.mark.parametrize("name", ["info_nce", "cox"])
+def test_an_anchor_lies_nearer_to_its_like_as_by_hand():
+    a, p, n = RNG.normal(size=(3, N, D)).astype("f")
+    near, far = (np.sqrt(np.square(a - b).sum(1) + 1e-6) for b in (p, n))
+    expected = np.maximum(near - far + 0.5, 0)
+    close(losses.triplet((a, p, n), None, margin=0.5), expected)
+    close(losses.triplet({"anchor": a, "negative": n, "positive": p}, margin=0.5), expected)
+    assert np.isfinite(jax.grad(lambda a: losses.triplet((a, a, a)).sum())(a)).all()
+
+
+class Siamese:
+    """One net for the three."""
+
+    net = MLP((2, 4, 2), "tanh")
+
+    def init(self, key):
+        return self.net.init(key)
+
+    def apply(self, params, x):
+        return {name: self.net.apply(params, part) for name, part in x.items()}
+
+
+def test_a_siamese_net_learns_without_targets():
+    x = RNG.normal(size=(25, 2)).astype("f")
+    data = {"anchor": x, "positive": x + 0.1, "negative": x[::-1].copy()}
+    recipe = Recipe(Siamese(), losses.triplet, optax.adam, epochs=20, batch_size=10)
+    with jax.debug_nans(True):
+        _, history = jaxmlp.fit(jax.random.key(0), (data,), recipe, {"learning_rate": 0.02, "margin": 0.5})
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+
+
+def test_ranking_is_the_logistic_loss_of_pairs():
+    score, relevance = RNG.normal(size=N).astype("f"), RNG.integers(0, 3, size=N)
+    for weight in (None, np.array([0.0, 2.0] * (N // 2), "f")):
+        each = np.ones(N) if weight is None else weight
+        expected = [
+            sum(each[j] * np.log1p(np.exp(score[j] - score[i])) for j in range(N) if relevance[j] < relevance[i])
+            for i in range(N)
+        ]
+        found = losses.pairwise_ranking(score[:, None], relevance, weight=weight)
+        close(found, np.where(each > 0, expected, 0) / each.sum())
+
+
+@pytest.mark.parametrize("name", ["info_nce", "cox", "pairwise_ranking"])
 def test_what_fills_up_a_batch_is_no_other_of_anybody(name):
     function = getattr(losses, name)
     outputs, targets = RNG.normal(size=(8, 2)).astype("f"), RNG.normal(size=(8, 2)).astype("f")
+    if name == "pairwise_ranking":
+        outputs, targets = outputs[:, :1], targets[:, 0]
     if name == "cox":
         outputs, targets = outputs[:, :1], np.stack([np.arange(8), np.ones(8)], axis=1).astype("f")
     padded = [np.concatenate([a, np.repeat(a[:1], 4, axis=0)]) for a in (outputs, targets)]
@@ -176,6 +220,12 @@ BAD = {
         lambda: losses.cox(Y[:, :1], Y[:, :2]),
         "targets[:, 1] must be 1 for an event and 0 where there was none",
     ),
+    "two of three": (lambda: losses.triplet((Y, Y)), "must be embeddings (anchor, positive, negative), or a dict of"),
+    "names of three": (lambda: losses.triplet({"a": Y, "b": Y, "c": Y}), "got ['a', 'b', 'c']"),
+    "shapes of three": (lambda: losses.triplet((Y, Y, OUT)), "anchor, positive and negative must have one shape"),
+    "margin": (lambda: losses.triplet((Y, Y, Y), margin=-1.0), "margin must not be negative; got -1.0"),
+    "margins": (lambda: losses.triplet((Y, Y, Y), margin=np.ones(N)), "margin must be one number"),
+    "scores": (lambda: losses.pairwise_ranking(OUT, Y[:, 0]), "must be scores and relevances, (batch,) or (batch, 1)"),
     "weights": (lambda: losses.info_nce(Y, Y, weight=np.ones(3, "f")), "weight must have shape (12,), one an example"),
 }
 

@@ -22,6 +22,9 @@ from jaxmlp._composed import PerToken as PerToken
 from jaxmlp._composed import Total as Total
 from jaxmlp._composed import per_token as per_token
 from jaxmlp._composed import total as total
+from jaxmlp._evidence import crps as crps
+from jaxmlp._evidence import evidential as evidential
+from jaxmlp._evidence import evidential_nll as evidential_nll
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
@@ -41,7 +44,7 @@ from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
-    *(Bounded, BoundedScales, bounded, pairwise_ranking, triplet),
+    *(Bounded, BoundedScales, bounded, crps, evidential, evidential_nll, pairwise_ranking, triplet),
     *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, sobolev, total),
     *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )

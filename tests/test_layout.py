@@ -14,7 +14,7 @@ FLOORS = [
     ["_arrays", "_passing"],
     ["_eager", "_events", "_factories", "_idx", "_kinds", "_naming", "_targets"],
     ["_gaussian", "_matmul", "_order", "_weights"],
-    ["_bounds", "_classes", "_composed", "_likelihoods", "_pairs", "_slopes"],
+    ["_bounds", "_classes", "_composed", "_evidence", "_likelihoods", "_pairs", "_slopes"],
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_stacking", "_roles", "_coupling"],

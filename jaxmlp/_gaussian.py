@@ -36,7 +36,7 @@ def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, 
     """
     mean, raw_scale = _pairs_of(outputs)
     number("min_variance", min_variance, 0, np.inf)
-    variance = jnp.exp(4 * jnp.arcsinh(raw_scale / 16))
+    variance = jnp.exp(log_variance_of(raw_scale))
     return mean, variance + spread("min_variance", min_variance, mean)
 
 
@@ -57,6 +57,16 @@ def from_softplus(outputs: Numeric) -> Array:
     mean, raw_scale = _pairs_of(outputs)
     root = jnp.sqrt(jax.nn.softplus(jnp.maximum(raw_scale, -40.0)))  # of less, the variance is below any floor
     return jnp.concatenate([mean, 8 * (root - 1 / root)], axis=-1)
+
+
+def log_variance_of(raw_scale: Array) -> Array:
+    """Return the logarithm of the variance, without its floor."""
+    return 4 * jnp.arcsinh(raw_scale / 16)
+
+
+def raw_scale_of(log_variance: Array) -> Array:
+    """Return the raw scale of a variance, the inverse of `log_variance_of`."""
+    return 16 * jnp.sinh(log_variance / 4)
 
 
 def _pairs_of(outputs: Numeric) -> tuple[Array, Array]:
@@ -95,5 +105,5 @@ def rescaled(outputs: Array, moved: Callable[[Array], Array], scale: Array) -> A
     """
     mean, variance = gaussian(outputs)
     wanted = jnp.square(jnp.broadcast_to(scale, mean.shape)) * variance - FLOOR
-    root = jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny) ** 0.25
-    return jnp.concatenate([moved(mean), 8 * (root - 1 / root)], axis=-1)
+    raw_scale = raw_scale_of(jnp.log(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny)))
+    return jnp.concatenate([moved(mean), raw_scale], axis=-1)

@@ -1,18 +1,20 @@
-"""Losses of an example among the others of its batch: contrast and order of survival. They ask for the weight.
+"""Losses of an example among others: contrast, order and survival. Those within a batch ask for the weight.
 
 What fills up a short batch has weight zero, and takes no part in the sums over the others.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._arrays import taking
-from jaxmlp._targets import number, wide
-from jaxmlp.types import Number, Numeric
+from jaxmlp._arrays import array, taking
+from jaxmlp._targets import number, wide, widest
+from jaxmlp.types import Number, Numeric, PyTree
 
 
 @taking("outputs", "targets", "weight")
@@ -44,7 +46,7 @@ def info_nce(outputs: Numeric, targets: Numeric, *, temperature: Number = 0.1, w
     number("temperature", temperature, 0, float("inf"), open_low=True)
     a, b = (_of_length_one(wide(value)) for value in (outputs, targets))
     alike = a @ b.T.astype(a.dtype) / jnp.asarray(temperature, a.dtype)
-    counts = counts_of(weight, len(a))
+    counts = _counts(weight, len(a))
     others = jnp.where(jnp.broadcast_to(counts[None, :], alike.shape), alike, jnp.full_like(alike, -jnp.inf))
     right = jnp.diagonal(alike)
     total = jax.nn.logsumexp(others, axis=1)
@@ -82,7 +84,7 @@ def cox(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
         raise ValueError("targets[:, 1] must be 1 for an event and 0 where there was none; got other numbers")
     hazard = wide(outputs).reshape(n)
     time, event = jnp.asarray(targets, hazard.dtype).T
-    counts = counts_of(weight, n)
+    counts = _counts(weight, n)
     at_risk = (time[None, :] >= time[:, None]) & counts[None, :]
     share: Any = jnp.zeros_like(hazard)
     if weight is not None:
@@ -94,8 +96,85 @@ def cox(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) ->
     return jnp.where(counted, total - hazard, jnp.zeros_like(hazard))
 
 
-def counts_of(weight: Numeric | None, n: int) -> Array:
-    """Tell which of n examples count at all, (n,)."""
+def triplet(outputs: PyTree, targets: Any = None, *, margin: Number = 1.0) -> Array:
+    """Return max(|a - p| - |a - n| + margin, 0): an anchor lies nearer to its like than to another, by a margin.
+
+    Of embeddings (batch, d) a, p and n -> (batch,), by `optax.losses.triplet_margin_loss`: of distances as Balntas 2016
+    (doi 10.5244/C.30.119) has it, each sqrt(sum of squares + 1e-6), where Schroff 2015 (arXiv 1503.03832) squares them.
+    A Siamese net applies one model to the three, x = (anchor, positive, negative), with data=(x,).
+
+    Args:
+      outputs: (anchor, positive, negative), or a dict of these three names.
+      targets: none; what is given is not looked at.
+      margin: not negative.
+
+    Raises:
+      ValueError: for outputs that are no such three of one shape, and for a negative margin.
+
+    >>> triplet((jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.array([[0.5, 0.0]]))).round(3)
+    Array([0.501], dtype=float32)
+    """
+    names = ("anchor", "positive", "negative")
+    if isinstance(outputs, Mapping) and set(outputs) == set(names):
+        outputs = [outputs[name] for name in names]
+    if not isinstance(outputs, tuple | list) or len(outputs) != 3:
+        raise ValueError(
+            f"outputs must be embeddings (anchor, positive, negative), or a dict of these names; got "
+            f"{list(outputs) if isinstance(outputs, Mapping) else _check.describe(outputs)}"
+        )
+    three: list[Any] = [array(name, value) for name, value in zip(names, outputs, strict=True)]
+    for name, value in zip(names, three, strict=True):
+        _check.floating(name, value)
+        if value.ndim != 2 or value.shape != three[0].shape:
+            raise ValueError(f"anchor, positive and negative must have one shape (batch, d); got {_shapes(three)}")
+    number("margin", margin, 0, float("inf"))
+    if jnp.ndim(margin):
+        raise ValueError(f"margin must be one number; got {_check.describe(margin)}")
+    dtype = widest(*three)
+    a, p, n = (jnp.asarray(value, dtype) for value in three)
+    return optax.losses.triplet_margin_loss(a, p, n, margin=jnp.asarray(margin, dtype))
+
+
+@taking("outputs", "targets", "weight")
+def pairwise_ranking(outputs: Numeric, targets: Numeric, *, weight: Numeric | None = None) -> Array:
+    """Return sum_{j: y_j < y_i} w_j log(1 + exp(o_j - o_i)) / sum_j w_j: what is more relevant has the higher score.
+
+    RankNet (Burges 2005, doi 10.1145/1102351.1102363): each pair of the batch whose relevances differ is a logistic
+    regression of which comes first; ties say nothing. Of all pairs at once with batch_size=None.
+
+    Args:
+      outputs: (batch,) or (batch, 1), scores.
+      targets: (batch,) or (batch, 1), relevances, floats or integers.
+      weight: (batch,), what each example counts among those below another.
+
+    Raises:
+      ValueError: for other shapes.
+
+    >>> pairwise_ranking(jnp.array([0.0, 0.0]), jnp.array([1, 0])).round(4)
+    Array([0.3466, 0.    ], dtype=float32)
+    """
+    _check.floating("outputs", outputs)
+    n = len(outputs) if outputs.ndim else 0
+    if not all(a.shape in ((n,), (n, 1)) and n for a in (outputs, targets)):
+        raise ValueError(
+            f"outputs and targets must be scores and relevances, (batch,) or (batch, 1); got "
+            f"{_check.describe(outputs)} and {_check.describe(targets)}"
+        )
+    score, relevance = wide(outputs).reshape(n), jnp.asarray(targets).reshape(n)
+    counts = _counts(weight, n)
+    each = counts.astype(score.dtype) if weight is None else jnp.asarray(weight, score.dtype)
+    below = (relevance[None, :] < relevance[:, None]) & counts[None, :] & counts[:, None]
+    terms = jax.nn.softplus(score[None, :] - score[:, None]) * jnp.broadcast_to(each[None, :], (n, n))
+    total = jnp.sum(each)
+    found = jnp.sum(jnp.where(below, terms, jnp.zeros_like(terms)), axis=1)
+    return found / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _shapes(values: list[Any]) -> str:
+    return ", ".join(map(_check.describe, values))
+
+
+def _counts(weight: Numeric | None, n: int) -> Array:
     if weight is None:
         return jnp.ones(n, bool)
     if weight.shape != (n,):

@@ -12,6 +12,9 @@ from jax import Array
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
+from jaxmlp._bounds import Bounded as Bounded
+from jaxmlp._bounds import BoundedScales as BoundedScales
+from jaxmlp._bounds import bounded as bounded
 from jaxmlp._classes import binary_cross_entropy as binary_cross_entropy
 from jaxmlp._classes import cross_entropy as cross_entropy
 from jaxmlp._classes import focal as focal
@@ -19,32 +22,33 @@ from jaxmlp._composed import PerToken as PerToken
 from jaxmlp._composed import Total as Total
 from jaxmlp._composed import per_token as per_token
 from jaxmlp._composed import total as total
-from jaxmlp._dispersion import Evidence as Evidence
-from jaxmlp._dispersion import crps as crps
-from jaxmlp._dispersion import evidential as evidential
-from jaxmlp._dispersion import evidential_nll as evidential_nll
-from jaxmlp._dispersion import negative_binomial as negative_binomial
+from jaxmlp._evidence import crps as crps
+from jaxmlp._evidence import evidential as evidential
+from jaxmlp._evidence import evidential_nll as evidential_nll
 from jaxmlp._gaussian import FLOOR as FLOOR
 from jaxmlp._gaussian import from_softplus as from_softplus
 from jaxmlp._gaussian import gaussian as gaussian
 from jaxmlp._gaussian import gaussian_for, negative_log
 from jaxmlp._likelihoods import gaussian_crps as gaussian_crps
 from jaxmlp._likelihoods import mixture_nll as mixture_nll
+from jaxmlp._likelihoods import negative_binomial as negative_binomial
+from jaxmlp._likelihoods import negative_binomial_moments as negative_binomial_moments
 from jaxmlp._likelihoods import poisson as poisson
 from jaxmlp._likelihoods import student_t_nll as student_t_nll
-from jaxmlp._margins import pairwise_ranking as pairwise_ranking
-from jaxmlp._margins import triplet as triplet
 from jaxmlp._pairs import cox as cox
 from jaxmlp._pairs import info_nce as info_nce
+from jaxmlp._pairs import pairwise_ranking as pairwise_ranking
+from jaxmlp._pairs import triplet as triplet
 from jaxmlp._scaling import density as density
+from jaxmlp._slopes import sobolev as sobolev
 from jaxmlp._targets import alike, number, spread, sum_outputs
 from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
-    *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, total),
-    *(cox, crps, evidential_nll, gaussian_crps, info_nce, mixture_nll, negative_binomial, pairwise_ranking, poisson),
-    *(student_t_nll, triplet),
+    *(Bounded, BoundedScales, bounded, crps, evidential, evidential_nll, pairwise_ranking, triplet),
+    *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, sobolev, total),
+    *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
 )
 for _loss in _ELSEWHERE:
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed

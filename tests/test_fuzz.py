@@ -364,6 +364,13 @@ def verbs(directory):
         "from_softplus": _with(losses.from_softplus, outputs=PAIRS),
         "gaussian_nll": _loss(losses.gaussian_nll, PAIRS, Y, min_variance=1e-6),
         "beta_gaussian_nll": _loss(losses.beta_gaussian_nll, PAIRS, Y, beta=0.5, min_variance=1e-6),
+        "negative_binomial": _loss(losses.negative_binomial, PAIRS, np.abs(np.round(Y))),
+        "negative_binomial_moments": _with(losses.negative_binomial_moments, outputs=PAIRS),
+        "triplet": _with(losses.triplet, outputs=(PAIRS, PAIRS + 1, -PAIRS), targets=None, margin=1.0),
+        "pairwise_ranking": _loss(losses.pairwise_ranking, Y, [LABELS, Y], weight=[None, WEIGHT]),
+        "crps": _with(losses.crps, outputs=X, targets=Y[:, 0]),
+        "evidential": _with(losses.evidential, outputs=np.hstack([PAIRS, PAIRS])),
+        "evidential_nll": _loss(losses.evidential_nll, np.hstack([PAIRS, PAIRS]), Y, evidence=0.1),
         **_of_composed(),
         "accuracy": _loss(metrics.accuracy, LOGITS, LABELS, weight=[None, WEIGHT]),
         "top_k_accuracy": _loss(metrics.top_k_accuracy, LOGITS, LABELS, k=1, weight=[None, WEIGHT]),
@@ -425,7 +432,24 @@ def _of_composed():
     both = losses.total(image=losses.huber, text=losses.cross_entropy)
     one = losses.per_token(losses.squared_error)
     heads = {"image": Y, "text": LOGITS}
+    ranged = losses.BoundedScales(MLP((3, 2)), 1)
+    params = ranged.init(KEY)
     return {
+        "BoundedScales": _with(losses.BoundedScales, model=MLP((3, 2)), d=1, low=-5.0, high=1.0),
+        "BoundedScales.init": _with(ranged.init, key=KEY, init_scale=1.0, positional=1),
+        "BoundedScales.apply": _with(ranged.apply, params=params, x=X, positional=2),
+        "sobolev": _with(
+            losses.sobolev,
+            outputs=NET.apply(PARAMS, X),
+            targets={"value": Y, "slope": np.ones((6, 1, 3), "f")},
+            params=[PARAMS],
+            x=X,
+            apply=[NET.apply],
+            slope_weight=0.5,
+        ),
+        "bounded": _with(losses.bounded, loss=losses.gaussian_nll),
+        "Bounded": _with(losses.Bounded, loss=losses.gaussian_nll),
+        "bounded of outputs": _loss(losses.bounded(losses.gaussian_nll), PAIRS, Y, params=params, bound_weight=0.1),
         "total": _with(losses.total, image=losses.huber, text=both),
         "Total": _with(losses.Total, heads=("image", "text"), losses=(losses.huber, both)),
         "total of heads": _loss(both, heads, {"image": Y, "text": LABELS}, image_weight=0.5, delta=1.0),

@@ -1,6 +1,7 @@
 """Likelihoods and scores are SciPy's; losses of pairs leave the padding of a short batch out."""
 
 import jax
+import jax.test_util
 import numpy as np
 import optax
 import pytest
@@ -25,6 +26,34 @@ def close(found, expected, rtol=2e-5):
 def test_counts_are_those_of_poisson():
     counts = RNG.poisson(3.0, size=(N, D)).astype("f")
     close(losses.poisson(OUT[:, :D], counts), -scipy.stats.poisson.logpmf(counts, np.exp(MEAN)).sum(1))
+
+
+@pytest.mark.parametrize("raw", [-200.0, -8.0, -2.1, -2.0, 0.0, 5.0])
+def test_counts_that_vary_more_are_those_of_the_negative_binomial(raw):
+    """On both sides of the dispersion where the series begins, and where next to none is left."""
+    outputs = np.concatenate([OUT[:, :D], raw + 0.01 * OUT[:, D:]], axis=1).astype("f")
+    mean, dispersion = np.exp(MEAN.astype("f8")), np.logaddexp(0, outputs[:, D:].astype("f8")) + 1e-6
+    law = scipy.stats.nbinom(1 / dispersion, 1 / (1 + dispersion * mean))
+    found = losses.negative_binomial_moments(outputs)
+    close(found[0], law.mean())
+    close(found[1], law.var())
+    for counts in (RNG.poisson(3.0, size=(N, D)), RNG.integers(0, 200, size=(N, D))):
+        close(losses.negative_binomial(outputs, counts.astype("f")), -law.logpmf(counts).sum(1), rtol=1e-4)
+
+
+def test_counts_of_no_dispersion_are_those_of_poisson_and_draw_no_slope_from_it():
+    counts, outputs = RNG.poisson(3.0, size=(N, D)).astype("f"), np.concatenate([OUT[:, :D], OUT[:, D:] * 0 - 30], 1)
+    close(losses.negative_binomial(outputs, counts), losses.poisson(OUT[:, :D], counts), rtol=1e-4)
+    slope = jax.grad(lambda o: losses.negative_binomial(o, counts).sum())(outputs)
+    close(slope[:, :D], jax.grad(lambda o: losses.poisson(o, counts).sum())(OUT[:, :D]), rtol=1e-3)
+    assert np.abs(slope[:, D:]).max() < 1e-6
+
+
+def test_slopes_of_the_negative_binomial_are_differences(x64):
+    counts = RNG.poisson(3.0, size=(N, D)) * 1.0
+    for raw in (-3.0, 1.0):
+        outputs = np.concatenate([OUT[:, :D], raw + 0.1 * OUT[:, D:]], axis=1).astype("f8")
+        jax.test_util.check_grads(lambda o: losses.negative_binomial(o, counts).sum(), (outputs,), 1, ["rev"])
 
 
 @pytest.mark.parametrize("df", [1.0, 4.0, np.array([0.5, 3.0, 30.0]), 59.0, 61.0, 1e4])
@@ -91,10 +120,54 @@ def test_cox_is_breslows_partial_likelihood():
     close(losses.cox(hazard, targets, weight=weight), by_hand(hazard, time, event, weight))
 
 
-@pytest.mark.parametrize("name", ["info_nce", "cox"])
+def test_an_anchor_lies_nearer_to_its_like_as_by_hand():
+    a, p, n = RNG.normal(size=(3, N, D)).astype("f")
+    near, far = (np.sqrt(np.square(a - b).sum(1) + 1e-6) for b in (p, n))
+    expected = np.maximum(near - far + 0.5, 0)
+    close(losses.triplet((a, p, n), None, margin=0.5), expected)
+    close(losses.triplet({"anchor": a, "negative": n, "positive": p}, margin=0.5), expected)
+    assert np.isfinite(jax.grad(lambda a: losses.triplet((a, a, a)).sum())(a)).all()
+
+
+class Siamese:
+    """One net for the three."""
+
+    net = MLP((2, 4, 2), "tanh")
+
+    def init(self, key):
+        return self.net.init(key)
+
+    def apply(self, params, x):
+        return {name: self.net.apply(params, part) for name, part in x.items()}
+
+
+def test_a_siamese_net_learns_without_targets():
+    x = RNG.normal(size=(25, 2)).astype("f")
+    data = {"anchor": x, "positive": x + 0.1, "negative": x[::-1].copy()}
+    recipe = Recipe(Siamese(), losses.triplet, optax.adam, epochs=20, batch_size=10)
+    with jax.debug_nans(True):
+        _, history = jaxmlp.fit(jax.random.key(0), (data,), recipe, {"learning_rate": 0.02, "margin": 0.5})
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+
+
+def test_ranking_is_the_logistic_loss_of_pairs():
+    score, relevance = RNG.normal(size=N).astype("f"), RNG.integers(0, 3, size=N)
+    for weight in (None, np.array([0.0, 2.0] * (N // 2), "f")):
+        each = np.ones(N) if weight is None else weight
+        expected = [
+            sum(each[j] * np.log1p(np.exp(score[j] - score[i])) for j in range(N) if relevance[j] < relevance[i])
+            for i in range(N)
+        ]
+        found = losses.pairwise_ranking(score[:, None], relevance, weight=weight)
+        close(found, np.where(each > 0, expected, 0) / each.sum())
+
+
+@pytest.mark.parametrize("name", ["info_nce", "cox", "pairwise_ranking"])
 def test_what_fills_up_a_batch_is_no_other_of_anybody(name):
     function = getattr(losses, name)
     outputs, targets = RNG.normal(size=(8, 2)).astype("f"), RNG.normal(size=(8, 2)).astype("f")
+    if name == "pairwise_ranking":
+        outputs, targets = outputs[:, :1], targets[:, 0]
     if name == "cox":
         outputs, targets = outputs[:, :1], np.stack([np.arange(8), np.ones(8)], axis=1).astype("f")
     padded = [np.concatenate([a, np.repeat(a[:1], 4, axis=0)]) for a in (outputs, targets)]
@@ -103,12 +176,18 @@ def test_what_fills_up_a_batch_is_no_other_of_anybody(name):
     assert (np.asarray(function(*padded, weight=weight))[8:] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["poisson", "student_t_nll", "mixture_nll", "gaussian_crps", "info_nce", "cox"])
+@pytest.mark.parametrize(
+    "name", ["poisson", "negative_binomial", "student_t_nll", "mixture_nll", "gaussian_crps", "info_nce", "cox"]
+)
 def test_each_trains_with_a_short_batch_and_without_a_nan(name):
     x = RNG.normal(size=(25, 2)).astype("f")
-    width, y = {"poisson": (1, np.round(np.exp(x[:, :1]))), "mixture_nll": (9, x[:, :1]), "info_nce": (2, x)}.get(
-        name, (2, x[:, :1])
-    )
+    counts = np.round(np.exp(x[:, :1]))
+    width, y = {
+        "poisson": (1, counts),
+        "negative_binomial": (2, counts),
+        "mixture_nll": (9, x[:, :1]),
+        "info_nce": (2, x),
+    }.get(name, (2, x[:, :1]))
     if name == "cox":
         width, y = 1, np.stack([np.exp(x[:, 0]), (x[:, 1] > 0).astype("f")], axis=1)
     recipe = Recipe(MLP((2, 8, width), "tanh"), getattr(losses, name), optax.adam, epochs=30, batch_size=10)
@@ -119,6 +198,15 @@ def test_each_trains_with_a_short_batch_and_without_a_nan(name):
 
 BAD = {
     "negative counts": (lambda: losses.poisson(OUT[:, :D], Y), "targets, counts, must not be negative"),
+    "counts that are negative": (lambda: losses.negative_binomial(OUT, Y), "targets, counts, must not be negative"),
+    "width of counts": (
+        lambda: losses.negative_binomial(OUT, np.abs(Y[:, :2])),
+        "outputs must have shape (batch, 2 d), log means then raw dispersions",
+    ),
+    "pairs of moments": (
+        lambda: losses.negative_binomial_moments(Y),
+        "outputs must hold a log mean and a raw dispersion for each target",
+    ),
     "degrees": (lambda: losses.student_t_nll(OUT, Y, df=0.0), "df must be finite and above 0; got 0.0"),
     "width of a mixture": (
         lambda: losses.mixture_nll(OUT, Y),
@@ -132,6 +220,12 @@ BAD = {
         lambda: losses.cox(Y[:, :1], Y[:, :2]),
         "targets[:, 1] must be 1 for an event and 0 where there was none",
     ),
+    "two of three": (lambda: losses.triplet((Y, Y)), "must be embeddings (anchor, positive, negative), or a dict of"),
+    "names of three": (lambda: losses.triplet({"a": Y, "b": Y, "c": Y}), "got ['a', 'b', 'c']"),
+    "shapes of three": (lambda: losses.triplet((Y, Y, OUT)), "anchor, positive and negative must have one shape"),
+    "margin": (lambda: losses.triplet((Y, Y, Y), margin=-1.0), "margin must not be negative; got -1.0"),
+    "margins": (lambda: losses.triplet((Y, Y, Y), margin=np.ones(N)), "margin must be one number"),
+    "scores": (lambda: losses.pairwise_ranking(OUT, Y[:, 0]), "must be scores and relevances, (batch,) or (batch, 1)"),
     "weights": (lambda: losses.info_nce(Y, Y, weight=np.ones(3, "f")), "weight must have shape (12,), one an example"),
 }
 

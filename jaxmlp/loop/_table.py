@@ -23,9 +23,9 @@ from jaxmlp.recipe import Recipe
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, where that leads to them
 CURVES = """abs arctan arcsinh clip cos cosh exp exp2 expm1 fabs log log1p positive reciprocal sign
 sin sinc sinh sqrt square tan tanh"""
-LOSSES = """absolute_error beta_gaussian_nll binary_cross_entropy cox crps cross_entropy evidential_nll focal
-gaussian_crps gaussian_nll huber info_nce mixture_nll negative_binomial pairwise_ranking poisson quantile squared_error
-student_t_nll triplet unit_gaussian_nll"""
+LOSSES = """absolute_error beta_gaussian_nll binary_cross_entropy cox cross_entropy crps evidential_nll focal
+gaussian_crps gaussian_nll huber info_nce mixture_nll negative_binomial pairwise_ranking poisson quantile sobolev
+squared_error student_t_nll triplet unit_gaussian_nll"""
 METRICS = """accuracy average_precision binary_accuracy confusion_matrix exact_match expected_calibration_error f1
 interval_coverage mae multilabel_accuracy nll precision r2 recall rmse roc_auc top_k_accuracy"""
 # Optimizers, schedules and losses of Optax, and nothing else of it: not what calls a function that it is given.
@@ -82,7 +82,8 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    kinds = (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, Averaged, losses.PerToken, losses.Total)
+    of_losses = losses.Bounded, losses.BoundedScales, losses.PerToken, losses.Total
+    kinds = (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, Averaged, *of_losses)
     return {name_of(kind): kind for kind in (*kinds, *transforms.KINDS)}
 
 

@@ -84,6 +84,7 @@ def _pairs_of(outputs: Numeric) -> tuple[Array, Array]:
 def gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:
     """Return mean and variance (batch, d) of outputs that fit the targets (batch, d)."""
     _check.floating("targets", targets)
+    _check.floating("outputs", outputs)
     if outputs.ndim != 2 or targets.ndim != 2 or outputs.shape != (len(targets), 2 * targets.shape[1]):
         raise ValueError(
             f"outputs must have shape (batch, 2 d), means then raw scales, for targets (batch, d); got "

@@ -135,7 +135,7 @@ def student(mean: Array, squared: Array, df: Array, targets: Numeric) -> Array:
     # Of many degrees of freedom the two differ in digits that float32 has not: then by Stirling's series.
     few, many = jnp.minimum(df, 60.0), jnp.maximum(df, 60.0)
     exact = gammaln(0.5 * few) - gammaln(0.5 * (few + 1)) + 0.5 * jnp.log(np.pi * few)
-    series = 0.5 * np.log(2 * np.pi) + 0.25 / many - 1 / (24 * many**3)
+    series = (0.5 * np.log(2 * np.pi)).astype(mean.dtype) + 0.25 / many - 1 / (24 * many**3)
     constant = jnp.where(df < 60, exact, series)
     return constant + 0.5 * jnp.log(squared) + 0.5 * (df + 1) * jnp.log1p(error / df)
 

@@ -99,11 +99,14 @@ class Scaled:
 
     def encode(self, params: Params, y: PyTree) -> PyTree:
         """Return the targets z = f(y)."""
-        return y if self.y is None else self.y.forward(params["y"], _columns("targets", y, params["y"]))
+        if self.y is None:
+            return y
+        fitted = _part(params, "y")
+        return self.y.forward(fitted, _columns("targets", y, fitted))
 
     def log_slope(self, params: Params, y: PyTree) -> Array | None:
         """Return log |det df/dy| of each example (batch,), where the targets are scaled."""
-        return None if self.y is None else self.y.log_slope(params["y"], y)
+        return None if self.y is None else self.y.log_slope(_part(params, "y"), y)
 
     def decode(self, params: Params, outputs: PyTree) -> PyTree:
         """Return outputs in the units of y.
@@ -113,7 +116,7 @@ class Scaled:
         """
         if self.y is None:
             return outputs
-        fitted = params["y"]
+        fitted = _part(params, "y")
         width = _width(fitted) or outputs.shape[-1]
         if self.head == "values":
             return self.y.inverse(fitted, _columns("outputs", outputs, fitted))
@@ -153,8 +156,11 @@ class _Call:
         of = self.of
         if self.name == "apply":
             (x,) = args
-            inputs = x if of.x is None else of.x.forward(first["x"], _columns("x", x, first["x"], of.x))
-            return of.model.apply(first["model"], inputs, **numbers)
+            inner = _part(first, "model")
+            if of.x is not None:
+                fitted = _part(first, "x")
+                x = of.x.forward(fitted, _columns("x", x, fitted))
+            return of.model.apply(inner, x, **numbers)
         scaling = numbers.pop("scaling")
         for name, transform in (("x", of.x), ("y", of.y)):
             _check_fitted(name, transform, scaling)
@@ -173,14 +179,35 @@ def _table(name: str, table: Any) -> np.ndarray:
     return values.astype(np.float64)
 
 
+def _part(params: Params, name: str) -> Any:
+    """Return the model's parameters, or what a transform was fitted to."""
+    there = isinstance(params, dict) and name in params
+    if not there or name != "model" and not _are_arrays(params[name]):
+        got = _check.shown(params[name] if there else params)
+        raise ValueError(
+            f"params must be those of a Scaled model, {{'model': ..., 'x': ..., 'y': ...}} with arrays as fitted(x, y) "
+            f"gives them; got {got} for {name!r}"
+        )
+    return params[name]
+
+
+def _are_arrays(tree: PyTree) -> bool:
+    try:
+        leaves = jax.tree.leaves(tree)
+    except ValueError:  # a dict whose keys cannot be sorted
+        return False
+    return all(_check.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+
+
 def _width(fitted: Fitted) -> int | None:
     """Return how many columns were fitted, where the arrays tell it: it is the last axis of the first of them."""
     leaves = jax.tree.leaves(fitted)
-    return leaves[0].shape[-1] if leaves else None
+    return leaves[0].shape[-1] if leaves and leaves[0].ndim else None
 
 
-def _columns(what: str, values: Any, fitted: Fitted, transform: Transform | None = None) -> Any:
+def _columns(what: str, values: Any, fitted: Fitted) -> Any:
     """Return values (..., d), of as many columns as were fitted."""
+    values = _arrays.array(what, values) if _arrays.is_like_array(values) else values
     width = _width(fitted)
     if not _check.is_array(values) or values.ndim < 1 or width not in (None, values.shape[-1]):
         fix = "; outputs of a distribution ask for Scaled(head=...)" if what == "outputs" else ""
@@ -194,6 +221,7 @@ def _columns(what: str, values: Any, fitted: Fitted, transform: Transform | None
 def _check_fitted(name: str, transform: Transform | None, scaling: Any) -> None:
     """Raise unless a scaling holds what a transform was fitted to."""
     there = isinstance(scaling, dict) and scaling.keys() <= {"x", "y"} and (name in scaling) == (transform is not None)
+    there = there and (transform is None or _are_arrays(scaling[name]))
     if there and transform is not None:
         wanted = transform.shapes(_width(scaling[name]) or 1)
         leaves, structure = jax.tree.flatten(wanted, is_leaf=lambda node: _is_shape(node))
@@ -201,7 +229,7 @@ def _check_fitted(name: str, transform: Transform | None, scaling: Any) -> None:
         there = jax.tree.structure(scaling[name]) == structure
         there &= len(found) == len(leaves) and all(map(lambda a, shape: jnp.shape(a) == shape, found, leaves))
     if not there:
-        got = sorted(scaling) if isinstance(scaling, dict) else _check.describe(scaling)
+        got = list(scaling) if isinstance(scaling, dict) else _check.describe(scaling)
         raise ValueError(
             f"scaling must be what model.fitted(x, y) gives, for x and y as the model scales them; its {name!r} does "
             f"not fit {transform!r}; got {got}"

@@ -154,7 +154,7 @@ def unit_gaussian_nll(outputs: Numeric, targets: Numeric) -> Array:
     Array([0.9189], dtype=float32)
     """
     outputs, targets = alike(outputs, targets)
-    return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi)))
+    return sum_outputs(0.5 * (optax.squared_error(outputs, targets) + np.log(2 * np.pi).astype(outputs.dtype)))
 
 
 @density

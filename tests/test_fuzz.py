@@ -55,6 +55,7 @@ from jaxmlp import (
     population,
     records,
     serving,
+    transforms,
 )
 from jaxmlp.optimizers import Averaged
 
@@ -425,7 +426,7 @@ def verbs(directory):
     for name in ("multilabel_accuracy", "exact_match"):
         found[name] = _loss(getattr(metrics, name), LOGITS, [many], threshold=0.5, weight=[None, WEIGHT])
     found["confusion_matrix"] = _loss(metrics.confusion_matrix, LOGITS, LABELS, weight=[None, WEIGHT])
-    return found | _of_populations() | _of_the_loop(directory)
+    return found | _of_transforms(here) | _of_populations() | _of_the_loop(directory)
 
 
 def _of_composed():
@@ -456,6 +457,36 @@ def _of_composed():
         "per_token": _with(losses.per_token, loss=losses.huber),
         "PerToken": _with(losses.PerToken, loss=both),
         "per_token of tokens": _loss(one, X, [X, {"y": X, "mask": np.ones((6, 3), bool)}]),
+    }
+
+
+def _of_transforms(here):
+    standard = transforms.Standard()
+    scaled = transforms.Scaled(NET, x=standard, y=transforms.Chain(transforms.Quantile(3), standard))
+    scaling = scaled.fitted(X, Y)
+    params = {"model": PARAMS, **scaling}
+    recipe = Recipe(scaled, losses.unit_gaussian_nll, optax.sgd, epochs=1, metrics=metrics.rmse)
+    numbers = {**RATE, "scaling": scaling}
+    shared = {**RATE, "scaling": population.shared(scaling)}
+    each = {**RATE, "scaling": population.each(jax.tree.map(lambda a: jnp.stack([a, a]), scaling))}
+    return {
+        "Scaled": _with(transforms.Scaled, model=NET, x=[None, standard], y=[None, standard], head="values"),
+        "Scaled.fitted": _with(scaled.fitted, x=X, y=Y),
+        "Scaled.apply": _with(scaled.apply, params=params, x=X, positional=2),
+        "Scaled.init": _with(scaled.init, key=KEY, scaling=scaling, positional=1),
+        "Scaled.predict": _with(scaled.predict, params=params, x=X),
+        "Quantile": _with(transforms.Quantile, points=3),
+        "Log": _with(transforms.Log, offset=1.0),
+        "Whiten": _with(transforms.Whiten, components=[None, 2]),
+        "Chain": _with(transforms.Chain, first=standard, second=transforms.Log(), positional=2),
+        "fit of scaled": _with(jaxmlp.fit, key=KEY, data=(X, Y), recipe=recipe, hyperparams=numbers),
+        "evaluate of scaled": _with(jaxmlp.evaluate, params=params, data=(X, Y), recipe=recipe, hyperparams=numbers),
+        "population of scaled": _with(
+            population.fit, keys=KEYS, data=(X, Y), recipe=recipe, hyperparams=[shared, each], validation=[None, (X, Y)]
+        ),
+        "save of scaled": _with(here(jaxmlp.save), path="file", model=scaled, params=[params]),
+        "predict of scaled": _with(serving.predict, model=scaled, params=params, x=X),
+        "in_numpy of scaled": _with(serving.in_numpy, model=scaled, params=params),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp._gaussian import gaussian
 from jaxmlp._passing import apart, check_names, check_part, parameters, share, signature
 from jaxmlp._targets import number
 from jaxmlp.types import Loss, Model, Number, Params, PyTree
@@ -28,28 +29,30 @@ class BoundedScales:
     has not seen. The variance rises with the raw scale, so its bounds are the variances of the bounds, whichever way
     `losses.gaussian` makes one of the other; all that reads such outputs reads these. Train it on `losses.bounded`,
     which draws the bounds together: without that nothing does. Parameters are {"model": those of the model, "low":
-    (d,), "high": (d,)}; the model's numbers are its own.
+    (d,), "high": (d,)}, raw scales; the model's numbers are its own.
 
     Args:
       model: any static object with `init(key)` and `apply(params, x)`, of 2 d outputs.
       d: how many targets there are.
-      low: what the lower bounds start from.
-      high: what the upper bounds start from.
+      low: the log variance that the lower bounds start from, in squared units of the targets.
+      high: that of the upper bounds. The paper's two are for targets that are standardised.
 
     Raises:
-      ValueError: for what is no model, d below 1, a low that is not below high; when applied, for another width.
+      ValueError: for what is no model, d below 1, log variances outside [-80, 80], a low that is not below high; when
+        applied, for another width.
 
     >>> from jaxmlp import MLP
     >>> model = BoundedScales(MLP((3, 8, 2)), 1)
     >>> params = model.init(jax.random.key(0))
-    >>> params["low"], params["high"], model.apply(params, jnp.ones((5, 3))).shape
-    (Array([-5.], dtype=float32), Array([1.], dtype=float32), (5, 2))
+    >>> _, variance = gaussian(jnp.stack([jnp.zeros(1), params["low"]], axis=1), min_variance=0.0)
+    >>> jnp.log(variance).round(2), model.apply(params, jnp.ones((5, 3))).shape
+    (Array([[-10.]], dtype=float32), (5, 2))
     """
 
     model: Model
     d: int
-    low: float = -5.0
-    high: float = 1.0
+    low: float = -10.0
+    high: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("init", "apply"):
@@ -58,7 +61,7 @@ class BoundedScales:
         object.__setattr__(self, "d", _check.positive_int("d", self.d))
         for name in ("low", "high"):
             value = _arguments.scalar(name, getattr(self, name))
-            number(name, value, -np.inf, np.inf)
+            number(name, value, -80, 80)  # of which float32 holds the variance
             object.__setattr__(self, name, value)
         if not self.low < self.high:
             raise ValueError(f"low must be below high; got {self.low} and {self.high}")
@@ -79,7 +82,7 @@ class BoundedScales:
 
     def _init(self, key: Array, **numbers: Any) -> Params:
         dtype = jax.dtypes.canonicalize_dtype(float)
-        bounds = {name: jnp.full(self.d, getattr(self, name), dtype) for name in ("low", "high")}
+        bounds = {name: jnp.full(self.d, _raw_of(getattr(self, name)), dtype) for name in ("low", "high")}
         return {"model": self.model.init(key, **numbers), **bounds}
 
     def _apply(self, params: Params, x: PyTree, **numbers: Any) -> Array:
@@ -139,18 +142,18 @@ class Bounded:
         number("bound_weight", bound_weight, 0, np.inf)
         if np.ndim(bound_weight):
             raise ValueError(f"bound_weight must be one number; got {_check.describe(bound_weight)}")
-        low, high = _bounds_of(params)
+        low, high = (_log_variance(bound) for bound in _bounds_of(params))
         values, extras = apart(self.loss(outputs, targets, **share(self.loss, {**given, "params": params})))
         apart_by = jnp.broadcast_to(jnp.sum(high - low).astype(values.dtype), values.shape)
         return values + jnp.asarray(bound_weight, values.dtype) * apart_by, {**extras, "bounds": apart_by}
 
 
 def bounded(loss: Loss) -> Bounded:
-    """Return the loss of a `BoundedScales`: loss + bound_weight sum_d (high_d - low_d), a value as its parts are.
+    """Return the loss of a `BoundedScales`: loss + bound_weight sum_d log(variance of high_d / variance of low_d).
 
-    The second part draws the bounds together until the data hold them apart (Chua 2018, arXiv 1805.12114). Its weight
-    is a number, 0.01 as in the paper where it is not given; the sum is a column of the history, "bounds". Numbers and
-    requests of the loss are passed on. It asks for `params`, those of the model.
+    It is a value, as its parts are. The second part draws the bounds together until the data hold them apart (Chua
+    2018, arXiv 1805.12114). Its weight is a number, 0.01 as in the paper where it is not given; the sum is a column of
+    the history, "bounds". Numbers and requests of the loss are passed on. It asks for `params`, those of the model.
 
     Args:
       loss: one that reads d means and then d raw scales, as `gaussian_nll`, `student_t_nll` or `gaussian_crps`.
@@ -158,10 +161,11 @@ def bounded(loss: Loss) -> Bounded:
     Raises:
       ValueError: for what is no loss; when called, for parameters without bounds, and for a weight that is negative.
 
-    >>> params = {"model": (), "low": jnp.array([-5.0]), "high": jnp.array([1.0])}
+    >>> from jaxmlp import MLP
+    >>> params = BoundedScales(MLP((3, 8, 2)), 1).init(jax.random.key(0))
     >>> values, told = bounded(gaussian_nll)(jnp.zeros((1, 2)), jnp.zeros((1, 1)), params=params, bound_weight=0.0)
-    >>> told["bounds"]
-    Array([6.], dtype=float32)
+    >>> told["bounds"].round(1)
+    Array([10.5], dtype=float32)
     """
     return Bounded(loss)
 
@@ -175,3 +179,18 @@ def _bounds_of(params: Params, d: int | None = None) -> tuple[Array, Array]:
         if bound.ndim != 1 or bound.shape != low.shape or d not in (None, len(bound)):
             raise ValueError(f"{name} of params must have shape ({d or 'd'},); got {_check.describe(bound)}")
     return jnp.asarray(low), jnp.asarray(high)
+
+
+def _log_variance(raw: Array) -> Array:
+    """Return the log variance of raw scales (d,), as `gaussian` has it."""
+    return jnp.log(gaussian(jnp.concatenate([jnp.zeros_like(raw), raw]))[1])
+
+
+def _raw_of(log_variance: float) -> float:
+    """Return the raw scale of a log variance: looked up in a table, so that it is the head's, whichever that is."""
+    table = np.sinh(np.linspace(-14, 14, 20_001))  # dense near zero, and as far as 6e5
+    with jax.ensure_compile_time_eval():
+        _, variance = gaussian(np.stack([0 * table, table], axis=1).astype(np.float32), min_variance=0.0)
+        known = np.asarray(variance, np.float64)[:, 0]
+    there = (known > 0) & np.isfinite(known)
+    return float(np.interp(log_variance, np.log(known[there]), table[there]))

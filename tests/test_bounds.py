@@ -26,15 +26,25 @@ def close(one, other, rtol=1e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), one, other)
 
 
+LOW, HIGH = np.asarray(MODEL.init(KEY)["low"]), np.asarray(MODEL.init(KEY)["high"])
+
+
 def test_raw_scales_lie_between_their_bounds_as_by_hand():
     params = MODEL.init(KEY)
-    plain = np.asarray(NET.apply(params["model"], 30 * X), "f8") * [1, 20]
     scaled = {**params, "model": (*params["model"][:-1], _wider(params["model"][-1]))}
+    plain = np.asarray(NET.apply(scaled["model"], 30 * X), "f8")
     found = np.asarray(MODEL.apply(scaled, 30 * X))
-    raw = 1 - np.logaddexp(0, 1 - plain[:, 1])
-    np.testing.assert_allclose(found[:, 1], -5 + np.logaddexp(0, raw + 5), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-5)
-    assert found[:, 1].min() > -5.01 and found[:, 1].max() < 1.01 and np.ptp(found[:, 1]) > 3
+    raw = HIGH - np.logaddexp(0, HIGH - plain[:, 1])
+    np.testing.assert_allclose(found[:, 1], LOW + np.logaddexp(0, raw - LOW), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-5, atol=1e-6)
+    assert found[:, 1].min() > LOW - 0.01 and found[:, 1].max() < HIGH + 0.01 and np.ptp(found[:, 1]) > 3
+
+
+@pytest.mark.parametrize("log_variance", [-12.0, -3.0, 0.0, 4.0])
+def test_bounds_start_where_the_variance_is_as_said(log_variance):
+    raw = losses.BoundedScales(NET, 1, low=log_variance, high=5.0).init(KEY)["low"]
+    _, variance = losses.gaussian(np.stack([0 * raw, raw], axis=1), min_variance=0.0)
+    np.testing.assert_allclose(np.log(variance), log_variance, atol=0.01)
 
 
 def _wider(layer):
@@ -45,7 +55,7 @@ class ByHand:
     """The same without the library's: a model and a loss of one's own."""
 
     def init(self, key, *, init_scale):
-        return {"model": NET.init(key, init_scale=init_scale), "low": jnp.full(1, -5.0), "high": jnp.full(1, 1.0)}
+        return {"model": NET.init(key, init_scale=init_scale), "low": jnp.asarray(LOW), "high": jnp.asarray(HIGH)}
 
     def apply(self, params, x, *, key=None, dropout_rate=None):
         mean, raw = jnp.split(NET.apply(params["model"], x, key=key, dropout_rate=dropout_rate), 2, axis=-1)
@@ -55,7 +65,8 @@ class ByHand:
 
 
 def by_hand(outputs, targets, *, params, bound_weight, min_variance):
-    apart = jnp.sum(params["high"] - params["low"])
+    low, high = (jnp.log(losses.gaussian(jnp.stack([0 * r, r], axis=1))[1]) for r in (params["low"], params["high"]))
+    apart = jnp.sum(high - low)
     return losses.gaussian_nll(outputs, targets, min_variance=min_variance) + bound_weight * apart
 
 
@@ -65,9 +76,9 @@ def test_it_trains_as_by_hand_with_the_numbers_of_the_model_inside():
     other, expected = jaxmlp.fit(KEY, (X, Y), recipe, NUMBERS, validation=(X, Y))
     close(state.params, other.params)
     close(history["validation_loss"], expected["validation_loss"])
-    apart = state.params["high"] - state.params["low"]
-    np.testing.assert_allclose(history["validation_bounds"][-1], apart[0], rtol=1e-5)
-    assert history["bounds"][-1] < history["bounds"][0] < 6.0
+    low, high = (losses.gaussian(np.stack([0 * r, r], axis=1))[1] for r in (state.params["low"], state.params["high"]))
+    np.testing.assert_allclose(history["validation_bounds"][-1], np.log(high / low).item(), rtol=1e-5)
+    assert history["bounds"][-1] < history["bounds"][0] < 10.5
 
 
 def test_members_and_runs_that_are_resumed_are_the_straight_run(tmp_path):
@@ -94,7 +105,7 @@ def stopping(state, history):
 
 
 def test_equal_ones_are_equal():
-    assert losses.BoundedScales(MLP((2, 2)), 1) == losses.BoundedScales(MLP((2, 2)), 1, -5, 1.0)
+    assert losses.BoundedScales(MLP((2, 2)), 1) == losses.BoundedScales(MLP((2, 2)), 1, -10, 0.5)
     assert losses.bounded(losses.gaussian_nll) == LOSS != losses.bounded(losses.gaussian_crps)
     before = jaxmlp.training.trace_count()
     jaxmlp.fit(KEY, (X, Y), dataclasses.replace(RECIPE, model=losses.BoundedScales(NET, 1)), NUMBERS)
@@ -111,8 +122,8 @@ OUT, PARAMS = np.ones((3, 2), "f"), MODEL.init(KEY)
 BAD = {
     "no model": (lambda: losses.BoundedScales(MLP, 1), "model must have init(key) and apply(params, x); got <class"),
     "no targets": (lambda: losses.BoundedScales(NET, 0), "d must be a positive int; got 0"),
-    "the order": (lambda: losses.BoundedScales(NET, 1, low=2.0), "low must be below high; got 2.0 and 1.0"),
-    "infinite": (lambda: losses.BoundedScales(NET, 1, high=np.inf), "high must be finite"),
+    "the order": (lambda: losses.BoundedScales(NET, 1, low=2.0), "low must be below high; got 2.0 and 0.5"),
+    "infinite": (lambda: losses.BoundedScales(NET, 1, high=np.inf), "high must lie in [-80, 80]; got inf"),
     "another width": (
         lambda: losses.BoundedScales(MLP((2, 3)), 1).apply({**PARAMS, "model": MLP((2, 3)).init(KEY)}, X),
         "model must have 2 outputs, 1 means and as many raw scales; got float32 of shape (24, 3)",

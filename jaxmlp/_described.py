@@ -46,7 +46,9 @@ class Described:
         if not isinstance(params, dict) or set(params) != {"model", *(n for n, t in sides.items() if t is not None)}:
             raise ValueError(f"params must be those of {model!r}, which are a dict; got {_check.shown(params)}")
         found = [jax.tree.leaves(params.get(name)) for name in SIDES]
-        return cls(model, tuple(int(leaves[0].shape[-1]) if leaves else None for leaves in found))  # type: ignore[arg-type]
+        for name, leaf in ((name, leaf) for name, leaves in zip(SIDES, found, strict=True) for leaf in leaves[:1]):
+            _check.floating(f"{name} of params", leaf)
+        return cls(model, tuple(int(leaves[0].shape[-1]) if leaves and leaves[0].ndim else None for leaves in found))  # type: ignore[arg-type]
 
     @property
     def net(self) -> MLP:

@@ -1,5 +1,7 @@
 """Uncertainty that is no Gaussian's: evidence for a mean and a variance, and samples, scored as they are."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +66,7 @@ def evidential_nll(outputs: Numeric, targets: Numeric, *, evidence: Number = 0.0
     # Of much evidence the gamma functions differ in digits that float32 has not: then by Stirling's series.
     few, many = jnp.minimum(a, 30.0), jnp.maximum(a, 30.0)
     exact = gammaln(few) - gammaln(few + 0.5) + 0.5 * jnp.log(2 * np.pi * few)
-    series = 0.5 * np.log(2 * np.pi) + 0.125 / many - 1 / (192 * many**3)
+    series = 0.5 * math.log(2 * math.pi) + 0.125 / many - 1 / (192 * many**3)
     constant = jnp.where(a < 30, exact, series)
     nll = constant + 0.5 * jnp.log(squared) + (a + 0.5) * jnp.log1p(jnp.square(error) / (2 * a * squared))
     return sum_outputs(nll + spread("evidence", evidence, mean) * jnp.abs(error) * (2 * v + a))

@@ -101,12 +101,12 @@ class Scaled:
         """Return the targets z = f(y)."""
         if self.y is None:
             return y
-        fitted = _part(params, "y")
+        fitted = _part(params, "y", self.y)
         return self.y.forward(fitted, _columns("targets", y, fitted))
 
     def log_slope(self, params: Params, y: PyTree) -> Array | None:
         """Return log |det df/dy| of each example (batch,), where the targets are scaled."""
-        return None if self.y is None else self.y.log_slope(_part(params, "y"), y)
+        return None if self.y is None else self.y.log_slope(_part(params, "y", self.y), y)
 
     def decode(self, params: Params, outputs: PyTree) -> PyTree:
         """Return outputs in the units of y.
@@ -116,7 +116,7 @@ class Scaled:
         """
         if self.y is None:
             return outputs
-        fitted = _part(params, "y")
+        fitted = _part(params, "y", self.y)
         width = _width(fitted) or outputs.shape[-1]
         if self.head == "values":
             return self.y.inverse(fitted, _columns("outputs", outputs, fitted))
@@ -158,7 +158,7 @@ class _Call:
             (x,) = args
             inner = _part(first, "model")
             if of.x is not None:
-                fitted = _part(first, "x")
+                fitted = _part(first, "x", of.x)
                 x = of.x.forward(fitted, _columns("x", x, fitted))
             return of.model.apply(inner, x, **numbers)
         scaling = numbers.pop("scaling")
@@ -179,10 +179,10 @@ def _table(name: str, table: Any) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _part(params: Params, name: str) -> Any:
+def _part(params: Params, name: str, transform: Transform | None = None) -> Any:
     """Return the model's parameters, or what a transform was fitted to."""
     there = isinstance(params, dict) and name in params
-    if not there or name != "model" and not _are_arrays(params[name]):
+    if not there or transform is not None and not _fits(transform, params[name]):
         got = _check.shown(params[name] if there else params)
         raise ValueError(
             f"params must be those of a Scaled model, {{'model': ..., 'x': ..., 'y': ...}} with arrays as fitted(x, y) "
@@ -191,12 +191,16 @@ def _part(params: Params, name: str) -> Any:
     return params[name]
 
 
-def _are_arrays(tree: PyTree) -> bool:
+def _fits(transform: Transform, fitted: Any) -> bool:
+    """Tell whether arrays are such as a transform fits."""
     try:
-        leaves = jax.tree.leaves(tree)
+        found, structure = jax.tree.flatten(fitted)
     except ValueError:  # a dict whose keys cannot be sorted
         return False
-    return all(_check.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+    if not all(_check.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in found):
+        return False
+    shapes, wanted = jax.tree.flatten(transform.shapes(_width(fitted) or 1), is_leaf=_is_shape)
+    return structure == wanted and [leaf.shape for leaf in found] == shapes
 
 
 def _width(fitted: Fitted) -> int | None:
@@ -221,14 +225,7 @@ def _columns(what: str, values: Any, fitted: Fitted) -> Any:
 def _check_fitted(name: str, transform: Transform | None, scaling: Any) -> None:
     """Raise unless a scaling holds what a transform was fitted to."""
     there = isinstance(scaling, dict) and scaling.keys() <= {"x", "y"} and (name in scaling) == (transform is not None)
-    there = there and (transform is None or _are_arrays(scaling[name]))
-    if there and transform is not None:
-        wanted = transform.shapes(_width(scaling[name]) or 1)
-        leaves, structure = jax.tree.flatten(wanted, is_leaf=lambda node: _is_shape(node))
-        found = jax.tree.leaves(scaling[name])
-        there = jax.tree.structure(scaling[name]) == structure
-        there &= len(found) == len(leaves) and all(map(lambda a, shape: jnp.shape(a) == shape, found, leaves))
-    if not there:
+    if not there or transform is not None and not _fits(transform, scaling[name]):
         got = list(scaling) if isinstance(scaling, dict) else _check.describe(scaling)
         raise ValueError(
             f"scaling must be what model.fitted(x, y) gives, for x and y as the model scales them; its {name!r} does "

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check
-from jaxmlp._targets import alike, number, sum_outputs
+from jaxmlp._targets import alike, number, sum_outputs, widest
 from jaxmlp.types import Number, Numeric, Params, PyTree
 
 
@@ -72,7 +72,8 @@ def sobolev(
         )
     off = sum_outputs(jnp.square(jnp.subtract(*alike(outputs, value))))
     steep = sum_outputs(jnp.square(jnp.subtract(*alike(_jacobian(apply, params, jnp.asarray(x)), slope))))
-    return off + jnp.asarray(slope_weight, steep.dtype) * steep.astype(off.dtype), {"value": off, "slope": steep}
+    dtype = widest(off, steep)
+    return off.astype(dtype) + jnp.asarray(slope_weight, dtype) * steep.astype(dtype), {"value": off, "slope": steep}
 
 
 def _jacobian(apply: Callable[[Params, PyTree], Any], params: Params, x: Array) -> Array:

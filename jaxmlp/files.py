@@ -214,14 +214,15 @@ def _tensors(described: Described, params: Params) -> dict[str, np.ndarray]:
     """Return the parameters by name, checked against the description."""
     wanted, found = described.shapes(), described.tensors(params)
     first = next(iter(wanted))
-    lead = found[first].shape[: -len(wanted[first])] if first in found else ()
+    lead = getattr(found.get(first), "shape", ())[: -len(wanted[first])] if first in found else ()
     tensors: dict[str, np.ndarray] = {}
     for name in dict.fromkeys([*wanted, *found]):
         shape = (*lead, *wanted[name]) if name in wanted else None
+        if name in found:
+            _check.floating(name, found[name])
         got = found[name].shape if name in found else None
         if got != shape:
             raise ValueError(f"{name} must have shape {shape} for {described}; got {got}")
-        _check.floating(name, found[name])
         tensors[name] = np.ascontiguousarray(np.asarray(jax.device_get(found[name])))
     return tensors
 

@@ -101,3 +101,7 @@ def test_what_does_not_fit_is_named(name):
     with pytest.raises(ValueError) as error:
         call()
     assert words in str(error.value)
+
+
+def test_in_64_bits_outputs_may_be_of_32(x64):
+    assert losses.evidential_nll(OUT, Y).dtype == losses.crps(OUT, Y[:, 0]).dtype == np.float32

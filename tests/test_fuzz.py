@@ -436,7 +436,7 @@ def _of_composed():
     ranged = losses.BoundedScales(MLP((3, 2)), 1)
     params = ranged.init(KEY)
     return {
-        "BoundedScales": _with(losses.BoundedScales, model=MLP((3, 2)), d=1, low=-5.0, high=1.0),
+        "BoundedScales": _with(losses.BoundedScales, model=MLP((3, 2)), d=1, low=-10.0, high=0.5),
         "BoundedScales.init": _with(ranged.init, key=KEY, init_scale=1.0, positional=1),
         "BoundedScales.apply": _with(ranged.apply, params=params, x=X, positional=2),
         "sobolev": _with(

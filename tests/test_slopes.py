@@ -113,3 +113,9 @@ def test_what_does_not_fit_is_named(name):
     with pytest.raises(ValueError) as error:
         call()
     assert words in str(error.value)
+
+
+def test_in_64_bits_inputs_may_be_of_32(x64):
+    params = NET.init(KEY)
+    values, _ = losses.sobolev(NET.apply(params, X), TARGETS, params=params, x=X, apply=NET.apply)
+    assert values.dtype == jnp.float64

@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 from jaxmlp import _arrays, _check
 from jaxmlp._eager import compile_once
-from jaxmlp._varying import vary_as
+from jaxmlp._varying import vary_as, whole
 from jaxmlp.types import Data, Number, Numeric, PyTree
 
 MOST_ROWS = 2**31  # that the order has numbers for, in int32
@@ -81,7 +81,7 @@ def _entered(data: Data) -> tuple[PyTree, PyTree, Numeric | None]:
     for leaf in jax.tree.leaves((x, y, weight)):
         if not isinstance(leaf, np.ndarray | jax.Array) or not leaf.shape:
             raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
-    return x, y, weight
+    return whole((x, y, weight))
 
 
 def steps_per_epoch(n: Any, batch_size: int | None) -> Any:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmlp import _arrays, _check
 from jaxmlp._requests import Moment, asked
 from jaxmlp._scaling import scales
+from jaxmlp._varying import whole
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, History, Model, Number, Params, PyTree
 
@@ -49,19 +49,7 @@ def unpack(data: Data, what: str = "data") -> tuple[PyTree, PyTree, Any]:
         )
     if isinstance(weight, np.ndarray):  # of JAX's arrays a look at the values would wait for the device
         _check.weights(f"weight of {what}", weight, weight.size)
-    return jax.tree.map(_whole, (x, y, weight))
-
-
-def _whole(a: Any) -> Any:
-    """Return an array that is dealt out over explicit axes of a mesh as one that lies whole, and any other as it is.
-
-    With such axes JAX asks at each gather and sum where its result shall lie; one network stays on one device.
-    """
-    if not isinstance(a, Array) or not any(jax.typeof(a).sharding.spec):
-        return a
-    if not isinstance(a, Tracer):
-        return np.asarray(a)
-    return jax.sharding.reshard(a, NamedSharding(jax.typeof(a).sharding.mesh, PartitionSpec()))
+    return whole((x, y, weight))
 
 
 def entered(data: Data, what: str = "data") -> Data:

@@ -47,19 +47,23 @@ def test_a_mesh_of_the_callers_is_left_aside(kind, devices):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_rows_that_are_dealt_out_train_as_those_that_lie_whole(inside):
+@pytest.mark.parametrize("spec", [P("rows"), P()])
+def test_rows_that_are_dealt_out_train_as_those_that_lie_whole(inside, spec):
     """With explicit axes JAX would ask at each gather and each sum where its result shall lie."""
 
     def everything(x, y):
         yield dict(jaxmlp.fit(KEY, (x, y), RECIPE, RATE, validation=(x, y))[1])
         yield jaxmlp.evaluate(RECIPE.model.init(KEY), (x, y), RECIPE, RATE)
         yield dict(loop.train(KEY, (x, y), RECIPE, RATE, progress=False)[1])
-        yield dict(jax.jit(lambda x, y: jaxmlp.fit(KEY, (x, y), RECIPE, RATE))(x, y)[1])
+        yield jaxmlp.step(jaxmlp.start(KEY, RECIPE, RATE), (x, y), RECIPE, RATE)[1]
+        yield jaxmlp.data.take((x, y), jaxmlp.data.Rows(np.array([2, 0])))
+        if inside or spec:  # else JAX has no mesh for the caller's own program
+            yield dict(jax.jit(lambda x, y: jaxmlp.fit(KEY, (x, y), RECIPE, RATE))(x, y)[1])
 
     expected = list(everything(X, Y))
     mesh = jax.make_mesh((len(jax.devices()),), ("rows",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
-        found = list(everything(*jax.device_put((X, Y), NamedSharding(mesh, P("rows")))))
+        found = list(everything(*jax.device_put((X, Y), NamedSharding(mesh, spec))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 

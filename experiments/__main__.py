@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 NAMES = (
-    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci"
+    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci vae"
 ).split()
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 NAMES = (
-    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci vae"
+    "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci "
+    "vae pinn policy"
 ).split()
 
 

@@ -25,13 +25,25 @@ def as_users_have_it():
 
 # The longest run smaller here, and only where `pytest -m long` asks for them: `python -m experiments` runs them whole,
 # and ends in an error where a claim fails.
-LONG = ("activations", "approximation", "classification", "ensemble", "regression", "sweep", "uci", "vae", "pinn")
+LONG = (
+    "activations",
+    "approximation",
+    "classification",
+    "ensemble",
+    "regression",
+    "sweep",
+    "uci",
+    "vae",
+    "pinn",
+    "policy",
+)
 SMALLER = {
     "activations": {"SEEDS": 2},
     "approximation": {"SEEDS": 2},
     "sweep": {"SEEDS": 2, "ALONE": 3},
     "uci": {"RATES": (3e-3,), "PARTS_OF_LONGEST": (16,)},
     "pinn": {"WEIGHTS": (0.1, 5.0, 100.0)},
+    "policy": {"SEEDS": 4, "EPOCHS": 30},
     "vae": {"EPOCHS": 50},
 }
 

@@ -70,7 +70,7 @@ def run(report: Report) -> None:
     start[0] = [np.pi, 0]  # hangs, and rests
     test = jax.jit(jax.vmap(lambda params: play(lambda seen: MODEL.apply(params, seen), jnp.array(start, "f"), LATER)))
     path = np.asarray(test(states.params))  # (seeds, moves, games, 2)
-    up = (np.cos(path[:, -40:, :, 0]) > 0.9).all(1)  # for the last two seconds of ten
+    up = np.all(np.cos(path[:, -40:, :, 0]) > 0.9, axis=1)  # for the last two seconds of ten
     rested, share = int(up[:, 0].sum()), up.mean(1)
     constant = play(lambda seen: jnp.full((1, 1), jnp.inf), jnp.array([[jnp.pi, 0]]), LATER)
     most = float(jnp.cos(constant[..., 0]).max())
@@ -99,7 +99,7 @@ def draw(report: Report, height: np.ndarray, path: np.ndarray, params: Params) -
     middle.plot(seconds, np.cos(path[:, :120, 0]).T, color=ORANGE, alpha=0.5, linewidth=1)
     middle.set(xlabel="seconds", ylabel="height: -1 hangs, 1 stands", title="From rest, each seed")
     angle, speed = np.meshgrid(np.linspace(0, 2 * np.pi, 121), np.linspace(-8, 8, 121))
-    states = np.stack([angle.ravel(), speed.ravel()], axis=1).astype("f")
+    states = jnp.stack([angle.ravel(), speed.ravel()], axis=1)
     push = jax.jit(lambda params: torque(lambda seen: MODEL.apply(params, seen), states))(params)
     image = right.pcolormesh(angle, speed, np.asarray(push).reshape(angle.shape), cmap="PuOr", shading="gouraud")
     figure.colorbar(image, ax=right, label="torque, N m")

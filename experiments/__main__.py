@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci "
-    "vae pinn policy density"
+    "vae pinn policy density dynamics"
 ).split()
 
 

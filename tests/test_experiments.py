@@ -43,6 +43,7 @@ SMALLER = {
     "sweep": {"SEEDS": 2, "ALONE": 3},
     "uci": {"RATES": (3e-3,), "PARTS_OF_LONGEST": (16,)},
     "density": {"SEEDS": 2, "EPOCHS": 40},
+    "dynamics": {"SEEDS": 4},
     "pinn": {"WEIGHTS": (0.1, 5.0, 100.0)},
     "policy": {"SEEDS": 4, "EPOCHS": 30},
     "vae": {"EPOCHS": 50},

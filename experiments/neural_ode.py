@@ -29,9 +29,8 @@ SEEN, ALL, STEP = 28, 84, 0.1  # observations in the first period and in three, 
 def solve(field: Callable[[Array], Array], start: Array, times: int) -> Array:
     """Return the states (times, 2) that follow a start (2,), each STEP after the one before."""
     at, term = STEP * jnp.arange(1, times + 1), diffrax.ODETerm(lambda t, state, args: field(state))
-    found = diffrax.diffeqsolve(
-        term, diffrax.Tsit5(), 0.0, at[-1], STEP, start, saveat=diffrax.SaveAt(ts=at), max_steps=times + 2
-    )
+    options = {"saveat": diffrax.SaveAt(ts=at), "max_steps": times + 2}
+    found = diffrax.diffeqsolve(term, diffrax.Tsit5(), 0.0, at[-1], STEP, start, **options)
     return jnp.asarray(found.ys)
 
 
@@ -70,7 +69,9 @@ def run(report: Report) -> None:
     keys, numbers = population.grid(SEEDS, learning_rate=[1e-2])
     report.stage(f"{SEEDS} neural ODEs on {len(parts)} parts of paths")
     data = parts[:, 0], parts[:, 1:].reshape(len(parts), -1)
-    states, _ = population.fit(keys, data, recipe, numbers, callback=report.progress(EPOCHS))
+    # On one device: several are a `shard_map`, within which Diffrax's gradient fails.
+    alone = population.plan(keys, data, recipe, numbers, devices=1)
+    states, _ = population.fit(keys, data, recipe, numbers, plan=alone, callback=report.progress(EPOCHS))
     flow = population.predict(Flow(ALL), states.params, start)
     report.stage(f"{SEEDS} networks of start and time")
     seconds = STEP * np.arange(1, ALL + 1, dtype="f")

@@ -36,7 +36,7 @@ SMALLER = {
     "uci": {"RATES": (3e-3,), "PARTS_OF_LONGEST": (16,)},
     "density": {"SEEDS": 2, "EPOCHS": 40},
     "dynamics": {"SEEDS": 4},
-    "neural_ode": {"SEEDS": 2, "EPOCHS": 100},
+    "neural_ode": {"SEEDS": 2},
     "pinn": {"WEIGHTS": (0.1, 5.0, 100.0)},
     "policy": {"SEEDS": 4, "EPOCHS": 30},
     "vae": {"EPOCHS": 50},

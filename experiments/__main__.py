@@ -8,9 +8,9 @@ from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci "
-    "vae pinn policy density dynamics neural_ode"
+    "vae pinn policy density dynamics neural_ode bayes"
 ).split()
-NEEDS = {"neural_ode": "diffrax"}  # of the extra `compose`
+NEEDS = {"neural_ode": "diffrax", "bayes": "blackjax"}  # of the extra `compose`
 
 
 class Options(NamedTuple):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jaxmlp import data, linear, losses, metrics, training, types
 from jaxmlp._compile import use_compilation_cache
 from jaxmlp._engine.devices import use_all_cores
+from jaxmlp._transfer import transfer
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
@@ -43,6 +44,7 @@ __all__ = [
     "start",
     "step",
     "training",
+    "transfer",
     "types",
     "use_all_cores",
     "use_compilation_cache",

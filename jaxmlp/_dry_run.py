@@ -14,10 +14,12 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxmlp import _check
+from jaxmlp._averaging import Refused
 from jaxmlp._coupling import extra_arguments, stand_ins
 from jaxmlp._factories import RunLength, check_descends
+from jaxmlp._freezing import check_floats, split
 from jaxmlp._kinds import NEVER, aval, check_ranges, fix, root, spoken
-from jaxmlp.optimizers import CosineAdamW, PerLayer
+from jaxmlp.optimizers import WRAPPERS, CosineAdamW
 from jaxmlp.recipe import Bound, Numbers, Recipe
 from jaxmlp.types import Params, PyTree
 
@@ -83,8 +85,9 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
     avals = tuple(tuple((name, aval(value)) for name, value in part.items()) for part in (bound.numbers.init, numbers))
     steps = bound.steps if isinstance(bound.steps, RunLength | None) else aval(bound.steps)
     settings = (jax.ShapeDtypeStruct((), key.dtype), jax.config.read("jax_enable_x64"))
+    parts = (bound.recipe.model, bound.recipe.optimizer, bound.recipe.frozen)
     try:
-        half = _tried(bound.recipe.model, bound.recipe.optimizer, steps, avals, *settings)
+        half = _tried(parts, steps, avals, *settings)
     except _Failed as failure:
         raise _explained(failure, bound, steps) from failure.error
     if half:
@@ -99,10 +102,12 @@ class _Failed(Exception):
 
 
 @functools.lru_cache(maxsize=256)
-def _tried(model: Any, factory: Any, steps: Any, avals: tuple[Known, Known], key: Any, x64: bool) -> bool:
+def _tried(parts: tuple[Any, Any, Any], steps: Any, avals: tuple[Known, Known], key: Any, x64: bool) -> bool:
     """Try a step on shapes with all numbers traced, and return whether parameters are float16."""
-    init, numbers = avals
+    (model, factory, frozen), (init, numbers) = parts, avals
     params = jax.eval_shape(lambda key, init: model.init(key, **init), key, dict(init))
+    params, _ = split(frozen, model, params)
+    check_floats("parameters", params)
     _attempt(factory, steps, dict(numbers), {}, params)
     return any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(params))
 
@@ -139,7 +144,9 @@ def _attempt(factory: Any, steps: Any, traced: dict[str, Any], known: dict[str, 
 
 
 class _Only:
-    """The part of a recipe that makes the optimizer."""
+    """The part of a recipe that makes the optimizer, for parameters that are all trained."""
+
+    model, frozen = None, None
 
     def __init__(self, optimizer: Any):
         self.optimizer = optimizer
@@ -177,7 +184,8 @@ def _explained(failure: _Failed, bound: Bound, steps: Any) -> Exception:
             f"for unequal numbers of steps: it is traced; compute with jax.numpy, as CosineAdamW() does; "
             f"{type(error).__name__}: {str(error).splitlines()[0]}"
         )
-    if failure.building and isinstance(error, ValueError) and not name.startswith("optax."):
+    own = failure.building and isinstance(error, ValueError) and not name.startswith("optax.")
+    if own or isinstance(error, Refused):
         return error  # a factory's own words
     told = (str(error).strip().splitlines() or ["no reason"])[0]
     way = NEVER.get(_check.name_of(factory), OTHERWISE)
@@ -218,8 +226,8 @@ def _defaults(factory: Any) -> dict[str, Any]:
 
 def _is_known(factory: Any) -> bool:
     """Tell whether a factory is of Optax's or ours, where a number's name says what it must be."""
-    while isinstance(factory, PerLayer | functools.partial):
-        factory = factory.factory if isinstance(factory, PerLayer) else factory.func
+    while isinstance(factory, (*WRAPPERS, functools.partial)):
+        factory = factory.func if isinstance(factory, functools.partial) else factory.factory
     return isinstance(factory, CosineAdamW) or root(factory) == "optax"
 
 

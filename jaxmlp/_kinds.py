@@ -108,7 +108,8 @@ class Range(NamedTuple):
 RANGES = {
     **dict.fromkeys(("learning_rate", "weight_decay", "weight_decay_rate", "eps", "eps_root"), Range(0)),
     **dict.fromkeys(("b1", "b2", "b3"), Range(0, 1, open_high=True)),
-    **dict.fromkeys(("momentum", "decay"), Range(0, 1)),
+    **dict.fromkeys(("momentum", "decay", "average_decay"), Range(0, 1)),
+    "average_start": Range(0),
     **dict.fromkeys(("clip_norm", "max_norm"), Range(0, open_low=True)),
 }
 

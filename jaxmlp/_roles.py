@@ -48,7 +48,7 @@ def _name(entry: Any) -> str:
 
 
 def has_stacks(params: Params) -> bool:
-    """Tell whether a tree holds a stack: a `Layer` whose w has an axis more than a matrix."""
+    """Tell whether a tree holds a stack: a `Layer` whose leaves have an axis more than a matrix and a bias."""
     return any(map(_is_stack, jax.tree.leaves(params, is_leaf=is_layer)))
 
 
@@ -62,7 +62,7 @@ def apart(tree: PyTree) -> PyTree:
     def one(part: Any) -> Any:
         if not _is_stack(part):
             return part
-        return tuple(jax.tree.map(lambda a, i=i: a[i], part) for i in range(len(part.w)))
+        return tuple(jax.tree.map(lambda a, i=i: a[i], part) for i in range(len(jax.tree.leaves(part)[0])))
 
     return jax.tree.map(one, tree, is_leaf=is_layer)
 
@@ -84,4 +84,7 @@ def is_layer(node: object) -> bool:
 
 
 def _is_stack(node: object) -> bool:
-    return isinstance(node, Layer) and jnp.ndim(node.w) > 2
+    if not isinstance(node, Layer):
+        return False
+    others = [leaf for leaf in node[1:] if leaf is not None]  # all that is there where w is frozen
+    return jnp.ndim(node.w) > 2 if node.w is not None else any(jnp.ndim(leaf) > 1 for leaf in others)

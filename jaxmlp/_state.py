@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxmlp._averaging import Iterate, settle
 from jaxmlp._dry_run import loose
+from jaxmlp._requests import Told
 from jaxmlp.metrics import Mean, average
 from jaxmlp.recipe import Bound
 from jaxmlp.types import Data, Params
@@ -36,6 +38,36 @@ def form_of_start(bound: Bound, key: Any, given: Params | State) -> Any:
 
     like = jax.eval_shape(begun, key, bound)
     return like if isinstance(given, State) else like.params
+
+
+def settled(
+    state: State, trained: Params, opt_state: Any, bound: Bound, extras: dict[str, Array], told: Told
+) -> tuple[Params, Any]:
+    """Return parameters and the optimizer's state after a step: `after` has followed, and an average is up to date.
+
+    Args:
+      state: before the step.
+      trained: what the update makes of what is trained.
+      opt_state: after the update.
+      bound: the recipe with its numbers.
+      extras: the means of what the loss says besides.
+      told: what `after` may ask for.
+    """
+    begun, whole = bound.split(state.params)
+    if not isinstance(opt_state, Iterate):
+        return bound.follow(whole(trained), state.params, extras, told), opt_state
+    old: Any = state.opt_state
+    rest = whole  # of what is frozen; once `after` has run, as that leaves it
+
+    def follow(now: Params, before: Params) -> Params:
+        nonlocal rest
+        trained, rest = bound.split(bound.follow(whole(now), whole(before), extras, told))
+        return trained
+
+    with loose():
+        now, after = opt_state._replace(params=trained), bound.recipe.after
+        average, opt_state = settle(begun, old, now, follow if after else None)
+    return rest(average), opt_state
 
 
 def empty_mean(state: State, batch: Data, bound: Bound) -> Mean:

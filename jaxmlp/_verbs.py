@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmlp import _arrays, _check
 from jaxmlp._dry_run import loose
+from jaxmlp._freezing import check_floats, split
 from jaxmlp._order import check_rows
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import History, PyTree
@@ -68,7 +69,7 @@ def _check_kinds(given: dict[str, Any]) -> None:
     if "model" in given:
         check_model(given["model"])
     if "state" in given:
-        _check_state(given["state"])
+        _check_state(given["state"], given.get("recipe"))
     if given.get("rows") is not None:
         check_rows(given["rows"], given["data"])
 
@@ -115,13 +116,12 @@ def check_model(model: Any) -> None:
         raise ValueError(f"model must have apply(params, x), as an MLP; got {_check.describe(model)}")
 
 
-def _check_state(state: Any) -> None:
+def _check_state(state: Any, recipe: Recipe | Bound | None) -> None:
     if isinstance(state, type) or not all(hasattr(state, name) for name in ("params", "opt_state", "step", "key")):
         raise ValueError(f"state must be a State, as start makes it; got {_check.describe(state)}")
     _check.typed_key(state.key)
-    for leaf in jax.tree.leaves(state.params):
-        if _check.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(f"state.params must hold floats, which have gradients; got {_check.describe(leaf)}")
+    bound = recipe.recipe if isinstance(recipe, Bound) else recipe
+    check_floats("state.params", state.params if bound is None else split(bound.frozen, bound.model, state.params)[0])
     if (
         not _check.is_number(state.step)
         or jnp.shape(state.step)

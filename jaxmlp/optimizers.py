@@ -8,9 +8,12 @@ no hyperparameter: it is given the steps of the run, so that a schedule need not
 
 It is an int, but for members that own unequal numbers of rows: then it is traced, as `CosineAdamW` can take it.
 
-An optimizer of Optax that asks for more than gradients gets it: value, grad, value_fn, obj_fn and grad_fn. Where it
-has better parameters than those it trains, as `optax.contrib.schedule_free` has, these stay its own affair: metrics are
-of state.params, and `optax.contrib.schedule_free_eval_params(state.opt_state, state.params)` gives the others.
+An optimizer of Optax that asks for more than gradients gets it: value, grad, value_fn, obj_fn and grad_fn.
+
+Where an optimizer has better parameters than those it trains, they are state.params: what is validated, chosen,
+returned and saved. So it is with `Averaged`, and with `optax.contrib.schedule_free_adamw`, `schedule_free_sgd` and
+`schedule_free` of others (Defazio 2024, arXiv 2405.15682): state.params is their x, and the y at which gradients are
+taken, and of which the loss of an epoch is the mean, is state.opt_state.params. There `after` acts on the iterate z.
 """
 
 import dataclasses
@@ -25,6 +28,7 @@ import optax
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._averaging import averaging
 from jaxmlp._factories import check_descends, finished, takes_run_steps
 from jaxmlp._kinds import check_ranges
 from jaxmlp._per_layer import layer_by_layer
@@ -171,14 +175,71 @@ class PerLayer:
     factory: OptimizerFactory
 
     def __post_init__(self) -> None:
-        if isinstance(self.factory, optax.GradientTransformation) or not callable(self.factory):
-            raise ValueError(f"factory must be one of numbers, as optax.lamb; got {type(self.factory).__name__}")
-        check_descends(self.factory)
-        object.__setattr__(self, "__signature__", inspect.signature(self.factory))
+        object.__setattr__(self, "__signature__", _signature_of(self.factory))
 
     def __call__(self, *args: Any, **numbers: Any) -> optax.GradientTransformationExtraArgs:
         """Return the transformation; numbers may be traced."""
         return layer_by_layer(finished(self.factory(*args, **numbers)))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Averaged:
+    """A factory whose optimizer trains as another one and keeps an average of the iterates: `Averaged(optax.adam)`.
+
+        a_n = a_{n-1} + share_n (p_n - a_{n-1}),    share_n = (1 - average_decay) / (1 - average_decay^n)
+
+    p_n is the n-th iterate after step `average_start`, counted from 1, and a the average, state.params: what is
+    validated, chosen, returned and saved. Until then it is the iterate itself. Gradients are taken at p, of which the
+    loss of an epoch is the mean too, and which is state.opt_state.params; `after` acts on p before it is averaged. The
+    average begins at p_1, so it is the exponential one without the bias of a start at zero; average_decay=1 is its
+    limit, share_n = 1 / n: the mean of all iterates (Polyak and Juditsky 1992, doi 10.1137/0330046), and with a start
+    late in the run stochastic weight averaging (Izmailov 2018, arXiv 1803.05407). What is frozen is not averaged.
+
+    Args:
+      factory: of numbers, as a `Recipe` takes it. To its numbers come average_decay, in [0, 1], and average_start, a
+        number of steps, 0 unless given.
+
+    Raises:
+      ValueError: for a finished transformation, what is not callable, and a factory that has numbers of these names;
+        in training for parameters narrower than float32.
+
+    >>> list(inspect.signature(Averaged(optax.sgd)).parameters)[-3:]
+    ['accumulator_dtype', 'average_decay', 'average_start']
+    """
+
+    factory: OptimizerFactory
+
+    def __post_init__(self) -> None:
+        signature = _signature_of(self.factory)
+        own = [p for p in inspect.signature(self.__call__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        for p in own:
+            if p.name in signature.parameters:
+                raise ValueError(f"factory must not name {p.name}, a number of Averaged itself; got {self.factory!r}")
+        named = sorted([*signature.parameters.values(), *own], key=lambda p: p.kind)  # as a signature has them
+        object.__setattr__(self, "__signature__", signature.replace(parameters=named))
+
+    def __call__(
+        self, *args: Any, average_decay: Number, average_start: Number = 0, **numbers: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        """Return the transformation; numbers may be traced."""
+        check_ranges({"average_decay": average_decay, "average_start": average_start})
+        return averaging(finished(self.factory(*args, **numbers)), average_decay, average_start)
+
+
+WRAPPERS = (PerLayer, Averaged)
+
+
+def _signature_of(factory: Any) -> inspect.Signature:
+    """Return the signature of a factory of numbers.
+
+    Raises:
+      ValueError: for a finished transformation, or what is not callable.
+    """
+    if isinstance(factory, optax.GradientTransformation) or not callable(factory):
+        raise ValueError(f"factory must be one of numbers, as optax.lamb; got {type(factory).__name__}")
+    check_descends(factory)
+    return inspect.signature(factory)
 
 
 def schedule_length(factory: Any) -> int | str | None:
@@ -188,8 +249,8 @@ def schedule_length(factory: Any) -> int | str | None:
     (9, 'run', None)
     """
     inner = factory
-    while isinstance(inner, PerLayer | functools.partial):
-        inner = inner.factory if isinstance(inner, PerLayer) else inner.func
+    while isinstance(inner, (*WRAPPERS, functools.partial)):
+        inner = inner.func if isinstance(inner, functools.partial) else inner.factory
     if isinstance(inner, CosineAdamW) and inner.steps is not None:
         return inner.steps
     return "run" if takes_run_steps(factory) else None

@@ -1,6 +1,7 @@
 """What a run is made of: a model, a loss, an optimizer and metrics, and who of them takes which hyperparameter."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import optax
 from jax import Array
 
 from jaxmlp import _arguments, _check
+from jaxmlp._averaging import keeping
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
+from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
 from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._requests import Moment, Told, asked, examples
@@ -45,6 +48,10 @@ class Recipe:
         loss and a metric both name goes to both.
       after: None, or a function of (params, previous, told, **numbers) -> params that follows each update, for masks,
         projections, averages and statistics: `previous` are those before the update, `told` the means of the extras.
+      frozen: None, or a function of a path that says of a parameter whether it stays as it is; paths are tuples of
+        names and places, as (0, "w") or ("trunk", "kernel"); a stack of scan=True has one. No gradient of it is
+        computed, and the optimizer, its weight decay too, never sees it; `after` may change it. A model may say the
+        same by a method `frozen(path)`.
 
     Loss, metrics and `after` may ask by name for `params`, `x`, `apply`, `key`, `weight` and `step`; see `types.Loss`.
 
@@ -59,6 +66,7 @@ class Recipe:
     batch_size: int | None = dataclasses.field(default=None, kw_only=True)
     metrics: tuple[Metric, ...] = dataclasses.field(default=(), kw_only=True)
     after: After | None = dataclasses.field(default=None, kw_only=True)
+    frozen: Callable[[Path], bool] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("init", "apply"):
@@ -88,6 +96,8 @@ class Recipe:
                 _arguments.takes(name, part, 2, "(outputs, targets)", numbers=True)
         if self.after is not None:
             _arguments.takes("after", self.after, 3, "(params, previous, told)", numbers=True)
+        if self.frozen is not None:
+            _arguments.takes("frozen", self.frozen, 1, "(path)")
         metric_names(metrics)
         object.__setattr__(self, "metrics", metrics)
         object.__setattr__(self, "epochs", _check.positive_int("epochs", self.epochs))
@@ -152,6 +162,10 @@ class Bound(NamedTuple):
     def init(self, key: Array) -> Params:
         """Return the parameters that the model draws with `key`."""
         return self.recipe.model.init(key, **self.numbers.init)
+
+    def split(self, params: Params) -> tuple[Params, Callable[[Params], Params]]:
+        """Return what is trained, with None for what is frozen, and the function that puts that beside it again."""
+        return split(self.recipe.frozen, self.recipe.model, params)
 
     def apply(self, params: Params, x: PyTree, key: Array | None = None) -> PyTree:
         """Return the model's outputs; with a key, and a model that takes one, those of training."""
@@ -237,4 +251,5 @@ class Bound(NamedTuple):
         Built while tracing: it is a closure over its numbers, and these are traced.
         """
         build, numbers = of_run(self.recipe.optimizer, self.numbers.optimizer, self.steps)
-        return adapted(build(**numbers), partial(sees_stacks, build, numbers))
+        made = adapted(build(**numbers), partial(sees_stacks, build, numbers))
+        return begins_with(lambda params: self.split(params)[0], keeping(made))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxmlp import _check, _compile, _weights
+from jaxmlp._averaging import point
 from jaxmlp._compile import trace_count as trace_count
 from jaxmlp._dry_run import check_optimizer, loose, ready, update
 from jaxmlp._evaluating import evaluate as evaluate
@@ -19,7 +20,7 @@ from jaxmlp._preflight import check_data, check_once, entered, unpack, warn_of_n
 from jaxmlp._requests import Moment, examples
 from jaxmlp._state import State as State
 from jaxmlp._state import empty_mean as empty_mean
-from jaxmlp._state import form_of_start
+from jaxmlp._state import form_of_start, settled
 from jaxmlp._state import where as where
 from jaxmlp._structure import check_like
 from jaxmlp._verbs import verb
@@ -92,14 +93,17 @@ def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State
     key = jax.random.fold_in(step_key, state.step)
     given = None if weight is None else weight * jnp.asarray(unit, weight.dtype)
     told = bound.told(state.params, (x, y, given), key, state.step, training=True)
+    trained, whole = bound.split(state.params)
+    trained = point(state.opt_state, trained)
 
-    def objective(params: Params) -> tuple[Array, dict[str, Array]]:
+    def objective(trained: Params) -> tuple[Array, dict[str, Array]]:
+        params = whole(trained)
         losses, extras = bound.per_example(told.apply(params, x), y, told._replace(params=params))
         return average_near(losses, weight), {name: average_near(values, weight) for name, values in extras.items()}
 
-    (loss, extras), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    params, opt_state = update(bound, grads, state.opt_state, state.params, loss, lambda p: objective(p)[0])
-    params = bound.follow(params, state.params, extras, told)
+    (loss, extras), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+    trained, opt_state = update(bound, grads, state.opt_state, trained, loss, lambda p: objective(p)[0])
+    params, opt_state = settled(state, trained, opt_state, bound, extras, told)
     total = jnp.asarray(examples(x), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
     return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total, **extras}
 

@@ -55,6 +55,7 @@ from jaxmlp import (
     records,
     serving,
 )
+from jaxmlp.optimizers import Averaged
 
 PACKAGE = str(Path(jaxmlp.__file__).parent)
 SECONDS = 60  # that one call may take
@@ -324,8 +325,13 @@ def verbs(directory):
             epochs=1,
             batch_size=[None, 3],
             metrics=[(), (metrics.rmse,), metrics.rmse],
+            frozen=[None, lambda path: path[0] == 0],
         ),
         "Recipe.bind": _with(RECIPE.bind, hyperparams=RATE),
+        "transfer": _with(
+            jaxmlp.transfer, key=KEY, params=PARAMS, source=NET, target=[NET, MLP((3, 2, 2))], anew=[-1, (1,)]
+        ),
+        "Averaged": _with(Averaged, factory=[optax.sgd, optax.adam]),
         "start": _with(jaxmlp.start, key=KEY, recipe=RECIPE, hyperparams=RATE),
         "step": _with(jaxmlp.step, state=STATE, batch=data_, recipe=RECIPE, hyperparams=RATE),
         "epoch": _with(

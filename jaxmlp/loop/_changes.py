@@ -8,7 +8,7 @@ from jaxmlp.loop._description import differences
 from jaxmlp.types import StrPath
 
 MOST = 12  # lines of a comparison that are shown
-PARTS = ("model", "loss", "optimizer", "metrics", "after")
+PARTS = ("model", "loss", "optimizer", "metrics", "after", "frozen")
 # By which word of accept= a field of a manifest goes on changed. The rules that stop a run are free, and have none; a
 # key is drawn from at the start, and what a stream's epoch is was counted with: there is no going on with others.
 WORDS = {
@@ -75,6 +75,7 @@ def _of_recipes(saved: Any, given: Any) -> list[Change]:
     # Of an option that differs one line says enough: the programs differ by it.
     other_options = bool(_of_options(saved.program, given.program))
     other_model = bool(programs) and programs["model"][0] != programs["model"][1]
+    other_frozen = bool(programs) and programs["frozen"][0] != programs["frozen"][1]  # steps of other programs then
     stretched = _length(saved) != _length(given)
     for name in dict.fromkeys([*saved.recipe, *given.recipe]):
         lines = differences(saved.recipe.get(name), given.recipe.get(name), f"recipe.{name}")
@@ -85,10 +86,11 @@ def _of_recipes(saved: Any, given: Any) -> list[Change]:
             one, other = programs[name]
             if one == other:
                 continue
-            if not lines and name == "optimizer" and stretched:
+            if not lines and name == "optimizer" and stretched and not other_frozen:
                 word = "schedule"
                 lines = ["recipe.optimizer: its schedule follows the length of the run, which is another now"]
-            if not lines and (other_forms or other_options or other_model and name != "model"):
+            behind = other_model and name != "model" or other_frozen and name != "frozen"
+            if not lines and (other_forms or other_options or behind):
                 continue
             same = f"recipe.{name}: by the same name and code it computes something else than it did: program saved"
             lines = lines or [f"{same} {one[:8]}, given {other[:8]}"]
@@ -105,8 +107,8 @@ def _programs(saved: Any, given: Any) -> dict[str, tuple[str, str]]:
     """Return the digests of each part, saved and given; none where other versions traced them."""
     if not saved or not given or saved["versions"] != given["versions"]:
         return {}
-    both = [name for name in PARTS if name in saved["parts"] and name in given["parts"]]
-    return {name: (saved["parts"][name], given["parts"][name]) for name in both}
+    one, other = ({"frozen": "nothing", **program["parts"]} for program in (saved, given))
+    return {name: (one[name], other[name]) for name in PARTS if name in one and name in other}
 
 
 def _of_options(saved: Any, given: Any) -> list[Change]:

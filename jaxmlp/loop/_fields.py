@@ -201,7 +201,7 @@ DIGEST: dict[str, Check] = {"shape": listed(whole(0)), "dtype": text, "sha256": 
 array = having(DIGEST)
 part = having({"type": text}, more=True)
 LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text})
-PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after"), text), ("after",))
+PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after", "frozen"), text), ("after", "frozen"))
 PROGRAM = having({"versions": named(text), "forms": listed(text), "options": named(), "parts": PARTS})
 OPTIONS = ("validation", "weights", "rows", "validation_rows", "params")  # what a call may be given besides data
 # The fields of a manifest; those of the checkpoint around it are in META.

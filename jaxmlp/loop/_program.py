@@ -18,6 +18,7 @@ from jax import Array
 
 from jaxmlp import training
 from jaxmlp._engine.executor import Job
+from jaxmlp._freezing import Path, frozen_paths, split
 from jaxmlp._requests import asked
 from jaxmlp.loop._hidden import version
 from jaxmlp.loop._trace import Trace, hashed
@@ -59,6 +60,7 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
     seen = jax.eval_shape(Bound.apply, bound, params, evaluated[0])
     held = dataclasses.replace(bound.recipe, loss=_sum, optimizer=_descent, metrics=(), after=None)
     recipe = bound.recipe
+    paths = frozen_paths(recipe.frozen, recipe.model, params)
 
     def alone(takers: Sequence[str], **parts: Any) -> Bound:
         """Return the recipe with these parts, and with stand-ins for the others, which take no number."""
@@ -71,11 +73,11 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
         """Return the recipe with a loss or metrics, on outputs as they are; one that asks for the model gets it."""
         if any(name in ("params", "apply") for function in functions for name in asked(function)):
             return alone(("init", "apply", taker), **parts)
-        return alone((taker,), model=_Held.of(like, whole=True), **parts)
+        return alone((taker,), model=_Held.of(like, whole=True), frozen=None, **parts)
 
     model = alone(("init", "apply"))
     loss = judged("loss", outputs, [recipe.loss], loss=recipe.loss)
-    optimizer = alone(("optimizer",), model=_Held.of(params), optimizer=recipe.optimizer)
+    optimizer = alone(("optimizer",), model=_Held.of(params, paths), frozen=None, optimizer=recipe.optimizer)
     metrics = judged("metrics", seen, recipe.metrics, metrics=recipe.metrics)
     measured = params if metrics.recipe.model is recipe.model else seen
     parts = {
@@ -88,6 +90,8 @@ def of_program(bound: Bound, key: Any, batch: Data, evaluated: Data) -> Json:
         parts["after"] = _training(
             alone(("init", "apply", "loss", "after"), loss=recipe.loss, after=recipe.after), key, batch
         )
+    if paths:
+        parts["frozen"] = sorted(map(str, paths))
     return {
         "versions": {name: version(name) for name in ("jax", "optax", "jaxmlp")},
         "forms": [str(leaf) for leaf in jax.tree.leaves((batch, evaluated))],
@@ -146,11 +150,15 @@ class _Held:
     structure: Any
     leaves: tuple[Any, ...]
     whole: bool = False
+    paths: frozenset[Path] = frozenset()  # of what is frozen
 
     @classmethod
-    def of(cls, params: PyTree, *, whole: bool = False) -> "_Held":
+    def of(cls, params: PyTree, paths: frozenset[Path] = frozenset(), *, whole: bool = False) -> "_Held":
         leaves, structure = jax.tree.flatten(params)
-        return cls(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), whole)
+        return cls(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves), whole, paths)
+
+    def frozen(self, path: Path) -> bool:
+        return path in self.paths
 
     def init(self, key: Array) -> Params:
         return jax.tree.unflatten(self.structure, [jnp.zeros(*leaf) for leaf in self.leaves])
@@ -158,7 +166,7 @@ class _Held:
     def apply(self, params: Params, x: PyTree) -> PyTree:
         if self.whole:
             return params
-        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
+        total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(split(None, self, params)[0]))
         return jnp.broadcast_to(jnp.asarray(total), (len(jax.tree.leaves(x)[0]), 1))
 
 

@@ -64,7 +64,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
             found = _with_history(found, wanted)
         if given.stop != saved.manifest.stop or forget:
             found = _with_best(found, wanted, forget, job.stops.patience)
-        if "optimizer" in words and not _fits(found, wanted):
+        if words & {"optimizer", "frozen"} and not _fits(found, wanted):
             found = _with_new_optimizer(found, like, wanted, job)
         if extra := sorted(found.keys() - wanted.keys() - {name for name in found if name.startswith("members.")}):
             raise ValueError(
@@ -208,7 +208,7 @@ def _with_new_optimizer(
     params = jax.tree.unflatten(jax.tree.structure(like_params), [jnp.asarray(found[name]) for name in names])
 
     def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:
-        recipe = dataclasses.replace(job.recipe, model=_Given(params))
+        recipe = dataclasses.replace(job.recipe, model=_Given(params, getattr(job.recipe.model, "frozen", None)))
         alone = numbers._replace(init={}, apply={})
         return training.start(key, Bound(recipe, alone, steps)).opt_state
 
@@ -224,8 +224,8 @@ def _with_new_optimizer(
 class _Given:
     """A model that begins with parameters that are there."""
 
-    def __init__(self, params: Params):
-        self._params = params
+    def __init__(self, params: Params, frozen: Any):
+        self._params, self.frozen = params, frozen
 
     def init(self, key: Any) -> Params:
         return self._params

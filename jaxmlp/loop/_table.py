@@ -17,7 +17,7 @@ from jax.nn import initializers
 from jaxmlp import losses, metrics
 from jaxmlp.loop._code import found_by_name
 from jaxmlp.mlp import MLP
-from jaxmlp.optimizers import ClippedCosineAdamW, CosineAdamW, PerLayer
+from jaxmlp.optimizers import Averaged, ClippedCosineAdamW, CosineAdamW, PerLayer
 from jaxmlp.recipe import Recipe
 
 OWN = ("jaxmlp", "optax", "jax")  # whose functions are told by name alone, where that leads to them
@@ -81,7 +81,7 @@ def root_of(name: str) -> str:
 @functools.cache
 def types() -> dict[str, type]:
     """Return the types that a description may build, by name: dataclasses that hold what they are given."""
-    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer)}
+    return {name_of(kind): kind for kind in (MLP, Recipe, CosineAdamW, ClippedCosineAdamW, PerLayer, Averaged)}
 
 
 @functools.cache

@@ -160,7 +160,7 @@ def resume(
     or a helper that they use does. Rules that stop the run, `every`, `keep`, callbacks and progress may be others at
     each call; another kind of device goes on with a warning. What else differs is refused unless `accept` names it:
 
-        model, loss, optimizer, metrics, after, batch_size
+        model, loss, optimizer, metrics, after, frozen, batch_size
                                        what computes something else now; "recipe" names all of these
         hyperparams                                    other numbers, from now on
         data, validation                               other tables, other weights or rows

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic approximation sweep ensemble uci "
-    "vae pinn policy density dynamics neural_ode bayes"
+    "vae pinn policy density dynamics neural_ode bayes transfer"
 ).split()
 NEEDS = {"neural_ode": "diffrax", "bayes": "blackjax"}  # of the extra `compose`
 

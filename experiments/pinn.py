@@ -81,19 +81,11 @@ def run(report: Report) -> None:
     errors = curves[:, -1]
     best = errors[which]
     report.claim("it solves the equation", expected="error < 2 %", measured=f"{best:.2%}", holds=best < 0.02)
-    report.claim(
-        "the best weight lies inside the sweep",
-        expected="not at an edge",
-        measured=f"{WEIGHTS[which]:g}",
-        holds=0 < which < len(WEIGHTS) - 1,
-    )
+    said, inside = f"{WEIGHTS[which]:g}", 0 < which < len(WEIGHTS) - 1
+    report.claim("the best weight is inside the sweep", expected="not at an edge", measured=said, holds=inside)
     ends = errors[[0, -1]] / best
-    report.claim(
-        "too little and too much both fail",
-        expected="error > 3 times",
-        measured=f"{ends[0]:.0f} and {ends[1]:.0f} times",
-        holds=ends.min() > 3,
-    )
+    said, fail = f"{ends[0]:.0f} and {ends[1]:.0f} times", ends.min() > 3
+    report.claim("too little and too much both fail", expected="error > 3 times", measured=said, holds=fail)
     u = np.asarray(jax.jit(MODEL.apply)(state.params, points)).reshape(x.shape)
     draw(report, x, t, u, truth, errors)
 

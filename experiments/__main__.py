@@ -2,13 +2,15 @@
 
 import importlib
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic variance approximation sweep "
-    "ensemble uci"
+    "ensemble uci vae pinn policy density dynamics neural_ode bayes transfer"
 ).split()
+NEEDS = {"neural_ode": "diffrax", "bayes": "blackjax"}  # of the extra `compose`
 
 
 class Options(NamedTuple):
@@ -83,8 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    missing = {name: library for name, library in NEEDS.items() if find_spec(library) is None}
+    for name in names:
+        if name in missing:
+            print(f"{name} needs {missing[name]}: pip install 'jaxmlp[experiments,compose]'", file=sys.stderr)
+            return 2
     report = Report(figures)
     for name in names or NAMES:
+        if name in missing:
+            report.skip(name, f"needs {missing[name]}: pip install 'jaxmlp[experiments,compose]'")
+            continue
         module = importlib.import_module(f"experiments.{name if directory is None else 'survival'}")
         question = (module.__doc__ or name).splitlines()[0]
         with report.experiment(name, question):

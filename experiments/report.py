@@ -89,6 +89,10 @@ class Report:
             highlight=False,
         )
 
+    def skip(self, name: str, reason: str) -> None:
+        """Say that an experiment is left out, and why."""
+        self.console.print(f"-- {name:<14} left out, it {reason}", highlight=False, markup=False, soft_wrap=True)
+
     def stage(self, text: str) -> None:
         """Say what is being computed now."""
         self._stage, self._told = text, False

@@ -146,7 +146,7 @@ def settle(average: Params, before: Iterate, now: Iterate, follow: Any = None) -
     # The iterate of schedule-free is z; x is an average of all z, and y lies between the two.
     z = follow(*(one.z if there else together(one.z, y) for one in (new, old)))
     weight = new.weight_sum - old.weight_sum
-    share = jnp.where(weight > 0, weight / new.weight_sum, 0.0)
+    share = weight / jnp.where(weight > 0, new.weight_sum, 1.0)  # zero where none was taken
     x = jax.tree.map(lambda x, z: _mixed(x, z.astype(x.dtype), share), average, z)
     y = jax.tree.map(lambda x, z: (new.b1 * x + (1 - new.b1) * z).astype(x.dtype), x, z)
     kept = new._replace(z=z if there else apart(z))

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments import report, tables, uci
-from experiments.__main__ import NAMES, main
+from experiments.__main__ import NAMES, NEEDS, main
 
 pytestmark = pytest.mark.bits
 
@@ -25,17 +25,28 @@ def as_users_have_it():
 
 # The longest run smaller here, and only where `pytest -m long` asks for them: `python -m experiments` runs them whole,
 # and ends in an error where a claim fails.
-LONG = ("activations", "approximation", "classification", "ensemble", "regression", "sweep", "uci", "variance")
+LONG = (
+    "activations approximation classification ensemble regression sweep uci variance vae pinn policy dynamics "
+    "neural_ode bayes transfer"
+).split()
 SMALLER = {
     "activations": {"SEEDS": 2},
     "approximation": {"SEEDS": 2},
     "sweep": {"SEEDS": 2, "ALONE": 3},
     "uci": {"RATES": (3e-3,), "PARTS_OF_LONGEST": (16,)},
+    "density": {"SEEDS": 2, "EPOCHS": 40},
+    "dynamics": {"SEEDS": 4},
+    "neural_ode": {"SEEDS": 2},
+    "pinn": {"WEIGHTS": (0.1, 5.0, 100.0)},
+    "policy": {"SEEDS": 4, "EPOCHS": 30},
+    "vae": {"EPOCHS": 50},
 }
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in NAMES])
 def test_every_claim_holds(name, tmp_path, capsys, monkeypatch):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     for constant, value in SMALLER.get(name, {}).items():
         monkeypatch.setattr(f"experiments.{name}.{constant}", value)
     assert main([name, "--figures", str(tmp_path)]) == 0
@@ -108,6 +119,16 @@ def test_the_stretch_is_the_one_of_least_nll():
 def test_an_unknown_name_is_named(capsys):
     assert main(["colapse"]) == 2
     assert "did you mean 'collapse'?" in capsys.readouterr().err
+
+
+def test_an_experiment_without_its_library_is_left_out_and_named_where_it_is_asked_for(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("experiments.__main__.NEEDS", {"line": "no_such_library"})
+    monkeypatch.setattr("experiments.__main__.NAMES", ["line"])
+    assert main(["--figures", str(tmp_path)]) == 0
+    found = "needs no_such_library: pip install 'jaxmlp[experiments,compose]'\n"
+    assert f"left out, it {found}" in capsys.readouterr().out
+    assert main(["line"]) == 2
+    assert capsys.readouterr().err == f"line {found}"
 
 
 def test_a_terminal_gets_a_spinner_and_a_pipe_plain_lines(tmp_path, capsys):

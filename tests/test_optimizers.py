@@ -205,6 +205,10 @@ def test_members_with_rows_of_their_own_have_steps_of_their_own():
     _, history = population.fit(KEYS, (X, Y), RECIPE, RATE, rows=rows)
     for i, n in enumerate(counts):
         close(history["loss"][i], jaxmlp.fit(KEYS[i], (X[:n], Y[:n]), RECIPE, RATE)[1]["loss"], rtol=1e-5)
+    whole = dataclasses.replace(RECIPE, batch_size=None)  # a step an epoch, however many rows
+    _, history = population.fit(KEYS, (X, Y), whole, RATE, rows=rows)
+    for i, n in enumerate(counts):
+        close(history["loss"][i], jaxmlp.fit(KEYS[i], (X[:n], Y[:n]), whole, RATE)[1]["loss"], rtol=1e-5)
     with pytest.raises(ValueError, match="steps of CosineAdamW must be at least the 12 of the run"):
         population.fit(KEYS, (X, Y), with_optimizer(CosineAdamW(11)), RATE, rows=rows)
     with pytest.raises(ValueError, match="run_steps of scheduled must not choose the program where members own"):

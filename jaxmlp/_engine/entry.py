@@ -116,7 +116,7 @@ def _run_length(recipe: Recipe, examples: int, rows: Rows | None, steps: int | N
     """Return the steps of the run, where the optimizer asks for them: an array where members have their own."""
     if not takes_run_steps(recipe.optimizer):
         return None
-    if rows is not None and rows.count is not None:
+    if rows is not None and rows.count is not None and recipe.batch_size is not None:  # else a step an epoch, for all
         return np.asarray(run_steps(recipe, rows.count), np.int32)
     return RunLength(run_steps(recipe, examples) if steps is None else steps)
 

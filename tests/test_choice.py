@@ -124,6 +124,61 @@ def test_a_figure_that_cannot_be_chosen_by_is_refused_at_the_door(rule, validati
         population.fit(KEYS, (X, Y), RECIPE, RATES, validation=validation, stop=rule)
 
 
+def spread(outputs, targets, *, weight=None):
+    return abs(outputs).max()
+
+
+def lost(outputs, targets, *, weight=None):
+    return outputs.mean() * np.nan
+
+
+@pytest.fixture(scope="module")
+def folds():
+    """Three settings, two seeds, three folds; at the rate of the second setting the arithmetic ends."""
+    recipe = Recipe(
+        MLP((3, 4, 2), "relu"), *(losses.cross_entropy, optax.sgd), epochs=2, batch_size=10,
+        metrics=(metrics.accuracy, metrics.confusion_matrix, spread, lost),
+    )  # fmt: skip
+    rates = {"learning_rate": np.array([0.01, 1e38, 0.5, 0.1])}
+    return population.cross_validate(KEY, (X, Y), recipe, rates, folds=3, seeds=2)
+
+
+@pytest.mark.parametrize("by, largest", [("loss", None), ("accuracy", None), ("spread", True), ("spread", False)])
+def test_a_setting_is_chosen_by_its_mean_over_folds_and_seeds(folds, by, largest):
+    means = np.asarray(folds.scores[by], float).reshape(4, 2, 3).mean((1, 2))
+    kept = [i for i in range(4) if not (folds.history.status.reshape(4, 6)[i] == 2).any()]
+    assert kept == [0, 2, 3]
+    order = sorted(kept, key=lambda i: -means[i] if Figure(by, largest).largest else means[i])
+    with pytest.warns(UserWarning, match="^1 of 4 settings diverged and are left out$"):
+        assert folds.ranking(by=by, largest=largest).tolist() == order
+    with pytest.warns(UserWarning, match="1 of 4 settings diverged"):
+        assert folds.best(by=by, largest=largest) == order[0]
+
+
+def test_folds_without_a_choice_or_with_one_setting(folds):
+    assert folds.scores["confusion_matrix"].shape == (8, 3, 2, 2)
+    healthy = folds._replace(history={"status": np.zeros(24, int)})
+    one = healthy._replace(scores={"loss": np.ones(3)}, history={"status": np.zeros(3, int)}, seeds=1)
+    assert one.ranking().tolist() == [0]
+    all_ = healthy._replace(history={"status": np.full(24, 2)})
+    for found, by, words in [
+        (healthy, "acuracy", r"by must be one of accuracy, .*; got 'acuracy' \(did you mean 'accuracy'\?\)"),
+        (healthy, "validation_accuracy", r"got 'validation_accuracy' \(did you mean 'accuracy'\?\)"),
+        (healthy, "spread", "by='spread' does not tell which way is better; pass largest=True"),
+        (healthy, "confusion_matrix", "confusion_matrix has more than one number an epoch"),
+        (healthy, 3, "by must be a text; got int 3"),
+        (all_, "loss", "all 4 settings diverged; try smaller learning rates"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            found.ranking(by=by)
+        with pytest.raises(ValueError, match=words):
+            found.best(by=by)
+    with pytest.raises(ValueError, match="finite for some setting; 4 of 4 settings have a lost that is not finite"):
+        healthy.best(by="lost", largest=True)
+    with pytest.raises(ValueError, match="largest must be True, False or None; got 1"):
+        healthy.best(by="spread", largest=1)
+
+
 def test_each_metric_of_this_library_says_which_way_is_better_or_has_none():
     public = {n for n, f in vars(metrics).items() if not n.startswith("_") and getattr(f, "__module__", "") in
               ("jaxmlp.metrics",) and callable(f) and not isinstance(f, type)}  # fmt: skip

@@ -173,7 +173,7 @@ def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None
     return ranked(score, status != Status.DIVERGED, by)
 
 
-def ranked(score: np.ndarray, fit: np.ndarray, by: str) -> np.ndarray:
+def ranked(score: np.ndarray, fit: np.ndarray, by: str, what: str = "members") -> np.ndarray:
     """Return who has the least score first; a warning counts those who are not fit, or whose score is not finite.
 
     Raises:
@@ -182,13 +182,13 @@ def ranked(score: np.ndarray, fit: np.ndarray, by: str) -> np.ndarray:
     healthy = np.flatnonzero(fit & np.isfinite(score))
     if len(healthy) == len(fit):
         return healthy[np.argsort(score[healthy], kind="stable")]
-    told = f"{np.sum(~fit)} of {len(fit)} members diverged" if not fit.all() else ""
+    told = f"{np.sum(~fit)} of {len(fit)} {what} diverged" if not fit.all() else ""
     if lacking := np.sum(fit & ~np.isfinite(score)):
-        told += f"{' and ' if told else ''}{lacking} of {len(fit)} members have a {by} that is not finite"
+        told += f"{' and ' if told else ''}{lacking} of {len(fit)} {what} have a {by} that is not finite"
     if len(healthy) == 0:
         if not fit.any():
-            raise ValueError(f"all {len(fit)} members diverged; try smaller learning rates")
-        raise ValueError(f"by must name a figure that is finite for some member; {told}; rank by another")
+            raise ValueError(f"all {len(fit)} {what} diverged; try smaller learning rates")
+        raise ValueError(f"by must name a figure that is finite for some {what[:-1]}; {told}; rank by another")
     warnings.warn(f"{told} and are left out", stacklevel=_check.level_of_caller())
     return healthy[np.argsort(score[healthy], kind="stable")]
 

@@ -1,6 +1,8 @@
 """What is chosen by a figure of the history is what NumPy chooses from the whole history by hand."""
 
 import dataclasses
+import functools
+from functools import partial
 
 import jax
 import numpy as np
@@ -177,6 +179,76 @@ def test_folds_without_a_choice_or_with_one_setting(folds):
         healthy.best(by="lost", largest=True)
     with pytest.raises(ValueError, match="largest must be True, False or None; got 1"):
         healthy.best(by="spread", largest=1)
+
+
+def greedy_by_hand(predictions, score, rounds):
+    """Caruana's choice of the largest score, in NumPy."""
+    chosen, scores = [], []
+    for _ in range(rounds):
+        of_each = [score(predictions[[*chosen, i]].mean(0)) for i in range(len(predictions))]
+        chosen.append(int(np.argmax(of_each)))
+        scores.append(max(of_each))
+    return chosen[: int(np.argmax(scores)) + 1]
+
+
+VOTES = np.random.default_rng(5).dirichlet(np.ones(4), (6, 24)).astype("f")
+LABELS = np.random.default_rng(6).integers(0, 4, 24).astype("i4")
+
+
+def right(p):
+    return float((p.argmax(-1) == LABELS).mean())
+
+
+@pytest.mark.parametrize(
+    "score, largest",
+    [
+        (partial(metrics.accuracy, targets=LABELS), None),
+        (partial(partial(metrics.accuracy, weight=None), targets=LABELS), None),
+        (jax.jit(partial(jax.jit(metrics.accuracy), targets=LABELS)), None),
+        (jax.tree_util.Partial(metrics.accuracy, targets=LABELS), None),
+        (partial(metrics.top_k_accuracy, targets=LABELS, k=1), None),
+        (lambda p: metrics.accuracy(p, LABELS), True),
+        (lambda p: -metrics.accuracy(p, LABELS), None),
+        (lambda p: (p.argmax(-1) != LABELS).sum(), None),  # a count: integers
+        (lambda p: (p.argmax(-1) == LABELS).sum().astype("uint8"), True),
+    ],
+)
+def test_an_ensemble_is_chosen_by_the_better_way_of_its_score(score, largest):
+    chosen = population.greedy(VOTES, score, rounds=5, largest=largest)
+    assert chosen.tolist() == greedy_by_hand(VOTES, right, 5)
+
+
+@pytest.mark.parametrize("sign, largest", [(-1, None), (-1, False), (1, True)])
+def test_a_metric_of_which_less_is_better_stays_so_unless_the_caller_says_otherwise(sign, largest):
+    y = VOTES[0] - VOTES[1]
+    found = population.greedy(VOTES, partial(metrics.rmse, targets=y), rounds=4, largest=largest)
+    assert found.tolist() == greedy_by_hand(VOTES, lambda p: sign * np.sqrt(np.mean((p - y) ** 2)), 4)
+
+
+def accuracy(average):
+    return metrics.accuracy(average, LABELS)
+
+
+@functools.wraps(metrics.accuracy)
+def wrapped(average, targets):
+    return 1 - metrics.accuracy(average, targets)
+
+
+@pytest.mark.parametrize(
+    "score, largest, words",
+    [
+        (accuracy, None, "score must say which way is better; got a function called 'accuracy' that is not this libra"),
+        (partial(wrapped, targets=LABELS), None, "'accuracy' that is not this library's.*; pass largest=True"),
+        (partial(metrics.interval_coverage, targets=LABELS), None, "score='interval_coverage' does not tell which way"),
+        (accuracy, 1, "largest must be True, False or None; got 1"),
+        (partial(losses.cross_entropy, targets=LABELS), None, r"score must return one number; got an array of shape"),
+    ],
+)
+def test_a_score_that_may_be_meant_either_way_is_refused(score, largest, words):
+    with pytest.raises(ValueError, match=words):
+        population.greedy(VOTES, score, rounds=1, largest=largest)
+    if score is accuracy:
+        assert population.greedy(VOTES, score, rounds=5, largest=True).tolist() == greedy_by_hand(VOTES, right, 5)
 
 
 def test_each_metric_of_this_library_says_which_way_is_better_or_has_none():

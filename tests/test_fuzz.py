@@ -460,7 +460,7 @@ def _of_populations():
         "best": _with(population.best, states=STATES, history=FIT_HISTORY, by=[None, "loss"], largest=[None, True]),
         "CrossValidation.ranking": _with(FOLDS.ranking, by="loss", largest=[None, False]),
         "CrossValidation.best": _with(FOLDS.best, by="loss", largest=[None, False]),
-        "greedy": _with(population.greedy, predictions=MEMBERS, score=_score, rounds=2),
+        "greedy": _with(population.greedy, predictions=MEMBERS, score=_score, rounds=2, largest=[None, True]),
         "grid": _with(population.grid, seeds=2, key=[None, KEY], learning_rate=[[0.1, 0.2]]),
         "settings": _with(population.settings, rows=[[{"learning_rate": 0.1}]], seeds=2, key=[None, KEY]),
         "sample": _with(

@@ -12,6 +12,8 @@ import pytest
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, metrics, population
 from jaxmlp._choice import HIGHER, LOWER, Figure
+from jaxmlp._engine.stops import Stops
+from jaxmlp.loop import _progress
 
 KEY = jax.random.key(0)
 KEYS = jax.random.split(KEY, 3)
@@ -124,6 +126,48 @@ def test_a_figure_that_is_nowhere_a_number_leaves_the_last_weights():
 def test_a_figure_that_cannot_be_chosen_by_is_refused_at_the_door(rule, validation, words):
     with pytest.raises(ValueError, match=words):
         population.fit(KEYS, (X, Y), RECIPE, RATES, validation=validation, stop=rule)
+
+
+@pytest.mark.parametrize(
+    "rule, figure",
+    [
+        (None, None),
+        (loop.Budget(100.0), None),
+        ([loop.Patience(8, by="margin", largest=True), loop.Halving(by="f1")], Figure("margin", True)),
+        ([loop.Halving(by="margin", largest=False), loop.Target("f1", at_least=2.0)], Figure("margin", False)),
+        (loop.Target("margin", at_least=2.0), Figure("margin", True)),
+        (loop.Target("accuracy", at_most=0.5), Figure("accuracy", False)),
+        ([loop.Target("margin", at_most=0.0), loop.Target("loss", at_most=0.0)], None),
+    ],
+)
+def test_what_a_run_is_looked_at_for_is_what_a_rule_names(rule, figure):
+    assert Stops.of(rule, validation=True, members=True).watched == figure
+
+
+@pytest.mark.parametrize(
+    "rule, by, best",
+    [(None, "val loss", np.min), (loop.Patience(3, by="validation_accuracy"), "val accuracy", np.max)],
+)
+def test_the_line_of_progress_shows_what_a_rule_watches(rule, by, best, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "EVERY", 0.0)
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    _, history = loop.train(KEYS, (X, Y), recipe, RATES, validation=HELD_OUT, stop=rule, every=3)
+    last = np.asarray(history[by.replace("val ", "validation_")])[:, -1]
+    words = f"{by} best {best(last):.3g}  median {np.median(last):.3g}  3 alive"
+    assert capsys.readouterr().err.startswith(f"epoch 3/3  {words}")
+
+
+def test_the_line_of_one_network_and_of_members_that_have_no_figure_yet():
+    nan = np.nan
+    b, a, loss = (np.array([[value, nan]]) for value in (3.0, 2.0, 1.0))
+    assert _progress.one({"b": b, "a": a, "loss": loss}, 2) == ["loss 1", "b 3", "a 2"]
+    assert _progress.one({"b": b, "a": a, "loss": loss}, 2, Figure("a")) == ["loss 1", "a 2", "b 3"]
+    rates = np.array([[0.5, nan, nan], [0.9, nan, 0.25], [nan] * 3, [nan, 0.75, nan]])
+    history, status = {"loss": np.ones((4, 3)), "f1": rates}, np.array([0, 0, 0, 2])
+    assert _progress.members(history, status, 3, Figure("f1"))[:2] == ["f1 best 0.75", "median 0.5"]
+    assert _progress.members(history, status, 1, Figure("f1"))[:2] == ["f1 best 0.9", "median 0.7"]
+    nowhere = {"loss": np.ones((4, 3)), "f1": rates * nan}
+    assert _progress.members(nowhere, status, 3, Figure("f1")) == ["3 alive", "1 diverged"]
 
 
 def spread(outputs, targets, *, weight=None):

@@ -261,6 +261,7 @@ HISTORY = {"loss": np.array([0.5, 0.25], "f")}
 STATES, FIT_HISTORY = population.fit(KEYS, (X, Y), RECIPE, RATE)
 PLAN = population.plan(2, (X, Y), RECIPE, RATE)
 MIXTURE = population.mixture(MEMBERS)
+FOLDS = population.CrossValidation({"loss": np.ones((1, 2), "f")}, STATES, FIT_HISTORY, [], [])
 VOTES = population.categorical(MEMBERS)
 BYTES = b"\0\0\x08\x01\0\0\0\x03\x07\x08\x09"
 
@@ -532,7 +533,9 @@ def _of_populations():
         "population.take": _with(population.take, states=STATES, members=[[1, 0], np.array([1])]),
         "ranking": _with(population.ranking, history=FIT_HISTORY, by=[None, "loss"], largest=[None, True]),
         "best": _with(population.best, states=STATES, history=FIT_HISTORY, by=[None, "loss"], largest=[None, True]),
-        "greedy": _with(population.greedy, predictions=MEMBERS, score=_score, rounds=2),
+        "CrossValidation.ranking": _with(FOLDS.ranking, by="loss", largest=[None, False]),
+        "CrossValidation.best": _with(FOLDS.best, by="loss", largest=[None, False]),
+        "greedy": _with(population.greedy, predictions=MEMBERS, score=_score, rounds=2, largest=[None, True]),
         "grid": _with(population.grid, seeds=2, key=[None, KEY], learning_rate=[[0.1, 0.2]]),
         "settings": _with(population.settings, rows=[[{"learning_rate": 0.1}]], seeds=2, key=[None, KEY]),
         "sample": _with(

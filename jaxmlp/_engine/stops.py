@@ -141,6 +141,14 @@ class Stops(NamedTuple):
         return None if rule is None else rule.figure
 
     @property
+    def watched(self) -> Figure | None:
+        """What a run is looked at for: by what it is judged, else the metric of its one target."""
+        if self.figure is None and len(self.targets) == 1:
+            ((metric, limit),) = self.targets.items()
+            return Figure(metric, limit.at_least is not None)
+        return self.figure
+
+    @property
     def deadline(self) -> float:
         """When the budget of a call that begins now is used up, on the clock of `time.monotonic`."""
         return math.inf if self.budget is None else time.monotonic() + self.budget.seconds

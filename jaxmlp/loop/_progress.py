@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmlp._choice import Figure
 from jaxmlp.types import Status
 
 EVERY = 10.0  # seconds between two plain lines
@@ -20,9 +21,18 @@ WIDTH = 80
 class Progress:
     """Says where a run stands, on standard error; `show` None says it, False keeps silent."""
 
-    def __init__(self, show: bool | None, unit: str, total: int | None, done: int, examples: int | None):
-        """Begin at `done` of `total` units (epochs or steps) of so many examples each."""
+    def __init__(
+        self,
+        show: bool | None,
+        unit: str,
+        total: int | None,
+        done: int,
+        examples: int | None,
+        watched: Figure | None = None,
+    ):
+        """Begin at `done` of `total` units (epochs or steps) of so many examples each; a rule may watch a figure."""
         self._unit, self._total, self._first, self._examples = unit, total, done, examples
+        self._watched = watched
         self._started = self._timed = self._said = time.monotonic()
         self._timed_at = done
         self._live: Any = None
@@ -92,7 +102,9 @@ class Progress:
     def _words(self, done: int, epochs: int, history: dict[str, np.ndarray], status: np.ndarray, now: float) -> str:
         total = "" if self._total is None else f"/{self._total}"
         place = f"{self._unit} {done:>{max(0, len(total) - 1)}}{total}"
-        values = [] if not epochs else one(history, epochs) if len(status) == 1 else members(history, status, epochs)
+        values = one(history, epochs, self._watched) if epochs and len(status) == 1 else []
+        if epochs and len(status) > 1:
+            values = members(history, status, epochs, self._watched)
         ahead = []
         done_since, seconds = done - self._timed_at, now - self._timed
         if status.size == 1 and status[0] == Status.STOPPED:
@@ -122,30 +134,38 @@ def _print(text: str) -> None:
         print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
-def one(history: dict[str, np.ndarray], epochs: int) -> list[str]:
-    """Return the last line of a network's history as words.
+def one(history: dict[str, np.ndarray], epochs: int, watched: Figure | None = None) -> list[str]:
+    """Return the last line of a network's history as words: the losses, what is watched, and what there is room for.
 
     >>> one({"loss": np.array([[0.5, 0.25, np.nan]]), "validation_accuracy": np.array([[0.9, 0.912, np.nan]])}, 3)
     ['loss 0.25', 'val accuracy 0.912']
     """
     last = max(int(np.sum(~np.isnan(history["loss"][0, :epochs]))) - 1, 0)  # a run that stopped has no more
-    names = sorted(history, key=lambda name: (name != "loss", name != "validation_loss"))
+    first = ["loss", "validation_loss", *([watched.name] if watched else [])]
+    names = sorted(history, key=lambda name: first.index(name) if name in first else len(first))
     plain = [name for name in names if history[name].ndim == 2][:3]
     return [f"{_label(name)} {history[name][0, last]:.3g}" for name in plain]
 
 
-def members(history: dict[str, np.ndarray], status: np.ndarray, epochs: int) -> list[str]:
-    """Return best, median and the members' fates as words.
+def members(
+    history: dict[str, np.ndarray], status: np.ndarray, epochs: int, watched: Figure | None = None
+) -> list[str]:
+    """Return best and median of what is watched, else of the (validation) loss, and the members' fates as words.
 
-    >>> members({"loss": np.array([[0.1], [0.2], [np.nan]])}, np.array([0, 0, 2]), 1)
+    >>> history = {"loss": np.array([[0.1], [0.2], [np.nan]]), "accuracy": np.array([[0.5], [0.75], [np.nan]])}
+    >>> members(history, np.array([0, 0, 2]), 1)
     ['loss best 0.1', 'median 0.15', '2 alive', '1 diverged']
+    >>> members(history, np.array([0, 0, 2]), 1, Figure("accuracy"))[0]
+    'accuracy best 0.75'
     """
-    name = "validation_loss" if "validation_loss" in history else "loss"
-    ends = np.sum(~np.isnan(history[name][:, :epochs]), axis=1)
-    last = history[name][np.arange(len(ends)), np.maximum(ends - 1, 0)]
-    last = last[ends > 0]
-    values = [f"{_label(name)} best {last.min():.3g}", f"median {np.median(last):.3g}"] if len(last) else []
-    return [*values, f"{np.sum(status == Status.RUNNING)} alive", f"{np.sum(status == Status.DIVERGED)} diverged"]
+    figure = watched or Figure("validation_loss" if "validation_loss" in history else "loss")
+    values = history[figure.name][:, :epochs]
+    known = ~np.isnan(values)
+    last = values[np.arange(len(values)), epochs - 1 - known[:, ::-1].argmax(1)][known.any(1)]
+    told = []
+    if len(last):
+        told = [f"{_label(figure.name)} best {last[figure.less(last).argmin()]:.3g}", f"median {np.median(last):.3g}"]
+    return [*told, f"{np.sum(status == Status.RUNNING)} alive", f"{np.sum(status == Status.DIVERGED)} diverged"]
 
 
 def _label(name: str) -> str:

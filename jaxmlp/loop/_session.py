@@ -81,7 +81,8 @@ class Session:
           NotSaved: where the directory cannot be written; what was trained is in the error.
         """
         executor, source = self._executor, self._source
-        progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples)
+        watched = executor.job.stops.watched
+        progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples, watched)
         # Saved first: what progress and callbacks have shown is then never more than what a crash leaves behind.
         saves = None if self._saving is None else _Checkpointing(self._saving.directory, self._options.every)
         observers: list[Observer] = [] if saves is None else [saves]

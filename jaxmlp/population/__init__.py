@@ -18,10 +18,10 @@ from jaxmlp.population._ensembles import categorical as categorical
 from jaxmlp.population._ensembles import predict as predict
 from jaxmlp.population._fit import fit as fit
 from jaxmlp.population._fit import halving as halving
+from jaxmlp.population._greedy import greedy as greedy
 from jaxmlp.population._mixtures import Mixture as Mixture
 from jaxmlp.population._mixtures import mixture as mixture
 from jaxmlp.population._selection import best as best
-from jaxmlp.population._selection import greedy as greedy
 from jaxmlp.population._selection import member as member
 from jaxmlp.population._selection import ranking as ranking
 from jaxmlp.population._selection import take as take

@@ -10,6 +10,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
+from jaxmlp._choice import Figure
 from jaxmlp._engine.columns import as_number
 from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, plain, shared
 from jaxmlp._engine.options import checked_plan
@@ -17,10 +18,11 @@ from jaxmlp._engine.plan import Plan
 from jaxmlp._preflight import entered
 from jaxmlp._trees import is_tree
 from jaxmlp.population._fit import Options, train
+from jaxmlp.population._selection import ranked
 from jaxmlp.population._sweeps import check_members
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Data, History, Hyperparams, Numeric
+from jaxmlp.types import Data, History, Hyperparams, Numeric, Status
 
 
 class CrossValidation(NamedTuple):
@@ -31,6 +33,53 @@ class CrossValidation(NamedTuple):
     history: History
     splits: list[tables.Split]
     statistics: list[dict[str, tables.Statistics]]  # of x, and of y where it was standardised, a fold
+    seeds: int = 1  # runs of each setting, beside each other in scores
+
+    def ranking(self, *, by: str = "loss", largest: bool | None = None) -> np.ndarray:
+        """Return the settings from best to worst by the mean of a score over folds and seeds.
+
+        Args:
+          by: a name of `scores`. Each fold counts alike. The losses of settings that differ in a number of the loss
+            itself are different quantities: rank those by a metric.
+          largest: whether the largest value is the best. It is known of losses and of this library's metrics.
+
+        Returns:
+          The numbers of the settings, 0 ... settings - 1, without those of which a run diverged or a score is not
+          finite, which a warning counts.
+
+        Raises:
+          ValueError: for a score that is not there, one of which it is not known which way is better, or where no
+            setting is left.
+
+        >>> rates = np.array([[0.5, 0.75, 0.7], [0.75, 0.5, 1.0]])  # of two settings in three folds
+        >>> scores, history = {"loss": rates, "accuracy": rates}, History(status=np.zeros(6, int))
+        >>> found = CrossValidation(scores, None, history, [], [])
+        >>> found.ranking(by="accuracy").tolist(), found.ranking().tolist()
+        ([1, 0], [0, 1])
+        """
+        figure = Figure(by, largest)
+        figure.check(self.scores)
+        shape = (-1, self.seeds * np.shape(self.scores["loss"])[-1])  # a setting's runs are beside each other
+        means = np.asarray(self.scores[by], np.float64).reshape(shape).mean(1)
+        diverged = (np.asarray(self.history["status"]) == Status.DIVERGED).reshape(shape).any(1)
+        return ranked(figure.less(means), ~diverged, by, "settings")
+
+    def best(self, *, by: str = "loss", largest: bool | None = None) -> int:
+        """Return the number of the best setting by the mean of a score over folds and seeds, the first of `ranking`.
+
+        Args:
+          by: a name of `scores`.
+          largest: whether the largest value is the best. It is known of losses and of this library's metrics.
+
+        Raises:
+          ValueError: for a score that is not there, one of which it is not known which way is better, or where no
+            setting is left.
+
+        >>> scores, history = {"loss": np.array([[0.5, 0.7], [0.4, 0.6]])}, History(status=np.zeros(4, int))
+        >>> CrossValidation(scores, None, history, [], []).best()
+        1
+        """
+        return int(self.ranking(by=by, largest=largest)[0])
 
 
 def cross_validate(
@@ -62,8 +111,8 @@ def cross_validate(
       plan: how to run.
 
     Returns:
-      scores {name: (settings x seeds, folds)}, seeds last, or (folds,) for one setting and one seed; and all that made
-      them.
+      scores {name: (settings x seeds, folds)}, seeds last, or (folds,) for one setting and one seed; all that made
+      them; and `ranking` and `best`, which choose a setting by a score.
 
     Raises:
       ValueError: for data, numbers and keys that `population.fit` refuses; for fewer than 2 folds or more than rows.
@@ -110,11 +159,11 @@ def cross_validate(
     states, history = train(Request(keys, inputs, recipe, numbers), options=Options(checked_plan(plan)))
     shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
     scores = {
-        name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(shape)
+        name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(*shape, *values.shape[2:])
         for name, values in history.items()
         if name.startswith("validation_")
     }
-    return CrossValidation(scores, states, history, splits, found)
+    return CrossValidation(scores, states, history, splits, found, seeds)
 
 
 def _numbers(name: str, value: Any) -> Any:

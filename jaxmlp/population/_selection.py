@@ -1,19 +1,15 @@
-"""Picking members out of a trained population: one, the best, or those whose average is."""
+"""Picking members out of a trained population: one, some, the best."""
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from jaxmlp import _arguments, _arrays, _check
+from jaxmlp import _arrays, _check
 from jaxmlp._choice import Figure
-from jaxmlp._eager import compile_once
 from jaxmlp._engine.parts import at
 from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
@@ -114,53 +110,6 @@ def best(
     return member(states, i), i
 
 
-def greedy(predictions: Numeric, score: Callable[[Array], Array], *, rounds: int) -> np.ndarray:
-    """Choose members with repetition, each time the one whose addition gives the average the lowest score.
-
-    Caruana 2004 (doi 10.1145/1015330.1015432). The ensemble is the average over the
-    chosen members, `predictions[chosen].mean(0)`; the best of all its prefixes is given back.
-
-    Args:
-      predictions: (members, batch, ...) of what the ensemble averages: probabilities, means, densities; on validation
-        data.
-      score: average (batch, ...) -> number, lower is better, as lambda p: -jnp.log(p[rows, labels]).mean(). It is
-        compiled at each call of `greedy`; a `jax.tree_util.Partial(function, *arrays)`, which calls
-        function(*arrays, average), only at the first.
-      rounds: the most members to choose.
-
-    Returns:
-      The members chosen, a number as often as it was chosen.
-
-    Raises:
-      ValueError: for scores that are not finite for any member.
-
-    >>> greedy(jnp.array([[0.0], [4.0], [9.0]]), lambda p: jnp.abs(p - 2.0).sum(), rounds=4).tolist()
-    [0, 1]
-    """
-    predictions = jnp.asarray(_arrays.array("predictions", predictions))
-    if predictions.ndim < 2 or 0 in predictions.shape:
-        raise ValueError(f"predictions must have shape (members, batch, ...); got {_check.describe(predictions)}")
-    if not jnp.issubdtype(predictions.dtype, jnp.floating):
-        raise ValueError(f"predictions must hold floats; got {_check.describe(predictions)}")
-    _arguments.takes("score", score, 1, "the average of members, (batch, ...) -> a number")
-    if isinstance(score, jax.tree_util.Partial):
-        scores = partial(_compiled_score_with_each, score)
-    else:  # a function may read arrays that have changed since the last call, so what it was then is not kept
-        scores = jax.jit(lambda *args: _score_with_each(score, *args))
-    total, chosen, best = jnp.zeros_like(predictions[0]), [], []
-    for i in range(_check.positive_int("rounds", rounds, most=10**6)):
-        size = jnp.asarray(i + 1, predictions.dtype)
-        found = np.asarray(_scored(scores, predictions, total, size))
-        if found.shape != predictions.shape[:1]:
-            raise ValueError(f"score must return one number; got an array of shape {found.shape[1:]}")
-        if not np.isfinite(found).any():
-            raise ValueError("score must be finite for some member; it is for none")
-        chosen.append(int(np.nanargmin(found)))
-        best.append(float(np.nanmin(found)))
-        total = total + predictions[chosen[-1]]
-    return np.array(chosen[: int(np.argmin(best)) + 1])
-
-
 def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None) -> np.ndarray:
     """Return the healthy members from best to worst."""
     history = members_history(history)
@@ -173,7 +122,7 @@ def _ranked(history: Mapping[str, Numeric], by: str | None, largest: bool | None
     return ranked(score, status != Status.DIVERGED, by)
 
 
-def ranked(score: np.ndarray, fit: np.ndarray, by: str) -> np.ndarray:
+def ranked(score: np.ndarray, fit: np.ndarray, by: str, what: str = "members") -> np.ndarray:
     """Return who has the least score first; a warning counts those who are not fit, or whose score is not finite.
 
     Raises:
@@ -182,13 +131,13 @@ def ranked(score: np.ndarray, fit: np.ndarray, by: str) -> np.ndarray:
     healthy = np.flatnonzero(fit & np.isfinite(score))
     if len(healthy) == len(fit):
         return healthy[np.argsort(score[healthy], kind="stable")]
-    told = f"{np.sum(~fit)} of {len(fit)} members diverged" if not fit.all() else ""
+    told = f"{np.sum(~fit)} of {len(fit)} {what} diverged" if not fit.all() else ""
     if lacking := np.sum(fit & ~np.isfinite(score)):
-        told += f"{' and ' if told else ''}{lacking} of {len(fit)} members have a {by} that is not finite"
+        told += f"{' and ' if told else ''}{lacking} of {len(fit)} {what} have a {by} that is not finite"
     if len(healthy) == 0:
         if not fit.any():
-            raise ValueError(f"all {len(fit)} members diverged; try smaller learning rates")
-        raise ValueError(f"by must name a figure that is finite for some member; {told}; rank by another")
+            raise ValueError(f"all {len(fit)} {what} diverged; try smaller learning rates")
+        raise ValueError(f"by must name a figure that is finite for some {what[:-1]}; {told}; rank by another")
     warnings.warn(f"{told} and are left out", stacklevel=_check.level_of_caller())
     return healthy[np.argsort(score[healthy], kind="stable")]
 
@@ -228,20 +177,3 @@ def _count(states: Any) -> int:
             raise ValueError(f"states must be the members' states, as population.fit gives; got {_check.shown(states)}")
         return len(states)
     return members_of("states", states)
-
-
-def _scored(scores: Callable[..., Array], *args: Array) -> Array:
-    try:
-        return scores(*args)
-    except TypeError as error:
-        if "traced for scan returned a value" in str(error):
-            raise ValueError("score must return one number, an array () of JAX; it returned something else") from error
-        raise
-
-
-def _score_with_each(score: Callable[[Array], Array], predictions: Array, total: Array, size: Array) -> Array:
-    """Return the score of the average with each member added to `total`, (members,)."""
-    return jax.lax.map(lambda p: score((total + p) / size), predictions)
-
-
-_compiled_score_with_each = compile_once()(_score_with_each)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -66,15 +66,23 @@ class BoundedScales:
         except TypeError as error:
             raise ValueError(f"model must be hashable ({error}); use tuples for lists") from error
 
-    @property
-    def init(self) -> Any:
-        """The function of a key, and of the model's numbers, that draws the parameters."""
-        return _Method(self, "init")
+    if TYPE_CHECKING:  # to a type checker two methods, as any model has
 
-    @property
-    def apply(self) -> Any:
-        """The function of params and x, and of the model's numbers, that gives the outputs (batch, 2 d)."""
-        return _Method(self, "apply")
+        def init(self, key: Array, /, *args: Any, **numbers: Any) -> Params: ...  # noqa: D102
+
+        def apply(self, params: Params, x: PyTree, /, *args: Any, **numbers: Any) -> PyTree: ...  # noqa: D102
+
+    else:
+
+        @property
+        def init(self) -> Any:
+            """The function of a key, and of the model's numbers, that draws the parameters."""
+            return _Method(self, "init")
+
+        @property
+        def apply(self) -> Any:
+            """The function of params and x, and of the model's numbers, that gives the outputs (batch, 2 d)."""
+            return _Method(self, "apply")
 
     def _init(self, key: Array, **numbers: Any) -> Params:
         dtype = jax.dtypes.canonicalize_dtype(float)

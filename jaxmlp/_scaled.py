@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -65,15 +65,23 @@ class Scaled:
                 )
         _check.one_of("head", self.head, HEADS)
 
-    @property
-    def init(self) -> "_Call":
-        """(key, *, scaling, **numbers of the model) -> parameters; `scaling` is what `fitted` gives."""
-        return _Call(self, "init")
+    if TYPE_CHECKING:  # to a type checker two methods, as any model has
 
-    @property
-    def apply(self) -> "_Call":
-        """(params, x, **numbers of the model) -> the model's outputs, z."""
-        return _Call(self, "apply")
+        def init(self, key: Array, /, *args: Any, **numbers: Any) -> Params: ...  # noqa: D102
+
+        def apply(self, params: Params, x: PyTree, /, *args: Any, **numbers: Any) -> PyTree: ...  # noqa: D102
+
+    else:
+
+        @property
+        def init(self) -> "_Call":
+            """(key, *, scaling, **numbers of the model) -> parameters; `scaling` is what `fitted` gives."""
+            return _Call(self, "init")
+
+        @property
+        def apply(self) -> "_Call":
+            """(params, x, **numbers of the model) -> the model's outputs, z."""
+            return _Call(self, "apply")
 
     def fitted(self, x: Numeric, y: Numeric | None = None) -> dict[str, Fitted]:
         """Return what the transforms are fitted to on training data: the number `scaling` of a run.

@@ -46,9 +46,9 @@ from jaxmlp._targets import wide as wide
 from jaxmlp.types import Number, Numeric
 
 _ELSEWHERE = (
-    *(Bounded, BoundedScales, bounded, crps, evidential, evidential_nll, pairwise_ranking, triplet),
+    *(Bounded, BoundedScales, bounded, crps, evidential_nll, pairwise_ranking, triplet),
     *(binary_cross_entropy, cross_entropy, focal, PerToken, Total, per_token, sobolev, total),
-    *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, negative_binomial_moments, poisson, student_t_nll),
+    *(cox, gaussian_crps, info_nce, mixture_nll, negative_binomial, poisson, student_t_nll),
 )
 for _loss in _ELSEWHERE:
     _loss.__module__ = __name__  # they are found here by name, also by a run that is resumed

@@ -38,7 +38,7 @@ class Whiten:
 
     >>> rows = np.random.default_rng(0).normal(size=(100, 2)) @ np.array([[1.0, 2.0], [0.0, 1.0]])
     >>> z = Whiten().forward(Whiten().fit(rows, invert=True), rows)
-    >>> np.abs(np.cov(z.T, bias=True) - np.eye(2)).max() < 1e-4
+    >>> bool(np.abs(np.cov(z.T, bias=True) - np.eye(2)).max() < 1e-4)
     True
     """
 

@@ -12,6 +12,7 @@ from jax import Array
 from jaxmlp import _arguments, _check
 from jaxmlp._gaussian import log_variance_of, raw_scale_of
 from jaxmlp._passing import apart, check_names, check_part, parameters, share, signature
+from jaxmlp._scaling import check_once, is_density
 from jaxmlp._targets import number
 from jaxmlp.types import Loss, Model, Number, Params, PyTree
 
@@ -54,6 +55,7 @@ class BoundedScales:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {_check.shown(self.model)}")
+        check_once("BoundedScales", self.model)
         object.__setattr__(self, "d", _check.positive_int("d", self.d))
         for name in ("low", "high"):
             value = _arguments.scalar(name, getattr(self, name))
@@ -83,6 +85,11 @@ class BoundedScales:
         def apply(self) -> Any:
             """The function of params and x, and of the model's numbers, that gives the outputs (batch, 2 d)."""
             return _Method(self, "apply")
+
+    def frozen(self, path: tuple[Any, ...]) -> bool:
+        """Tell whether a parameter is not trained: what the model itself calls frozen."""
+        own = getattr(self.model, "frozen", None)
+        return path[0] == "model" and callable(own) and bool(own(path[1:]))
 
     def _init(self, key: Array, **numbers: Any) -> Params:
         dtype = jax.dtypes.canonicalize_dtype(float)
@@ -138,6 +145,11 @@ class Bounded:
         more = {"params": inspect.Parameter.empty, "bound_weight": 0.01}
         object.__setattr__(self, "__signature__", signature([self.loss], more))
 
+    @property
+    def density(self) -> bool:
+        """Whether the loss is that of a density, whose targets a model may scale."""
+        return is_density(self.loss)
+
     def __call__(
         self, outputs: PyTree, targets: PyTree, *, params: Params, bound_weight: Number = 0.01, **given: Any
     ) -> tuple[Array, dict[str, Array]]:
@@ -174,6 +186,8 @@ def bounded(loss: Loss) -> Bounded:
 
 
 def _bounds_of(params: Params, d: int | None = None) -> tuple[Array, Array]:
+    while isinstance(params, dict) and not {"low", "high"} <= params.keys() and isinstance(params.get("model"), dict):
+        params = params["model"]  # of a model around it
     if not isinstance(params, dict) or not {"model", "low", "high"} <= params.keys():
         raise ValueError(f"params must be those of a BoundedScales, with low and high; got {_check.shown(params)}")
     low, high = params["low"], params["high"]

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp._gaussian import rescaled
+from jaxmlp._scaling import check_once
 from jaxmlp._transforms import Fitted, Transform
 from jaxmlp.types import Model, Numeric, Params, PyTree
 
@@ -58,6 +59,7 @@ class Scaled:
         for name in ("init", "apply"):
             if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
                 raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
+        check_once("Scaled", self.model)
         for name, transform in (("x", self.x), ("y", self.y)):
             if isinstance(transform, type) or not isinstance(transform, Transform | None):
                 raise ValueError(

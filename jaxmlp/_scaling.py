@@ -26,6 +26,26 @@ def density(loss: Function) -> Function:
     return loss
 
 
+def is_density(loss: Any) -> bool:
+    """Tell whether a loss is one of a density, also behind `functools.partial`."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return bool(getattr(loss, "density", False))
+
+
+def check_once(what: str, model: Any) -> None:
+    """Raise for a model that scales its targets inside another one, which would not ask it to.
+
+    Raises:
+      ValueError: with the way round.
+    """
+    if scales(model):
+        raise ValueError(
+            f"model of {what} must not scale its targets, which only the outermost model can; got {model!r:.200}; put "
+            f"transforms.Scaled around {what}, and several scalings into one transforms.Chain"
+        )
+
+
 def scales(model: Any) -> bool:
     """Tell whether a model has targets of its own, which its parameters make of those of the data."""
     return callable(getattr(model, "encode", None)) and callable(getattr(model, "decode", None))
@@ -43,10 +63,7 @@ def outputs(model: Any, params: Params, found: PyTree) -> PyTree:
 
 def of_data(recipe: Any, params: Params, losses: Array, y: PyTree) -> Array:
     """Return the losses (batch,), of a density in the units of the data: -log p(y) = -log p(z) - log |det dz/dy|."""
-    loss = recipe.loss
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    if not scales(recipe.model) or not getattr(loss, "density", False):
+    if not scales(recipe.model) or not is_density(recipe.loss):
         return losses
     slope = recipe.model.log_slope(params, y)
     return losses if slope is None else losses - slope.astype(losses.dtype)

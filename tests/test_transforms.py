@@ -201,6 +201,8 @@ FITTED = Scaled(NET, x=Standard(), y=Standard()).fitted(X, Y)
     [
         (lambda: Scaled(NET, x=Standard), "x must be a transform, as transforms.Standard"),
         (lambda: Scaled(MLP, x=Standard()), "model must have init"),
+        (lambda: Scaled(Scaled(NET, y=Log()), y=Standard()), "model of Scaled must not scale its targets"),
+        (lambda: losses.BoundedScales(Scaled(NET, y=Log()), 1), "model of BoundedScales must not scale its targets"),
         (lambda: Scaled(NET, y=Standard(), head="mean"), "head must be one of values, gaussian, quantiles"),
         (lambda: Scaled(NET, x=Standard()).fitted(X, Y), "y must be left out, since the model scales none"),
         (lambda: Scaled(NET, y=Standard()).fitted(X), "y must be given, since the model scales it"),
@@ -253,6 +255,21 @@ def test_a_file_holds_no_transform_but_ours(tmp_path):
         jaxmlp.save(tmp_path / "mine", model, params)
     with pytest.raises(ValueError, match="params must be those of"):
         jaxmlp.save(tmp_path / "mine", Scaled(NET, x=Standard()), NET.init(KEY))
+
+
+def test_bounds_of_the_variance_lie_within_the_scaling():
+    bounded = losses.BoundedScales(NET.replace(sizes=(2, 4, 2)), 1)
+    model = Scaled(bounded, x=Standard(), y=Standard(), head="gaussian")
+    numbers = {**RATE, "scaling": model.fitted(X, Y)}
+    recipe = recipe_of(model, losses.bounded(losses.gaussian_nll))
+    params = jaxmlp.start(KEY, recipe, numbers).params
+    told = jaxmlp.evaluate(params, (X, Y), recipe, {**numbers, "bound_weight": 0.0})
+    plain = jaxmlp.evaluate(params, (X, Y), recipe_of(model, losses.gaussian_nll), numbers)
+    np.testing.assert_allclose(told["loss"], plain["loss"], rtol=1e-6)  # of y in its units, as without the bounds
+    np.testing.assert_allclose(told["bounds"], 10.5, rtol=1e-6)
+    state, _ = jaxmlp.fit(KEY, (X, Y), recipe, numbers)
+    same({"x": state.params["x"], "y": state.params["y"]}, numbers["scaling"])
+    assert float(state.params["model"]["high"][0]) != 0.5
 
 
 def test_losses_of_ones_own_may_be_densities():

@@ -13,6 +13,7 @@ from jaxmlp._arrays import taking
 from jaxmlp._targets import number, spread, wide
 from jaxmlp.types import Number, Numeric
 
+SMALL, LARGE = 0.03, 1e15  # spreads whose variances are well above the floor, and below infinity
 FLOOR = 1e-6  # the floor under a variance where none is given, of the losses and of all that read their outputs
 
 
@@ -108,3 +109,17 @@ def rescaled(outputs: Array, moved: Callable[[Array], Array], scale: Array) -> A
     wanted = jnp.square(jnp.broadcast_to(scale, mean.shape)) * variance - FLOOR
     raw_scale = raw_scale_of(jnp.log(jnp.maximum(wanted, jnp.finfo(mean.dtype).tiny)))
     return jnp.concatenate([moved(mean), raw_scale], axis=-1)
+
+
+def check_units(scale: np.ndarray) -> None:
+    """Raise for units of y, by its spread (d,), in which a variance is below its floor or above all floats.
+
+    Raises:
+      ValueError: with the first such spread.
+    """
+    outside = (scale < SMALL) | (scale > LARGE)
+    if outside.any():
+        raise ValueError(
+            f"y must be in units in which it spreads between {SMALL:g} and {LARGE:g}, since a variance has a floor of "
+            f"{FLOOR:g} in them; got {scale[outside][0]:.3g}; multiply y by a number"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _arrays, _check
-from jaxmlp._gaussian import rescaled
+from jaxmlp._gaussian import check_units, rescaled
 from jaxmlp._scaling import check_once
 from jaxmlp._transforms import Fitted, Transform
 from jaxmlp.types import Model, Numeric, Params, PyTree
@@ -66,6 +66,15 @@ class Scaled:
                     f"{name} must be a transform, as transforms.Standard(), or None; got {_check.shown(transform)}"
                 )
         _check.one_of("head", self.head, HEADS)
+        if self.y is not None and self.head == "gaussian" and not getattr(self.y, "affine", False):
+            raise ValueError(
+                f"y must scale each column by one number to make a Gaussian of y from one of z; got {self.y!r}; use "
+                f"Standard() or Robust(), or head='values' and read z from apply(params, x)"
+            )
+        if self.y is not None and self.head == "quantiles" and not getattr(self.y, "each_alone", False):
+            raise ValueError(
+                f"y must scale each column by itself, since quantiles of mixed columns are no quantiles; got {self.y!r}"
+            )
 
     if TYPE_CHECKING:  # to a type checker two methods, as any model has
 
@@ -100,6 +109,8 @@ class Scaled:
             if transform is not None:
                 values = _table(name, table)
                 found[name] = jax.tree.map(jnp.asarray, transform.fit(values, invert=name == "y"))
+        if self.y is not None and self.head == "gaussian":
+            check_units(np.asarray(self.y.scale(found["y"])))
         return found
 
     def frozen(self, path: tuple[Any, ...]) -> bool:
@@ -116,7 +127,10 @@ class Scaled:
 
     def log_slope(self, params: Params, y: PyTree) -> Array | None:
         """Return log |det df/dy| of each example (batch,), where the targets are scaled."""
-        return None if self.y is None else self.y.log_slope(_part(params, "y", self.y), y)
+        if self.y is None:
+            return None
+        fitted = _part(params, "y", self.y)
+        return self.y.log_slope(fitted, _columns("targets", y, fitted))
 
     def decode(self, params: Params, outputs: PyTree) -> PyTree:
         """Return outputs in the units of y.
@@ -127,19 +141,14 @@ class Scaled:
         if self.y is None:
             return outputs
         fitted = _part(params, "y", self.y)
-        width = _width(fitted) or outputs.shape[-1]
         if self.head == "values":
             return self.y.inverse(fitted, _columns("outputs", outputs, fitted))
+        width = _width(fitted) or outputs.shape[-1]
+        outputs = _columns("outputs", outputs, {})
         if self.head == "quantiles":
             levels = outputs.reshape(*outputs.shape[:-1], -1, width)
             return self.y.inverse(fitted, levels).reshape(outputs.shape)
-        scale = self.y.scale(fitted)
-        if scale is None:
-            raise ValueError(
-                f"y must scale each column by one number to make a Gaussian of y from one of z; got {self.y!r}; read z "
-                f"from apply(params, x), or use Standard() or Robust()"
-            )
-        return rescaled(outputs, lambda mean: self.y.inverse(fitted, mean), scale)  # type: ignore[union-attr]
+        return rescaled(outputs, lambda mean: self.y.inverse(fitted, mean), self.y.scale(fitted))  # type: ignore[union-attr]
 
     def predict(self, params: Params, x: PyTree, **numbers: Any) -> PyTree:
         """Return decode(params, apply(params, x))."""
@@ -229,7 +238,9 @@ def _columns(what: str, values: Any, fitted: Fitted) -> Any:
             f"{what} must be of the {width or 'd'} columns that the scaling was fitted to, (..., {width or 'd'}); got "
             f"{_check.describe(values)}{fix}"
         )
-    return values
+    # A shift and a scale are no integers, and in half precision a mean far from zero is infinite.
+    narrow = not jnp.issubdtype(values.dtype, jnp.floating) or values.dtype.itemsize < 4
+    return values.astype(jnp.float32) if narrow else values
 
 
 def _check_fitted(name: str, transform: Transform | None, scaling: Any) -> None:

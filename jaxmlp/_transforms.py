@@ -6,14 +6,14 @@ Each is a description, static and hashable; what was fitted are arrays in a dict
 import dataclasses
 import math
 from statistics import NormalDist
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _arguments, _check
+from jaxmlp import _check
 from jaxmlp.types import PyTree
 
 Fitted: TypeAlias = PyTree  # the arrays of a transform: a dict, or of a chain a tuple of them
@@ -54,11 +54,16 @@ class Transform(Protocol):
 class Standard:
     """z = (v - mean) / standard deviation, a column at a time; a constant column is only moved.
 
+    `affine` and `each_alone` say that it is one number a column, and that no column counts for another.
+
     >>> standard = Standard()
     >>> fitted = standard.fit(np.array([[1.0], [3.0]]), invert=True)
     >>> standard.forward(fitted, np.array([[5.0]], "f"))
     array([[3.]], dtype=float32)
     """
+
+    affine: ClassVar[bool] = True
+    each_alone: ClassVar[bool] = True
 
     def fit(self, values: np.ndarray, *, invert: bool) -> Fitted:
         """Return {"shift": the means, "scale": the deviations}, (d,) each.
@@ -66,7 +71,7 @@ class Standard:
         Raises:
           ValueError: for columns so far from zero that float32 loses their spread.
         """
-        return _affine(values.mean(0), values.std(0))
+        return _affine(values, values.mean(0), values.std(0))
 
     def forward(self, fitted: Fitted, values: Any) -> Any:
         """Return (v - shift) / scale."""
@@ -107,55 +112,7 @@ class Robust(Standard):
         """Return {"shift": the medians, "scale": the ranges / 1.349}, (d,) each."""
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / 1.3489795
-        return _affine(median, np.where(spread > 0, spread, values.std(0)))
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Log:
-    """z = log(v - offset), for what is positive and spans powers of ten; outside v > offset it is NaN.
-
-    >>> Log().forward({}, np.array([[1.0]], "f"))
-    array([[0.]], dtype=float32)
-    """
-
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", _arguments.scalar("offset", self.offset))
-
-    def fit(self, values: np.ndarray, *, invert: bool) -> Fitted:
-        """Return {}: nothing is fitted.
-
-        Raises:
-          ValueError: for values that have no logarithm.
-        """
-        if not (values > self.offset).all():
-            raise ValueError(
-                f"values must be above the offset {self.offset:g} to have a logarithm; got {values.min():g}; pass "
-                f"Log(offset=...) below it, or Quantile() or Robust()"
-            )
-        return {}
-
-    def forward(self, fitted: Fitted, values: Any) -> Any:
-        """Return log(v - offset)."""
-        return module_of(values).log(values - self.offset)
-
-    def inverse(self, fitted: Fitted, values: Any) -> Any:
-        """Return exp(z) + offset."""
-        return module_of(values).exp(values) + self.offset
-
-    def log_slope(self, fitted: Fitted, values: Any) -> Array:
-        """Return -sum_d log(v_d - offset) of each row, (batch,)."""
-        return -jnp.sum(jnp.log(values - self.offset), axis=-1)
-
-    def shapes(self, width: int) -> Any:
-        """Return {}."""
-        return {}
-
-    def scale(self, fitted: Fitted) -> Any:
-        """Return None: it is not affine."""
-        return None
+        return _affine(values, median, np.where(spread > 0, spread, values.std(0)))
 
 
 @jax.tree_util.register_static
@@ -163,7 +120,7 @@ class Log:
 class Quantile:
     """z = f(v), straight lines between quantiles of v and those of a standard Gaussian, and beyond the last ones.
 
-    Whatever the distribution of v, z is nearly Gaussian (Bartlett 1947, doi 10.2307/3001536).
+    Whatever the distribution of v without ties, z is nearly Gaussian (Bartlett 1947, doi 10.2307/3001536).
 
     >>> quantile = Quantile(points=5)
     >>> fitted = quantile.fit(np.arange(100.0)[:, None] ** 3, invert=True)
@@ -171,6 +128,7 @@ class Quantile:
     array([[0.]], dtype=float32)
     """
 
+    each_alone: ClassVar[bool] = True
     points: int = 101
 
     def __post_init__(self) -> None:
@@ -231,9 +189,18 @@ class Quantile:
         return xp.stack([height for height, _ in columns], -1), xp.stack([slope for _, slope in columns], -1)
 
 
-def _affine(shift: np.ndarray, scale: np.ndarray) -> Fitted:
-    scale = np.where(scale > 0, scale, 1.0)
-    if (far := np.flatnonzero((np.abs(shift) > FAR * scale) & (scale != 1.0))).size:
+def _affine(values: np.ndarray, shift: np.ndarray, scale: np.ndarray) -> Fitted:
+    size = np.abs(values).max(0)
+    constant = scale <= 1e-12 * size  # to the rounding of a mean
+    scale = np.where(constant, 1.0, scale)
+    with np.errstate(over="ignore"):
+        lost = np.flatnonzero(~np.isfinite(scale.astype(np.float32)) | (scale < np.finfo(np.float32).tiny))
+    if lost.size:
+        raise ValueError(
+            f"values must spread by what float32 can hold; column {lost[0]} has a deviation of {scale[lost[0]]:g}; "
+            f"give it in another unit"
+        )
+    if (far := np.flatnonzero((np.abs(shift) > FAR * scale) & ~constant)).size:
         raise ValueError(
             f"values must spread by more than float32 loses, a millionth of their size; column {far[0]} lies about "
             f"{shift[far[0]]:g} with a deviation of {scale[far[0]]:g}; subtract a constant in float64 first"

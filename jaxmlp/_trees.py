@@ -40,12 +40,26 @@ def entered(what: str, tree: PyTree) -> PyTree:
     """
 
     def enter(path: Any, leaf: Any) -> Numeric:
-        if isinstance(leaf, np.ndarray | jax.Array):
+        if isinstance(leaf, jax.Array):
             return leaf
+        if isinstance(leaf, np.ndarray):
+            return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
         number = np.asarray(_arrays.number(f"{what}{jax.tree_util.keystr(path)}", leaf, "must be an array or a number"))
         return number.astype(jax.dtypes.canonicalize_dtype(number.dtype))
 
-    return jax.tree_util.tree_map_with_path(enter, _arrays.tree(what, tree))
+    found = jax.tree_util.tree_map_with_path(enter, _arrays.tree(what, tree))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(found)]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    if len(set(names)) < len(names):  # by which a checkpoint knows them
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{what} must have a name of its own for each array; {twice!r} stands for two; rename one")
+    return found
+
+
+def with_trees(hyperparams: Any) -> dict[str, Any]:
+    """Return the hyperparameters of one network with their trees as `entered` gives them, and numbers as they are."""
+    given = dict(hyperparams or {})
+    return {n: entered(f"hyperparams[{n!r}]", value) if is_tree(value) else value for n, value in given.items()}
 
 
 def wants_number(function: Any, name: str) -> bool:

@@ -126,6 +126,7 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
+        scaling.check_numbers(self, hyperparams or ())
         bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, self.after, hyperparams))
         return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
@@ -219,7 +220,7 @@ class Bound(NamedTuple):
         """
         values = {}
         if self.recipe.metrics:
-            outputs = scaling.outputs(self.recipe.model, told.params, outputs)
+            outputs, told = scaling.as_read(self.recipe.model, outputs, told)
         for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
             wanted = names_of_metric(metric)
             numbers: dict[str, Any] = {of: value for of, value in self.numbers.metrics.items() if of in wanted}

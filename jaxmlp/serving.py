@@ -85,8 +85,9 @@ def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]
     """Return x -> model.apply(params, x) in NumPy alone, for a server that answers with a handful of rows at a time.
 
     For one row, calling a compiled program costs more than the arithmetic. The function holds NumPy copies of the
-    parameters, can be pickled, and needs no device. Shapes: x (..., in) -> (..., out), in the parameters' dtype,
-    whatever that of x; the function raises a ValueError for x of another width.
+    parameters, can be pickled, and needs no device, but where it reads back a Gaussian of `transforms.Scaled`. Shapes:
+    x (..., in) -> (..., out), in the parameters' dtype, whatever that of x; the function raises a ValueError for x of
+    another width.
 
     Raises:
       ValueError: for parameters that do not fit, an activation that is a callable, and for half precision: NumPy has
@@ -101,7 +102,8 @@ def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]
     if isinstance(model, Scaled) and isinstance(params, dict):
         inner = in_numpy(model.model, params["model"])
         scaling = jax.tree.map(np.asarray, {name: fitted for name, fitted in params.items() if name != "model"})
-        return partial(_forward_scaled, dataclasses.replace(model, model=_Inner(inner)), scaling)
+        dtype = jax.tree.leaves(params["model"])[0].dtype
+        return partial(_forward_scaled, dataclasses.replace(model, model=_Inner(inner)), scaling, dtype)
     if not isinstance(model, MLP):
         raise ValueError(f"model must be an MLP, or transforms.Scaled around one; got {_check.describe(model)}")
     if callable(model.activation):
@@ -141,8 +143,8 @@ class _Inner:
         return self.function(x)
 
 
-def _forward_scaled(model: Scaled, scaling: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    return np.asarray(model.predict({"model": None, **scaling}, np.asarray(_arrays.listed("x", x), np.float32)))
+def _forward_scaled(model: Scaled, scaling: dict[str, Any], dtype: Any, x: np.ndarray) -> np.ndarray:
+    return np.asarray(model.predict({"model": None, **scaling}, np.asarray(_arrays.listed("x", x), dtype)))
 
 
 def _affine(layer: Layer, h: np.ndarray) -> np.ndarray:

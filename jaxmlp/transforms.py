@@ -8,17 +8,16 @@ transform is any static object with the methods of `Transform`; `Chain` makes on
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _check
+from jaxmlp import _arguments, _check
 from jaxmlp._scaled import Scaled as Scaled
 from jaxmlp._transforms import Fitted as Fitted
-from jaxmlp._transforms import Log as Log
 from jaxmlp._transforms import Quantile as Quantile
 from jaxmlp._transforms import Robust as Robust
 from jaxmlp._transforms import Standard as Standard
@@ -26,6 +25,56 @@ from jaxmlp._transforms import Transform as Transform
 from jaxmlp._transforms import module_of, row
 
 EXACT = jax.lax.Precision.HIGHEST  # a scaling is no product to be rounded for speed
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """z = log(v - offset), for what is positive and spans powers of ten; outside v > offset it is NaN.
+
+    >>> Log().forward({"shift": np.zeros(1, "f")}, np.array([[1.0]], "f"))
+    array([[0.]], dtype=float32)
+    """
+
+    each_alone: ClassVar[bool] = True
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", _arguments.scalar("offset", self.offset))
+
+    def fit(self, values: np.ndarray, *, invert: bool) -> Fitted:
+        """Return {"shift": the offset of each column, (d,)}.
+
+        Raises:
+          ValueError: for values that have no logarithm.
+        """
+        if not (values > self.offset).all():
+            raise ValueError(
+                f"values must be above the offset {self.offset:g} to have a logarithm; got {values.min():g}; pass "
+                f"Log(offset=...) below it, or Quantile() or Robust()"
+            )
+        return {"shift": np.full(values.shape[1], self.offset, np.float32)}
+
+    def forward(self, fitted: Fitted, values: Any) -> Any:
+        """Return log(v - offset)."""
+        moved = values - row(fitted["shift"], values)
+        return module_of(moved).log(moved)
+
+    def inverse(self, fitted: Fitted, values: Any) -> Any:
+        """Return exp(z) + offset."""
+        return module_of((fitted, values)).exp(values) + row(fitted["shift"], values)
+
+    def log_slope(self, fitted: Fitted, values: Any) -> Array:
+        """Return -sum_d log(v_d - offset) of each row, (batch,)."""
+        return -jnp.sum(jnp.log(values - row(fitted["shift"], values)), axis=-1)
+
+    def shapes(self, width: int) -> Any:
+        """Return the shapes for so many columns."""
+        return {"shift": (width,)}
+
+    def scale(self, fitted: Fitted) -> Any:
+        """Return None: it is not affine."""
+        return None
 
 
 @jax.tree_util.register_static
@@ -114,6 +163,16 @@ class Chain:
         if not links or not all(isinstance(link, Transform) for link in links):
             raise ValueError(f"links must be one transform or several, as Chain(Log(), Standard()); got {links!r:.200}")
         object.__setattr__(self, "links", links)
+
+    @property
+    def affine(self) -> bool:
+        """Whether it is one number a column."""
+        return all(getattr(link, "affine", False) for link in self.links)
+
+    @property
+    def each_alone(self) -> bool:
+        """Whether no column counts for another."""
+        return all(getattr(link, "each_alone", False) for link in self.links)
 
     def fit(self, values: np.ndarray, *, invert: bool) -> Fitted:
         """Return what each link fits, a tuple."""

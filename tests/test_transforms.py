@@ -203,6 +203,24 @@ FITTED = Scaled(NET, x=Standard(), y=Standard()).fitted(X, Y)
         (lambda: Scaled(MLP, x=Standard()), "model must have init"),
         (lambda: Scaled(Scaled(NET, y=Log()), y=Standard()), "model of Scaled must not scale its targets"),
         (lambda: losses.BoundedScales(Scaled(NET, y=Log()), 1), "model of BoundedScales must not scale its targets"),
+        (lambda: Scaled(NET, y=Chain(Standard(), Whiten()), head="quantiles"), "y must scale each column by itself"),
+        (
+            lambda: Scaled(NET, y=Standard(), head="gaussian").fitted(X, 1e-5 * Y),
+            "y must be in units in which it spreads",
+        ),
+        (lambda: Scaled(NET, x=Standard()).fitted(1e-44 * X), "values must spread by what float32 can hold"),
+        (
+            lambda: recipe_of(Scaled(NET, y=Standard(), head="gaussian"), losses.gaussian_nll).bind(
+                {**RATE, "min_variance": 0.1, "scaling": FITTED}
+            ),
+            "min_variance must be left out where a model scales the targets of a Gaussian",
+        ),
+        (
+            lambda: recipe_of(Scaled(NET, y=Standard()), losses.per_token(losses.gaussian_nll)).bind(
+                {**RATE, "scaling": FITTED}
+            ),
+            "loss must be a density itself where a model scales its targets",
+        ),
         (lambda: Scaled(NET, y=Standard(), head="mean"), "head must be one of values, gaussian, quantiles"),
         (lambda: Scaled(NET, x=Standard()).fitted(X, Y), "y must be left out, since the model scales none"),
         (lambda: Scaled(NET, y=Standard()).fitted(X), "y must be given, since the model scales it"),
@@ -231,7 +249,7 @@ FITTED = Scaled(NET, x=Standard(), y=Standard()).fitted(X, Y)
             r"outputs must be of the 1 columns .*; outputs of a distribution ask for Scaled\(head=...\)",
         ),
         (
-            lambda: Scaled(NET, y=Log(), head="gaussian").decode({"y": {}}, jnp.ones((3, 2))),
+            lambda: Scaled(NET, y=Log(), head="gaussian"),
             "y must scale each column by one number to make a Gaussian of y",
         ),
         (
@@ -255,6 +273,42 @@ def test_a_file_holds_no_transform_but_ours(tmp_path):
         jaxmlp.save(tmp_path / "mine", model, params)
     with pytest.raises(ValueError, match="params must be those of"):
         jaxmlp.save(tmp_path / "mine", Scaled(NET, x=Standard()), NET.init(KEY))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16"])
+def test_integers_and_half_precision_are_scaled_as_their_floats(dtype):
+    x, y = (RNG.integers(0, 200, (30, 2)).astype(dtype) for _ in range(2))
+    for transform in (Standard(), Robust(), Whiten(), Chain(Standard(), Whiten())):
+        model = Scaled(NET.replace(sizes=(2, 4, 2)), x=transform, y=transform)
+        floats = x.astype("f"), y.astype("f")
+        numbers = {**RATE, "scaling": model.fitted(*floats)}
+        params = jaxmlp.start(KEY, recipe_of(model), numbers).params
+        wanted = serving.predict(model, params, floats[0])
+        np.testing.assert_allclose(serving.predict(model, params, x), wanted, rtol=1e-5)
+        if dtype != "float16":  # whose targets a loss takes as they are
+            told, other = (jaxmlp.evaluate(params, d, recipe_of(model), numbers)["loss"] for d in ((x, y), floats))
+            np.testing.assert_allclose(told, other, rtol=1e-5)
+    narrow = Scaled(NET.replace(param_dtype="float16"), y=Standard())
+    params = {"model": narrow.model.init(KEY), **narrow.fitted(X, 1e3 * Y)}
+    assert np.isfinite(serving.predict(narrow, params, X.astype("f2"))).all()
+
+
+def test_a_constant_column_is_only_moved_whatever_it_rounds_to():
+    for value in (0.1, 3.3, 1e9, 0.0):
+        arrays = Standard().fit(np.full((7, 1), value), invert=True)
+        assert arrays["scale"] == 1
+        np.testing.assert_allclose(Standard().forward(arrays, np.full((2, 1), value, "f")), 0, atol=1e-6)
+
+
+def test_metrics_that_ask_for_the_model_get_its_outputs_as_they_are_given_them():
+    def same_as_apply(outputs, targets, *, apply, params, x, weight=None):
+        return jnp.abs(apply(params, x) - outputs).max()
+
+    model = Scaled(NET, x=Standard(), y=Standard())
+    recipe = recipe_of(model, metrics=same_as_apply)
+    numbers = {**RATE, "scaling": model.fitted(X, Y)}
+    params = jaxmlp.start(KEY, recipe, numbers).params
+    assert jaxmlp.evaluate(params, (X, Y), recipe, numbers)["same_as_apply"] == 0
 
 
 def test_bounds_of_the_variance_lie_within_the_scaling():

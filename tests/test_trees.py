@@ -122,6 +122,23 @@ def test_a_checkpoint_holds_the_trees_and_knows_others(tmp_path, keys, numbers):
         loop.train(keys, (X, Y), longer, others, directory=tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("scale", [np.float64([2.0]), np.array([2]), 2.0], ids=["float64", "int64", "a number"])
+def test_a_run_goes_on_with_leaves_of_any_dtype(tmp_path, scale):
+    def error(outputs, targets, *, scale):
+        return jnp.sum(jnp.square(outputs - targets), axis=-1) / jnp.sum(jnp.asarray(scale["y"], jnp.float32))
+
+    recipe, longer = (Recipe(NET, error, optax.adam, epochs=n, batch_size=10) for n in (2, 3))
+    numbers = {**RATE, "scale": {"y": scale}}
+    loop.train(KEYS[0], (X, Y), recipe, numbers, directory=tmp_path, progress=False)
+    _, told = loop.resume(tmp_path, (X, Y), recipe=longer, epochs=3, progress=False)
+    np.testing.assert_allclose(told["loss"], jaxmlp.fit(KEYS[0], (X, Y), longer, numbers)[1]["loss"], rtol=1e-6)
+
+
+def test_two_arrays_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="must have a name of its own for each array; 'y.z' stands for two"):
+        jaxmlp.fit(KEYS[0], (X, Y), RECIPE, {**ONE, "scale": {"y.z": SCALES[0], "y": {"z": SCALES[0]}}})
+
+
 class Pair(tuple):
     pass
 

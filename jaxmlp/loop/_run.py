@@ -18,6 +18,7 @@ from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
+from jaxmlp._trees import with_trees
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._program import of_job
@@ -218,7 +219,7 @@ def _placed(
         told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
         given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
         own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
-        numbers = (request.hyperparams or {}) if request.single else job.members.numbers.by_name
+        numbers = with_trees(request.hyperparams) if request.single else job.members.numbers.by_name
         start = Start(request.key, numbers, job.tables.numbers.by_name)
         seen = Seen(told, given, options.steps, own)
         manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)

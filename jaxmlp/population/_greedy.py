@@ -65,7 +65,7 @@ def greedy(
             raise ValueError(f"score must return one number; got an array of shape {found.shape[1:]}")
         if not np.isfinite(found).any():
             raise ValueError("score must be finite for some member; it is for none")
-        found = figure.less(found)
+        found = np.where(np.isfinite(found), figure.less(found), np.nan)  # an infinity is no better a score
         chosen.append(int(np.nanargmin(found)))
         best.append(float(np.nanmin(found)))
         total = total + predictions[chosen[-1]]

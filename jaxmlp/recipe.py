@@ -126,8 +126,8 @@ class Recipe:
         >>> recipe.bind({"learning_rate": 0.1}).numbers.optimizer
         {'learning_rate': 0.1}
         """
-        scaling.check_numbers(self, hyperparams or ())
         bound = Bound(self, route(self.model, self.loss, self.optimizer, self.metrics, self.after, hyperparams))
+        scaling.check_numbers(self, hyperparams or ())
         return bound if steps is None else bound.for_run(_check.positive_int("steps", steps))
 
 

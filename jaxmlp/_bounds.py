@@ -12,7 +12,7 @@ from jax import Array
 from jaxmlp import _arguments, _check
 from jaxmlp._gaussian import log_variance_of, raw_scale_of
 from jaxmlp._passing import apart, check_names, check_part, parameters, share, signature
-from jaxmlp._scaling import check_once, is_density
+from jaxmlp._scaling import check_inner, is_density, is_frozen
 from jaxmlp._targets import number
 from jaxmlp.types import Loss, Model, Number, Params, PyTree
 
@@ -52,10 +52,7 @@ class BoundedScales:
     high: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("init", "apply"):
-            if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
-                raise ValueError(f"model must have init(key) and apply(params, x); got {_check.shown(self.model)}")
-        check_once("BoundedScales", self.model)
+        check_inner("BoundedScales", self.model)
         object.__setattr__(self, "d", _check.positive_int("d", self.d))
         for name in ("low", "high"):
             value = _arguments.scalar(name, getattr(self, name))
@@ -88,8 +85,7 @@ class BoundedScales:
 
     def frozen(self, path: tuple[Any, ...]) -> bool:
         """Tell whether a parameter is not trained: what the model itself calls frozen."""
-        own = getattr(self.model, "frozen", None)
-        return path[0] == "model" and callable(own) and bool(own(path[1:]))
+        return path[0] == "model" and is_frozen(self.model, path[1:])
 
     def _init(self, key: Array, **numbers: Any) -> Params:
         dtype = jax.dtypes.canonicalize_dtype(float)

@@ -35,7 +35,7 @@ def gaussian(outputs: Numeric, *, min_variance: Number = FLOOR) -> tuple[Array, 
     >>> mean, variance.round(4)
     (Array([[3.]], dtype=float32), Array([[1.]], dtype=float32))
     """
-    mean, raw_scale = _pairs_of(outputs)
+    mean, raw_scale = pairs_of(outputs)
     number("min_variance", min_variance, 0, np.inf)
     variance = jnp.exp(log_variance_of(raw_scale))
     return mean, variance + spread("min_variance", min_variance, mean)
@@ -55,7 +55,7 @@ def from_softplus(outputs: Numeric) -> Array:
     >>> mean, variance.round(4), round(jnp.log(2.0).item() ** 2, 4)
     (Array([[3.]], dtype=float32), Array([[0.4805]], dtype=float32), 0.4805)
     """
-    mean, raw_scale = _pairs_of(outputs)
+    mean, raw_scale = pairs_of(outputs)
     root = jnp.sqrt(jax.nn.softplus(jnp.maximum(raw_scale, -40.0)))  # of less, the variance is below any floor
     return jnp.concatenate([mean, 8 * (root - 1 / root)], axis=-1)
 
@@ -70,16 +70,16 @@ def raw_scale_of(log_variance: Array) -> Array:
     return 16 * jnp.sinh(log_variance / 4)
 
 
-def _pairs_of(outputs: Numeric) -> tuple[Array, Array]:
-    """Return means and raw scales (..., d) of outputs (..., 2 d)."""
+def pairs_of(outputs: Numeric, what: str = "a mean and a raw scale") -> tuple[Array, Array]:
+    """Return the first and the second halves (..., d) of outputs (..., 2 d): means and raw scales, or `what` else."""
     _check.floating("outputs", outputs)
     if outputs.ndim < 1 or outputs.shape[-1] % 2:
         raise ValueError(
-            f"outputs must hold a mean and a raw scale for each target, (batch, 2 d); got {_check.describe(outputs)}; "
-            f"give the last layer two outputs a target"
+            f"outputs must hold {what} for each target, (batch, 2 d); got {_check.describe(outputs)}; give the last "
+            f"layer two outputs a target"
         )
-    mean, raw_scale = jnp.split(wide(outputs), 2, axis=-1)
-    return mean, raw_scale
+    first, second = jnp.split(wide(outputs), 2, axis=-1)
+    return first, second
 
 
 def gaussian_for(outputs: Numeric, targets: Numeric, min_variance: Number) -> tuple[Array, Array]:

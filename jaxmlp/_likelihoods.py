@@ -8,7 +8,7 @@ from jax.scipy.special import betaln, gammaln, ndtr
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
-from jaxmlp._gaussian import FLOOR, gaussian, gaussian_for, negative_log
+from jaxmlp._gaussian import FLOOR, gaussian, gaussian_for, negative_log, pairs_of
 from jaxmlp._scaling import density
 from jaxmlp._targets import alike, number, spread, sum_outputs, wide
 from jaxmlp.types import Number, Numeric
@@ -93,13 +93,7 @@ def negative_binomial(outputs: Numeric, targets: Numeric) -> Array:
 
 
 def _log_mean_and_dispersion(outputs: Numeric) -> tuple[Array, Array]:
-    _check.floating("outputs", outputs)
-    if outputs.ndim < 1 or outputs.shape[-1] % 2:
-        raise ValueError(
-            f"outputs must hold a log mean and a raw dispersion for each target, (batch, 2 d); got "
-            f"{_check.describe(outputs)}; give the last layer two outputs a target"
-        )
-    log_mean, raw = jnp.split(wide(outputs), 2, axis=-1)
+    log_mean, raw = pairs_of(outputs, "a log mean and a raw dispersion")
     return log_mean, jax.nn.softplus(raw) + np.asarray(LEAST, log_mean.dtype)
 
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp._gaussian import check_units, rescaled
-from jaxmlp._scaling import check_once
+from jaxmlp._scaling import check_inner, is_frozen
 from jaxmlp._transforms import Fitted, Transform
 from jaxmlp.types import Model, Numeric, Params, PyTree
 
@@ -56,10 +56,7 @@ class Scaled:
     head: str = "values"
 
     def __post_init__(self) -> None:
-        for name in ("init", "apply"):
-            if isinstance(self.model, type) or not callable(getattr(self.model, name, None)):
-                raise ValueError(f"model must have init(key) and apply(params, x); got {self.model!r} without {name}")
-        check_once("Scaled", self.model)
+        check_inner("Scaled", self.model)
         for name, transform in (("x", self.x), ("y", self.y)):
             if isinstance(transform, type) or not isinstance(transform, Transform | None):
                 raise ValueError(
@@ -115,8 +112,7 @@ class Scaled:
 
     def frozen(self, path: tuple[Any, ...]) -> bool:
         """Tell whether a parameter is not trained: what was fitted, and what the model itself calls frozen."""
-        own = getattr(self.model, "frozen", None)
-        return path[0] in ("x", "y") or callable(own) and bool(own(path[1:]))
+        return path[0] in ("x", "y") or is_frozen(self.model, path[1:])
 
     def encode(self, params: Params, y: PyTree) -> PyTree:
         """Return the targets z = f(y)."""

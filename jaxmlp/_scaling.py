@@ -34,17 +34,26 @@ def is_density(loss: Any) -> bool:
     return bool(getattr(loss, "density", False))
 
 
-def check_once(what: str, model: Any) -> None:
-    """Raise for a model that scales its targets inside another one, which would not ask it to.
+def check_inner(what: str, model: Any) -> None:
+    """Raise for what is no model inside another one, and for one that scales its targets: nobody would ask it to.
 
     Raises:
       ValueError: with the way round.
     """
+    for name in ("init", "apply"):
+        if isinstance(model, type) or not callable(getattr(model, name, None)):
+            raise ValueError(f"model must have init(key) and apply(params, x); got {model!r:.200} without {name}")
     if scales(model):
         raise ValueError(
             f"model of {what} must not scale its targets, which only the outermost model can; got {model!r:.200}; put "
             f"transforms.Scaled around {what}, and several scalings into one transforms.Chain"
         )
+
+
+def is_frozen(model: Any, path: tuple[Any, ...]) -> bool:
+    """Tell whether a model inside another one calls a parameter of its own frozen."""
+    own = getattr(model, "frozen", None)
+    return callable(own) and bool(own(path))
 
 
 def check_numbers(recipe: Any, names: Collection[str]) -> None:

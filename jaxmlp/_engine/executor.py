@@ -14,7 +14,7 @@ from jaxmlp import _check
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import begin, put, train_batches, train_epochs
-from jaxmlp._engine.runs import BatchSpan, EpochSpan, Order, Run, Work
+from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
@@ -133,7 +133,7 @@ class Executor:
         epochs, best = np.asarray(self.runs.epochs), self.runs.best
         told = {"epochs": epochs[self.slots]}
         if best is not None:
-            told["best_epoch"] = np.where(_never(self.runs), epochs - 1, np.asarray(best.epoch))[self.slots]
+            told["best_epoch"] = np.where(_never(epochs, best), epochs - 1, np.asarray(best.epoch))[self.slots]
         return told
 
     def runs_so_far(self) -> Run:
@@ -179,7 +179,7 @@ def outcome(run: Run) -> tuple[State, History]:
     history = History({**run.history, "status": run.status, "epochs": run.epochs})
     if run.best is None:
         return run.state, history
-    params, epoch, never = run.best.params, run.best.epoch, _never(run)
+    params, epoch, never = run.best.params, run.best.epoch, _never(run.epochs, run.best)
     if never.any():
         who = str(np.flatnonzero(never)[:8].tolist()).strip("[]")
         warnings.warn(
@@ -195,10 +195,9 @@ def outcome(run: Run) -> tuple[State, History]:
     return run.state._replace(params=params), History({**history, "best_epoch": epoch})
 
 
-def _never(run: Run) -> np.ndarray:
+def _never(epochs: Any, best: Best) -> np.ndarray:
     """Tell who was trained for an epoch and had no figure to keep weights by."""
-    assert run.best is not None
-    return (np.asarray(run.epochs) > 0) & np.isposinf(np.asarray(run.best.loss, np.float64))
+    return (np.asarray(epochs) > 0) & np.isposinf(np.asarray(best.loss, np.float64))
 
 
 def _filled(history: Mapping[str, Any], epochs: Any, value: float) -> dict[str, np.ndarray]:

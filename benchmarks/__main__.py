@@ -18,6 +18,8 @@ NAMES = {
     "accelerator": "a GPU's or TPU's share of its peak",
     "quality": "time to a test accuracy",
     "loop": "what checkpoints and data on disk cost",
+    "devices": "a population on 1 to 8 devices, and on two processes",
+    "paper": "a step on 1 to 1,024 accelerators, in equations, and compiled for them",
 }
 DEVICE_A_CORE = {"population"}  # the others leave one device to use all cores
 
@@ -70,13 +72,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def alone(name: str, flags: list[str], **how: Any) -> list[dict[str, Any]]:
     """Run a benchmark in this process; print its header and its table, and draw its figure."""
-    from benchmarks.show import show
+    from benchmarks import show
     from benchmarks.timing import header, machine
 
     module = importlib.import_module(f"benchmarks.{name}")
     print(header(" ".join(["python -m benchmarks", name, *flags])), flush=True)
     rows = module.run(**how)
-    show(name, rows)
+    own = getattr(module, "show", None)
+    own(rows) if own else show.show(name, rows)
     return [row._asdict() | {"machine": machine()} for row in rows]
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, get_abstract_mesh
 
+from jaxmlp import _check
 from jaxmlp._engine import limits
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -55,3 +56,44 @@ def use_all_cores() -> int:
                 f"started with {got}; call jaxmlp.use_all_cores() at the top of the script, before any array is made"
             ) from error
     return wanted
+
+
+def chosen_devices(given: Any, members: int) -> tuple[tuple[Any, ...], list[str]]:
+    """Return the devices that so many members train on, and what there is to say about the choice.
+
+    Raises:
+      ValueError: for what names no devices, or more than there are.
+    """
+    every = jax.devices()
+    if given is None:  # all, and not fewer for a few members: bits would change with the members' number
+        if every[0].platform == "cpu" and len(every) == 1 < min(cores(), members):
+            reason = (
+                f"one device for {cores()} cores: jaxmlp.use_all_cores(), called first in the script, makes each core "
+                f"a device; two devices were measured at about twice the speed of one"
+            )
+            return tuple(every), [reason]
+        return tuple(every), []
+    if isinstance(given, list | tuple):
+        if not given:
+            raise ValueError("devices must name at least one device; got none")
+        if not all(isinstance(device, jax.Device) for device in given):
+            raise ValueError(f"devices must be JAX devices, as jax.devices() lists them; got {_check.shown(given)}")
+        if len(set(given)) < len(given):
+            raise ValueError(f"devices must name each device once; got {_check.shown(given)}")
+        return tuple(given), ["the devices were given"]
+    count, processes = _check.positive_int("devices", given), jax.process_count()
+    if count > len(every):
+        which = "local ones" if processes == 1 else f"of all {processes} processes"
+        raise ValueError(
+            f"devices must be at most the {len(every)} {which}; got {count}; on a CPU jaxmlp.use_all_cores(), "
+            f"called first, makes one of each core"
+        )
+    if count % processes:
+        raise ValueError(
+            f"devices must be as many of each of {processes} processes; got {count}; pass a multiple, or a list"
+        )
+    here = [[device for device in every if device.process_index == i][: count // processes] for i in range(processes)]
+    chosen = tuple(device for devices in here for device in devices)
+    if len(chosen) < count:
+        raise ValueError(f"devices must be there on each process alike; got {count} of {len(every)}; pass a list")
+    return chosen, [f"{count} devices were given"]

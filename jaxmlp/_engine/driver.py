@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp._engine.executor import Executor
+from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Json
 
@@ -144,6 +145,7 @@ def drive(
     deadline: float = math.inf,
     begins: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
+    hosts: Hosts = ALONE,
 ) -> None:
     """Train chunk after chunk until the source or the members are at their end, or a rule or the caller ends it.
 
@@ -154,29 +156,38 @@ def drive(
       deadline: on the clock of `time.monotonic`; the chunk in which it passes is the last.
       begins: whether to train a chunk even where the deadline has passed, so that each call goes on by one at least.
       interrupted: asked between two rounds whether to end.
+      hosts: the processes that run this together. Clock and signals of any of them hold for all.
     """
     halving, rungs = executor.job.stops.halving, executor.job.stops.rungs(executor.job.recipe.epochs)
     now = None
-    while not source.finished and executor.anyone_runs and not interrupted():
-        if not begins and time.monotonic() >= deadline:
+
+    def asked() -> tuple[bool, ...]:
+        return hosts.either(time.monotonic() >= deadline, interrupted())
+
+    while not source.finished and executor.anyone_runs:
+        late, ends = asked()
+        if ends or late and not begins:
             break
         started = time.monotonic()
-        closed = source.advance(executor)
+        with hosts.alike():  # a stream may end on one of them
+            closed = source.advance(executor)
         _wait(executor.runs.status)
         # Only the devices' own time: a slow callback must not shorten the chunks.
-        source.took(time.monotonic() - started)
+        source.took(hosts.of_first(time.monotonic() - started))
         status = executor.status()
         if halving is not None and closed and source.epochs in rungs:
             status = executor.stop(halving.losers(executor.history(), status, source.epochs))
-        late = time.monotonic() >= deadline
-        last = source.finished or not executor.anyone_runs or late or interrupted()
+        late, ends = asked()
+        last = source.finished or not executor.anyone_runs or late or ends
         now = Round(executor, source, status, closed, last)
         for observer in observers:
-            observer.see(now)
+            with hosts.alike():
+                observer.see(now)
         if late:
             break
     for observer in observers:
-        observer.end(now)
+        with hosts.alike():
+            observer.end(now)
 
 
 class Callbacks:

@@ -11,9 +11,10 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
+from jaxmlp._engine.hosts import fetch, hosts_of
 from jaxmlp._engine.inputs import Member, Tables
-from jaxmlp._engine.plan import Layout
-from jaxmlp._engine.program import begin, put, train_batches, train_epochs
+from jaxmlp._engine.plan import EVERYWHERE, FIRST, SHARDED, Layout
+from jaxmlp._engine.program import begin, in_order, put, train_batches, train_epochs
 from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
@@ -49,7 +50,7 @@ class Executor:
           slots: places on each device.
           restore: gives saved runs in the order of the members.
         """
-        self.job, self.layout = job, layout
+        self.job, self.layout, self.hosts = job, layout, hosts_of(layout.devices)
         count, devices = len(job.members.key), len(layout.devices)
         number = np.arange(count)
         self.slots = number % devices * slots + number // devices
@@ -98,7 +99,7 @@ class Executor:
 
     def status(self) -> np.ndarray:
         """Wait for the devices and return the status of each member; those who stopped make room for the others."""
-        status = np.array(self.runs.status)
+        status = np.array(fetch(self.runs.status))
         running = np.zeros_like(self._running)
         running.ravel()[self.slots] = status[self.slots] == Status.RUNNING
         if (running != self._running).any():
@@ -113,24 +114,26 @@ class Executor:
 
     def stop(self, losers: np.ndarray) -> np.ndarray:
         """Stop these members from now on and return the status of each member."""
-        status = np.array(self.runs.status)
+        status = np.array(fetch(self.runs.status))
         status[self.slots[losers]] = Status.STOPPED
         self.runs = self.runs._replace(status=put(self.layout, status))
         return self.status()
 
     def history(self) -> dict[str, np.ndarray]:
         """Return the history so far, (members, epochs)."""
-        history = {name: np.asarray(values)[self.slots] for name, values in self.runs.history.items()}
-        return _filled(history, np.asarray(self.runs.epochs)[self.slots], np.nan)
+        history, epochs = fetch((self.runs.history, self.runs.epochs))
+        history = {name: np.asarray(values)[self.slots] for name, values in history.items()}
+        return _filled(history, np.asarray(epochs)[self.slots], np.nan)
 
     def state(self, member: int | None = None) -> State:
         """Return a copy of the members' states, or of one's, that stays when training goes on."""
         which = self.slots if member is None else self.slots[member]
-        return jax.tree.map(lambda a: jnp.copy(a[which]), self.runs.state)
+        return jax.tree.map(lambda a: jnp.copy(a[which]), fetch(self.runs.state))
 
     def progress(self) -> dict[str, np.ndarray]:
         """Return how many epochs each member was trained for and, with patience, the epoch of its best weights."""
-        epochs, best = np.asarray(self.runs.epochs), self.runs.best
+        best = None if self.runs.best is None else fetch(self.runs.best._replace(params=None))
+        epochs = np.asarray(fetch(self.runs.epochs))
         told = {"epochs": epochs[self.slots]}
         if best is not None:
             told["best_epoch"] = np.where(_never(epochs, best), epochs - 1, np.asarray(best.epoch))[self.slots]
@@ -138,30 +141,42 @@ class Executor:
 
     def runs_so_far(self) -> Run:
         """Return a copy of the runs in the order of the members."""
-        runs = jax.tree.map(lambda a: jnp.asarray(a)[self.slots], self.runs)
+        runs = jax.tree.map(lambda a: jnp.asarray(a)[self.slots], fetch(self.runs))
         return runs._replace(history=jax.tree.map(jnp.asarray, self.history()))
 
     def saved_runs(self) -> Run:
         """Return a copy of the runs on the host, keys as the integers behind them."""
-        runs = jax.tree.map(lambda a: np.asarray(a)[self.slots], without_keys(self.runs))
+        runs = jax.tree.map(lambda a: np.asarray(a)[self.slots], fetch(without_keys(self.runs)))
         return runs._replace(history=_filled(runs.history, runs.epochs, np.nan))
 
-    def results(self, to: Callable[[np.ndarray], Numeric] = jax.device_put) -> Run:
+    def results(self, to: Callable[[np.ndarray], Numeric] = jax.device_put, place: str = EVERYWHERE) -> Run:
         """Return the runs, keys as the integers behind them, each array brought `to` its place; nothing can follow.
 
         Array by array, and each is freed before the next is read, so that the results do not need their room twice.
+        Of several processes each gets them all, or the first alone; or the states stay where they are trained.
         """
-        runs = without_keys(self.runs)
+        runs, large = without_keys(self.runs), None
         del self.runs
-        epochs = np.asarray(runs.epochs)[self.slots]
+        if place == SHARDED:
+            large = in_order((runs.state, runs.best and runs.best.params), layout=self.layout, count=self.count)
+            runs = runs._replace(state=None, best=runs.best and runs.best._replace(params=None))
+        first = place == FIRST
+        epochs = np.asarray(fetch(runs.epochs))[self.slots][: None if self.hosts.leads or not first else 0]
         history = {
-            name: to(_filled({name: self._collect(leaf)}, epochs, np.nan)[name]) for name, leaf in runs.history.items()
+            name: to(_filled({name: self._collect(leaf, first)}, epochs, np.nan)[name])
+            for name, leaf in runs.history.items()
         }
         leaves, structure = jax.tree.flatten(runs._replace(history={}))
-        brought = jax.tree.unflatten(structure, [to(self._collect(leaf)) for leaf in leaves])
+        brought = jax.tree.unflatten(structure, [to(self._collect(leaf, first)) for leaf in leaves])
+        if large is not None:
+            brought = brought._replace(state=large[0], best=brought.best and brought.best._replace(params=large[1]))
         return brought._replace(history=history)
 
-    def _collect(self, leaf: Array) -> np.ndarray:
+    def _collect(self, leaf: Array, first: bool) -> np.ndarray:
+        if self.hosts.many:
+            values = fetch(leaf)
+            leaf.delete()
+            return values[self.slots] if self.hosts.leads or not first else values[:0]
         values = np.empty((self.count, *leaf.shape[1:]), leaf.dtype)
         for shard in leaf.addressable_shards:  # on a CPU a shard is read in place, the whole would be a copy
             low, high, _ = shard.index[0].indices(len(leaf))

@@ -154,7 +154,7 @@ def in_waves(job: Job, chosen: Plan, train: Callable[[Job, Plan, int], Executor]
         of_wave = dataclasses.replace(chosen, members=len(mine.members.key)) if waves > 1 else chosen
         # The results of waves wait on the host, in NumPy arrays; those of one wave come back as JAX arrays.
         leaves, structure = jax.tree.flatten(
-            train(mine, of_wave, number).results(jax.device_put if waves == 1 else _same)
+            train(mine, of_wave, number).results(jax.device_put if waves == 1 else _same, chosen.results)
         )
         found.append(leaves)
     run = jax.tree.unflatten(structure, [_join(found, i) for i in range(len(found[0]))])

@@ -5,6 +5,7 @@ Of what a population costs and of the devices, `plan` chooses, and keeps a sente
 
 import dataclasses
 import math
+import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import jax
 from jaxmlp import _arrays, _check
 from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
-from jaxmlp._engine.devices import cores
+from jaxmlp._engine.devices import chosen_devices
 from jaxmlp._engine.entry import check_keys
+from jaxmlp._engine.hosts import Hosts, hosts_of
 from jaxmlp._engine.inputs import plain
 from jaxmlp._trees import is_tree
 from jaxmlp.recipe import Recipe
@@ -25,6 +27,8 @@ from jaxmlp.types import Data, Hyperparams
 # enough to fill a card, and small enough that stopped members make room in steps.
 CPU_BLOCK, CPU_CACHE, CPU_ALONE = 16, 2**20, 2e7
 ACCELERATOR_BLOCK, ACCELERATOR_CACHE = 1024, 2**32
+
+EVERYWHERE, FIRST, SHARDED = RESULTS = "everywhere", "first", "sharded"
 
 UNKNOWN_MEMORY = 2**32  # bytes that are assumed where neither the device nor the system tells
 USABLE = 3, 4  # of what is there, a fraction: the rest is for compiled programs and for everyone else
@@ -51,6 +55,7 @@ class Plan:
     wave: int  # members in memory at a time
     member_bytes: int  # parameters and optimizer's state of one member, and its best parameters where they are kept
     memory: int  # the budget, in bytes
+    results: str = EVERYWHERE  # on which processes they are to be
     reasons: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
@@ -66,6 +71,8 @@ class Plan:
     def __str__(self) -> str:
         count, kind = len(self.devices), self.devices[0].platform.upper()
         devices = f"{count} {kind} device" if count == 1 else f"{count} {kind} devices"
+        if (processes := len({device.process_index for device in self.devices})) > 1:
+            devices += f" of {processes} processes"
         how = f"{self.width} at a time on each" if self.width > 1 else "one after the other on each"
         return "\n  ".join([f"{self.members:,} members on {devices}, {how}", *self.reasons])
 
@@ -80,6 +87,7 @@ def plan(
     devices: Any = None,
     memory: int | None = None,
     keep_best: bool = False,
+    results: str = EVERYWHERE,
 ) -> Plan:
     """Choose how a population runs; what is given by hand stays.
 
@@ -89,12 +97,16 @@ def plan(
       recipe: the recipe of all members.
       hyperparams: for numbers without which `init` cannot run; of one member or of all.
       width: members at once under `vmap` on a device; 1 trains them one after the other, bit for bit as `fit` does.
-      devices: a list of JAX devices, or how many of the local ones; all of them unless given.
+      devices: a list of JAX devices, or how many of them; all unless given, those of all processes where several run
+        one program (`jax.distributed.initialize`). `jax.local_devices()` lets each process train by itself.
       memory: budget in bytes for the population and the data on all devices; where the members do not fit at once
         they are trained in waves, whose results wait as NumPy arrays. Unless given, three quarters of what is there:
         the accelerators' memory, or the machine's, or what the container around this process allows (cgroup v1, v2).
         Where the system tells nothing, 4 GiB are taken to be there.
       keep_best: count a second copy of the parameters, as early stopping keeps one.
+      results: of several processes, "everywhere" brings the results of all members to each, "first" to the first alone,
+        and the others get none, arrays (0, ...); "sharded" leaves the states on the devices, in the order of the
+        members, one array over all processes, and brings the history everywhere.
 
     Returns:
       A `Plan`, whose text says what was chosen and why.
@@ -123,11 +135,13 @@ def plan(
         for name, value in (hyperparams or {}).items()
     }
     members = _members(keys)
-    chosen, why_devices = _devices(devices, members)
+    chosen, why_devices = chosen_devices(devices, members)
+    hosts = hosts_of(chosen)
+    _check.one_of("results", results, RESULTS)
     cost = estimate(data, recipe, hyperparams, devices=chosen, keep_best=keep_best)
     width, why_width = _width(width, cost, cpu=chosen[0].platform == "cpu")
     given = memory is not None
-    memory, why_memory = (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen)
+    memory, why_memory = (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen, hosts)
     block = width * len(chosen)
     wave = _wave(cost, members, block, memory)
     if wave is None:
@@ -137,12 +151,17 @@ def plan(
             f"{'' if given else ', three quarters of what is there'}; pass a smaller width, fewer devices, fewer "
             f"members or more memory"
         )
+    if results == SHARDED and (members % len(chosen) or wave < members):
+        raise ValueError(
+            f"results='sharded' must have all members in memory at once and as many on each of {len(chosen)} devices; got "
+            f"{members} members, {wave} at once; pass a multiple of the devices, or results='everywhere'"
+        )
     reasons = [*why_devices, why_width, *why_memory]
     if wave < members:
         reasons.append(f"in {math.ceil(members / wave)} waves of {wave:,} members: all at once do not fit")
     total = cost.total(members, wave, block)
     reasons.append(f"about {total / 2**20:,.0f} MiB of {'the given' if given else 'usable'} {memory / 2**20:,.0f} MiB")
-    return Plan(members, width, chosen, wave, cost.member, memory, tuple(reasons))
+    return Plan(members, width, chosen, wave, cost.member, memory, results, tuple(reasons))
 
 
 def _members(keys: Any) -> int:
@@ -204,39 +223,22 @@ def _least(cost: Cost, members: int, block: int) -> int:
     return cost.data + cost.working(block) + cost.waiting(members) + block * cost.held
 
 
-def _devices(given: Any, members: int) -> tuple[tuple[Any, ...], list[str]]:
-    """Return the devices, and what there is to say about the choice."""
-    local = jax.local_devices()
-    if given is None:  # all, and not fewer for a few members: bits would change with the members' number
-        if local[0].platform == "cpu" and len(local) == 1 < min(cores(), members):
-            reason = (
-                f"one device for {cores()} cores: jaxmlp.use_all_cores(), called first in the script, makes each core "
-                f"a device; two devices were measured at about twice the speed of one"
-            )
-            return tuple(local), [reason]
-        return tuple(local), []
-    if isinstance(given, list | tuple):
-        if not given:
-            raise ValueError("devices must name at least one device; got none")
-        if not all(isinstance(device, jax.Device) for device in given):
-            raise ValueError(f"devices must be JAX devices, as jax.devices() lists them; got {_check.shown(given)}")
-        return tuple(given), ["the devices were given"]
-    count = _check.positive_int("devices", given)
-    if count > len(local):
-        raise ValueError(
-            f"devices must be at most the {len(local)} local ones; got {count}; on a CPU jaxmlp.use_all_cores(), "
-            f"called first, makes one of each core"
-        )
-    return tuple(local[:count]), [f"{count} devices were given"]
-
-
-def _usable(devices: tuple[Any, ...]) -> tuple[int, list[str]]:
-    """Return the memory to plan with, and a sentence where it had to be assumed."""
+def _usable(devices: tuple[Any, ...], hosts: Hosts) -> tuple[int, list[str]]:
+    """Return the memory to plan with, and a sentence where it had to be assumed; of several processes, the same."""
     part, whole = USABLE
-    stats = [device.memory_stats() for device in devices]
+    mine = [device for device in devices if device.process_index == jax.process_index()]
+    stats = [device.memory_stats() for device in mine]
     if stats[0] and "bytes_limit" in stats[0]:
+        least = min(part * each["bytes_limit"] // whole for each in stats)
+        if hosts.many:  # a plan must be one on all of them
+            return min(map(int, hosts.texts(str(least)))) * len(devices), []
         return sum(part * each["bytes_limit"] // whole for each in stats), []
     there = limits.memory()
+    if hosts.many:
+        # Processes of one machine share its memory.
+        told = hosts.texts(f"{platform.node()} {'?' if there is None else there}")
+        known = {name: amount for name, amount in (line.rsplit(" ", 1) for line in sorted(told, reverse=True))}
+        there = None if "?" in known.values() else min(map(int, known.values())) * len(known)
     if there is not None:
         return part * there // whole, []
     reason = f"this system does not tell its memory: {UNKNOWN_MEMORY // 2**30} GiB assumed; memory= says how much"

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import _compile, training
+from jaxmlp._engine import hosts
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work, with_key
@@ -39,7 +40,20 @@ def put(layout: Layout, tree: PyTree, *, shared: bool = False) -> PyTree:
     """Place arrays on the devices: a copy on each, or a share of the leading axis."""
     if len(layout.devices) == 1:
         return jax.device_put(tree, layout.devices[0])
-    return jax.device_put(tree, NamedSharding(mesh_of(layout), P() if shared else P("members")))
+    sharding = NamedSharding(mesh_of(layout), P() if shared else P("members"))
+    return hosts.spread(tree, sharding) if hosts.hosts_of(layout.devices).many else jax.device_put(tree, sharding)
+
+
+@partial(jax.jit, static_argnames=("layout", "count"))
+def in_order(tree: PyTree, *, layout: Layout, count: int) -> PyTree:
+    """Return arrays of all slots in the order of `count` members, who were dealt to the devices in turn."""
+
+    def one(a: Array) -> Array:
+        dealt = a.reshape(len(layout.devices), -1, *a.shape[1:])
+        members = jnp.swapaxes(dealt, 0, 1).reshape(-1, *a.shape[1:])[:count]
+        return jax.lax.with_sharding_constraint(members, NamedSharding(mesh_of(layout), P("members")))
+
+    return jax.tree.map(one, tree)
 
 
 @_compile.jit(quick=True, static_argnames=("layout", "batched"))

@@ -191,5 +191,5 @@ class Manifest:
 
     def plan_options(self) -> Json:
         """Return width and devices for `population.plan`; nothing where the run had more devices than are here."""
-        here = self.layout["devices"] <= len(jax.local_devices())
+        here = self.layout["devices"] <= len(jax.devices())
         return {name: self.layout[name] for name in ("width", "devices")} if here else {}

@@ -181,7 +181,8 @@ def train(
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
         source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
-        drive(executor, source, observers, deadline=options.deadline, begins=options.first and number == 0)
+        begins = options.first and number == 0
+        drive(executor, source, observers, deadline=options.deadline, begins=begins, hosts=executor.hosts)
         return executor
 
     return in_waves(whole, chosen, wave)

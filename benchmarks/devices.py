@@ -35,7 +35,7 @@ WORK = {"members": 256, "epochs": 16, "runs": 5}
 TOY = {"members": 8, "epochs": 1, "runs": 1}
 LIMIT = 900  # seconds after which a child is ended
 # Neighbours share the cores: a process that is waited for is not lost.
-PATIENT = {"initialization_timeout": 300, "heartbeat_timeout_seconds": 100, "shutdown_timeout_seconds": 120}
+PATIENT: Any = {"initialization_timeout": 300, "heartbeat_timeout_seconds": 100, "shutdown_timeout_seconds": 120}
 PATIENT_XLA = "--xla_cpu_collective_timeout_seconds=600 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 Told = dict[str, Any]
 

@@ -108,16 +108,15 @@ def all_reduce(size: float, hardware: Hardware, count: int, inside: int = 1) -> 
     return 2 * all_gather(size, hardware, count, inside)
 
 
-class Collectives(NamedTuple):
-    """The collectives of a step, {kind: (how many arrays of weights or activations, bytes of a device's results)}."""
+class Sent(NamedTuple):
+    """Bytes of the arrays of a device that collectives sum or gather in a step."""
 
-    model: float  # bytes summed over "model"
-    gathered: float  # bytes of weights gathered over "data"
-    summed: float  # bytes of gradients summed over "data"
-    count: int  # sums over "model"
+    model: float  # activations and their gradients, summed over "model"
+    gathered: float  # weights, gathered over "data"
+    summed: float  # gradients, summed over "data"
 
 
-def collectives(sizes: tuple[int, ...], rows: int, split: Split) -> Collectives:
+def sent(sizes: tuple[int, ...], rows: int, split: Split) -> Sent:
     """Return what a step of an MLP whose layers are split by columns and by rows in turn has to send.
 
     Of L layers, the outputs of every second one are sums over "model", L/2 in the forward pass, and so are backward
@@ -127,13 +126,11 @@ def collectives(sizes: tuple[int, ...], rows: int, split: Split) -> Collectives:
     """
     layers = len(sizes) - 1
     forward, backward = sizes[2::2], sizes[2:layers:2]
-    split_model = split.model > 1
     held = parameters(sizes) / split.model
-    return Collectives(
-        model=WIDE * rows * (sum(forward) + sum(backward)) * split_model,
+    return Sent(
+        model=WIDE * rows * (sum(forward) + sum(backward)) * (split.model > 1),
         gathered=2 * NARROW * held * split.sharded * (split.data > 1),
         summed=WIDE * held * (split.data > 1),
-        count=(len(forward) + len(backward)) * split_model,
     )
 
 
@@ -153,7 +150,7 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     p = parameters(sizes) / split.model
     mine = p / (split.data if split.sharded else 1)
     rows *= split.model
-    sent = collectives(sizes, rows, split)
+    moved = sent(sizes, rows, split)
     flops = rows * training_flops(sizes) / split.model
     units = sum(sizes[2::2]) + sum(sizes[1::2]) / split.model
     gathers = split.sharded and split.data > 1
@@ -162,9 +159,9 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     layer = max(m * n for m, n in zip(sizes, sizes[1:], strict=False)) / split.model
     held = STATE * mine + WIDE * rows * (sizes[0] + sizes[-1]) + NARROW * rows * inputs
     held += WIDE * (layer + rows * max(sizes)) + 2 * NARROW * layer * gathers
-    links = all_reduce(sent.model, hardware, split.model)
-    links += all_gather(sent.gathered, hardware, split.data, split.model)
-    links += (1 if split.sharded else 2) * all_gather(sent.summed, hardware, split.data, split.model)
+    links = all_reduce(moved.model, hardware, split.model)
+    links += all_gather(moved.gathered, hardware, split.data, split.model)
+    links += (1 if split.sharded else 2) * all_gather(moved.summed, hardware, split.data, split.model)
     return Step(flops, traffic, held, (flops / hardware.narrow, traffic / hardware.memory, links))
 
 

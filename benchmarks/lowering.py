@@ -176,7 +176,8 @@ def main(how: dict[str, Any]) -> list[dict[str, Any]]:
         found = devices(platform, count)
         start = time.perf_counter()
         if split is None:
-            traced = crowd(*how["crowd"], width, found)
+            sizes, batch, rows, members = how["crowd"]
+            traced = crowd(tuple(sizes), batch, rows, members, width, found)
             lowers = platform == "cpu" and traced.lower(lowering_platforms=("cuda", "tpu")) is not None
         else:
             sizes, rows = tuple(how["wide"][0]), how["wide"][1]

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import paper
 from benchmarks.show import bars, number
 from benchmarks.timing import TIMES, Row
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 MAIN, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "README.md"
 RESULTS, PICTURE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "speed.png"
 BEGIN, END = "<!-- made by benchmarks/summary.py -->", "<!-- end -->"
-RATES = ("examples/s", "steps/s", "net-steps/s", "rows/s")
+RATES = ("examples/s", "steps/s", "net-steps/s", "rows/s", "members/s")
 TABLES = {  # the name of a benchmark: what is timed, and {column: its rows}
     "single": ("One network, batch 128, Adam", {"784-256-256-10": "single"}),
     "small": ("Small networks, batch 32, Adam", {"8-50-1": "small 8-50-1", "8-64-64-1": "small 8-64-64-1"}),
@@ -45,6 +46,10 @@ TABLES = {  # the name of a benchmark: what is timed, and {column: its rows}
     "loop": (
         "The host's loop in four chunks, checkpoints, files",
         {"8-50-1": "loop 8-50-1", "784-256-256-10": "loop 784-256-256-10"},
+    ),
+    "devices": (
+        "256 networks 8-64-64-1 on virtual devices of two cores, compilation apart",
+        {"one process": "devices: one process", "two devices": "devices: two devices"},
     ),
 }
 COLUMNS = {  # of the short table: {column: what may stand in it}, of which the fastest does
@@ -80,7 +85,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             cells = [times(column[contender]) if contender in column else "" for column in found.values()]
             lines.append(f"| {contender} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join([*lines, *facts(rows), ""])
+    return "\n".join([*lines, *facts(rows), "", *paper.markdown(rows)])
 
 
 def headlines(rows: list[dict[str, Any]]) -> str:

@@ -10,9 +10,25 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, crowds, inference, peaks, peers, population, quality, scaling, show, small
+from benchmarks import (
+    accelerator,
+    crowds,
+    devices,
+    equations,
+    inference,
+    lowering,
+    paper,
+    peaks,
+    peers,
+    population,
+    quality,
+    scaling,
+    show,
+    small,
+)
 from benchmarks import compile as start_up
 from benchmarks.__main__ import NAMES, main
+from benchmarks.equations import H100, V5E, Hardware, Split
 from benchmarks.tasks import Task, table
 from benchmarks.timing import Peer, in_turn, installed
 
@@ -120,6 +136,12 @@ def test_several_names_run_apart(monkeypatch, tmp_path):
     assert [row["benchmark"] for row in json.loads((tmp_path / "rows.json").read_text())] == list(NAMES)
 
 
+def test_every_name_is_a_module_that_runs():
+    assert {"devices", "paper"} <= set(NAMES)
+    for name in NAMES:
+        assert "def run(*, quick: bool = False" in (Path(small.__file__).parent / f"{name}.py").read_text()
+
+
 def test_an_unknown_name_is_named(capsys):
     assert main(["smal"]) == 2
     assert "did you mean 'small'?" in capsys.readouterr().err
@@ -191,3 +213,99 @@ def test_the_fewest_epochs_are_found():
     peer = Peer("p", "numpy", make)
     assert quality.fewest(peer, problem, (1, 2, 3, 4), (0, 1, 2)) == (2, 0.75)
     assert quality.fewest(peer, problem, (1,), (0,)) == (1, 0.25)
+
+
+def test_a_ring_sends_each_byte_round_but_once():
+    """Eight by NVLink: 7/8 of 450 GB at 450 GB/s, twice. Sixteen: besides, half of an eighth by InfiniBand."""
+    assert equations.all_reduce(450e9, H100, 8) == pytest.approx(2 * 7 / 8)
+    assert equations.all_gather(450e9, H100, 16) == pytest.approx(7 / 8 + 1 / 2 * (450 / 8) / 50)
+    assert equations.all_gather(50e9, H100, 2, inside=8) == pytest.approx(1 / 2)  # no neighbour within the eight
+    assert equations.all_gather(100e9, V5E, 32, inside=8) == pytest.approx(31 / 32)  # one pod of 256
+    assert equations.all_gather(100e9, V5E, 128, inside=8) == pytest.approx(31 / 32 + 3 / 4 * (100 / 32) / 3.125)
+    assert equations.all_reduce(1.0, H100, 1) == 0
+
+
+def test_what_a_split_net_sends_is_counted_by_hand():
+    """Four layers 4 x 4, P = 4 (16 + 4) = 80; two rows a shard. Sums over "model": two outputs, one input's gradient."""
+    sizes = (4,) * 5
+    assert equations.parameters(sizes) == 80
+    assert equations.sent(sizes, 2, Split(1, 1)) == (0, 0, 0)
+    assert equations.sent(sizes, 2, Split(1, 2)) == (3 * 2 * 4 * 4, 0, 0)
+    assert equations.sent(sizes, 2, Split(3, 2)) == (3 * 2 * 4 * 4, 0, 4 * 80 / 2)
+    assert equations.sent(sizes, 2, Split(3, 1)) == (0, 0, 4 * 80)
+    assert equations.sent(sizes, 2, Split(3, 1, sharded=True)) == (0, 2 * 2 * 80, 4 * 80)
+
+
+UNIT = Hardware("of ones", 1.0, 1.0, 1.0, 1e3, ((float("inf"), 1.0),))
+
+
+def test_a_step_of_the_wide_net_is_counted_by_hand():
+    """Two layers 4 x 4, P = 40, one row a device; the first layer has no gradient of its input."""
+    alone = equations.wide((4, 4, 4), 1, Split(1, 1), UNIT)
+    assert alone.flops == 4 * 16 + 6 * 16
+    assert alone.traffic == 40 * 40 + 24 * 8
+    # State; x and y; both layers' inputs, narrow; a layer's gradient and sums.
+    assert alone.held == 12 * 40 + 4 * 8 + 2 * 8 + 4 * (16 + 4)
+    assert alone.bounds == (alone.traffic, alone.traffic)
+    split = equations.wide((4, 4, 4), 1, Split(1, 2), UNIT)  # two rows a shard
+    assert split.flops == alone.flops
+    assert split.traffic == 40 * 20 + 24 * 2 * (4 + 4 / 2)
+    assert split.seconds[2] == 2 * (1 / 2) * 2 * 4 * 4  # the last layer's outputs are summed
+    assert split.bounds == (split.traffic, split.traffic + split.seconds[2])
+    data = equations.wide((4, 4, 4), 1, Split(4, 1), UNIT)
+    assert (data.held, data.traffic, data.seconds[2]) == (alone.held, alone.traffic, 2 * 3 / 4 * 4 * 40)
+
+
+def test_a_step_of_the_population_is_counted_by_hand():
+    """2-3-1, P = 13, five members on two devices by twos: four places each; batch 2 of ten rows."""
+    assert equations.slots(5, 2, 2) == 4 and equations.slots(100_000, 1024, 1024) == 1024
+    step = equations.crowd((2, 3, 1), 2, 10, 4, 2, UNIT)
+    assert step.flops == 4 * 2 * (4 * 6 + 6 * 3)
+    assert step.traffic == 4 * (40 * 13 + 24 * 2 * 4 + 4 * 2 * 3)
+    assert step.held == 12 * 13 * 4 + 4 * 10 * 3 + 2 * (36 * 13 + 12 * 2 * 4)
+    assert step.seconds[2] == 0
+
+
+def test_the_compiled_step_sends_what_the_equations_say(monkeypatch):
+    """A net that is compiled in no time, for eight devices: each collective counted, in bytes; a population sends none."""
+    monkeypatch.setattr(paper, "WIDE", (512,) * 5)
+    monkeypatch.setattr(paper, "MEMBERS", 64)
+    cases = [
+        case for kind in (paper.wide_cases, paper.crowd_cases) for case in kind((1, 8)) if "sharded" not in case.name
+    ]
+    for case, found in zip(cases, paper.compiled("cpu", cases), strict=True):
+        assert found["lowers"], case.name
+        assert found["sent"] == pytest.approx(case.sent(), rel=0.01), case.name
+
+
+def test_what_a_program_would_need_is_read_from_the_compiler():
+    refused = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm."
+    assert lowering.needed(refused) == 17.5 * 2**30
+    assert lowering.needed("the total memory required for HLO temporaries (96.00G) exceeds available") == 96 * 2**30
+    with pytest.raises(RuntimeError, match="another"):
+        lowering.needed("another error")
+
+
+def test_the_tables_on_paper_fit_a_screen(capsys):
+    paper.show([])
+    printed = capsys.readouterr().out
+    assert "model 8" in printed and "1,024" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_ratios_of_processes_are_those_of_their_rounds():
+    told = {name: [{"first": 3.0, "run": run, "moved": 0} for run in (1.0, 2.0)] for name in devices.CONFIGURATIONS}
+    told["2 processes of 1 device"] = [{"first": 3.0, "run": run, "moved": 0} for run in (1.5, 3.0)]
+    rows = {(row.benchmark, row.contender): row for row in devices.rows_of(told, 12)}
+    both = rows["devices: two devices", "2 processes of 1 device"]
+    assert (both.ratio, both.low, both.high) == (1.5, 4.0, 8.0)
+    assert rows["devices: compilation", "1 device"].value == 1.5
+    with pytest.raises(RuntimeError, match="same bits"):
+        devices.check_bits([{"digest": "a"}, {"digest": "b"}])
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_does():
+    told = [devices.started(*devices.CONFIGURATIONS[name], devices.TOY) for name in devices.TABLES["two devices"]]
+    devices.check_bits(told)
+    assert [each["moved"] for each in told] == [0, 0]

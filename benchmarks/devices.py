@@ -5,10 +5,12 @@
 256 nets 8-64-64-1, a seed and a rate each, batch 32, Adam, on 1,024 rows, by `population.fit`: on 1, 2, 4 and 8 virtual
 devices in one process, and on two devices as two processes of one, which find each other by `jax.distributed` on
 127.0.0.1. JAX fixes its devices when it starts, so each is a child process, or two; they take turns, several times. A
-child compiles in a first run, and then times runs from the call to the last array. Two processes must end in the bits
-of one. Beside the times stands what the collectives of the compiled program move: members train alone, so nothing.
+child compiles in a first run, and then times runs of 64 epochs from the call to the last array, and runs of one epoch,
+which is mostly what a call costs: two processes agree on what they train, and bring the results to both. They must end
+in the bits of one. Beside it stands what the collectives of the program move: members train alone, so nothing.
 """
 
+import dataclasses
 import json
 import os
 import socket
@@ -31,7 +33,7 @@ TABLES = {  # what is compared with the first
     "two devices": ("2 devices", "2 processes of 1 device"),
 }
 SIZES, BATCH, ROWS = (8, 64, 64, 1), 32, 1024
-WORK = {"members": 256, "epochs": 16, "runs": 5}
+WORK = {"members": 256, "epochs": 64, "runs": 3}
 TOY = {"members": 8, "epochs": 1, "runs": 1}
 LIMIT = 900  # seconds after which a child is ended
 # Neighbours share the cores: a process that is waited for is not lost.
@@ -63,9 +65,14 @@ def rows_of(found: dict[str, list[Told]], members: int) -> list[Any]:
             ratio = statistics.median(mine["run"] / first["run"] for mine, first in both)
             middle = statistics.median(rates)
             rows.append(Row(f"devices: {title}", name, middle, "members/s", ratio, min(rates), max(rates)))
-    compiling = {name: statistics.median(one["first"] - one["run"] for one in each) for name, each in found.items()}
-    first = next(iter(compiling.values()))
-    rows += [measured("devices: compilation", name, value, "s", value / first) for name, value in compiling.items()]
+    taken = {
+        "devices: a run of one epoch": lambda told: told["call"],
+        "devices: compilation": lambda told: told["first"] - told["run"],
+    }
+    for title, of in taken.items():
+        seconds = {name: statistics.median(map(of, each)) for name, each in found.items()}
+        first = next(iter(seconds.values()))
+        rows += [measured(title, name, value, "s", value / first) for name, value in seconds.items()]
     moved = {name: each[0]["moved"] for name, each in found.items()}
     return rows + [measured("devices: moved by collectives", name, value, "bytes") for name, value in moved.items()]
 
@@ -99,10 +106,12 @@ def started(devices: int, processes: int, work: Told) -> Told:
         for child in children:
             child.kill()  # those that ended are not harmed
             child.wait()
-    times = [max(each["runs"][i] for each in told) for i in range(work["runs"])]
     check_bits(told)
-    first = max(each["first"] for each in told)
-    return {"first": first, "run": statistics.median(times), "digest": told[0]["digest"], "moved": told[0]["moved"]}
+    slowest = {
+        kind: statistics.median(map(max, zip(*(each[kind] for each in told), strict=True)))
+        for kind in ("first", "run", "call")
+    }
+    return {**slowest, "digest": told[0]["digest"], "moved": told[0]["moved"]}
 
 
 def _answer(child: subprocess.Popen[str]) -> Told:
@@ -127,18 +136,21 @@ def _child(how: Told) -> Told:
     from jaxmlp import MLP, Recipe, losses, population
 
     recipe = Recipe(MLP(SIZES), losses.squared_error, optax.adam, epochs=how["epochs"], batch_size=BATCH)
+    short = dataclasses.replace(recipe, epochs=1)
     keys, data = jax.random.split(jax.random.key(0), how["members"]), table(SIZES, ROWS)
     rates = {"learning_rate": np.logspace(-4, -2, how["members"]).astype("f")}
     plan = population.plan(keys, data, recipe, rates, devices=jax.devices())
 
-    def fit() -> tuple[float, Any]:
+    def fit(recipe: Recipe) -> tuple[float, Any]:
         start = time.perf_counter()
         states, _ = jax.block_until_ready(population.fit(keys, data, recipe, rates, plan=plan))
         return time.perf_counter() - start, states
 
-    first, states = fit()
-    runs = [fit()[0] for _ in range(how["runs"])]
-    return {"first": first, "runs": runs, "digest": digest(states.params), "moved": moved(how["members"], plan.width)}
+    first, states = fit(recipe)
+    fit(short)
+    times = {"run": [fit(recipe)[0] for _ in range(how["runs"])], "call": [fit(short)[0] for _ in range(how["runs"])]}
+    told = {"digest": digest(states.params), "moved": moved(how["members"], plan.width)}
+    return {"first": [first], **times, **told}
 
 
 def digest(params: Any) -> str:

@@ -294,8 +294,11 @@ def test_the_tables_on_paper_fit_a_screen(capsys):
 
 
 def test_ratios_of_processes_are_those_of_their_rounds():
-    told = {name: [{"first": 3.0, "run": run, "moved": 0} for run in (1.0, 2.0)] for name in devices.CONFIGURATIONS}
-    told["2 processes of 1 device"] = [{"first": 3.0, "run": run, "moved": 0} for run in (1.5, 3.0)]
+    told = {
+        name: [{"first": 3.0, "run": run, "call": 0.5, "moved": 0} for run in (1.0, 2.0)]
+        for name in devices.CONFIGURATIONS
+    }
+    told["2 processes of 1 device"] = [{"first": 3.0, "run": run, "call": 0.5, "moved": 0} for run in (1.5, 3.0)]
     rows = {(row.benchmark, row.contender): row for row in devices.rows_of(told, 12)}
     both = rows["devices: two devices", "2 processes of 1 device"]
     assert (both.ratio, both.low, both.high) == (1.5, 4.0, 8.0)

@@ -24,6 +24,7 @@ class Hardware(NamedTuple):
     memory: float  # bytes/s of its memory
     capacity: float  # bytes of its memory
     links: tuple[tuple[float, float], ...]
+    tile: int = 1  # numbers to which the last axis of an array is rounded up where it is worked on
 
 
 # NVIDIA, "H100 Tensor Core GPU" data sheet, SXM5: 989 TFLOP/s bfloat16 without sparsity, 67 TFLOP/s float32 without
@@ -32,8 +33,9 @@ class Hardware(NamedTuple):
 H100 = Hardware("H100", 989e12, 67e12, 3.35e12, 80e9, ((8, 450e9), (math.inf, 50e9)))
 # Google Cloud, "TPU v5e" (system architecture): 197 TFLOP/s bfloat16, 819 GB/s, 16 GB, links of 1,600 Gb/s a chip in a
 # 2D torus, pods of 256. A ring takes the two links of one axis, 800 Gb/s. Float32 products run in bfloat16 by default.
-# Between pods the data-centre network: 100 Gb/s a host of four chips (machine type ct5lp-hightpu-4t).
-V5E = Hardware("TPU v5e", 197e12, 197e12, 819e9, 16e9, ((256, 100e9), (math.inf, 3.125e9)))
+# Between pods the data-centre network: 100 Gb/s a host of four chips (machine type ct5lp-hightpu-4t). Arrays lie in
+# tiles of 8 x 128.
+V5E = Hardware("TPU v5e", 197e12, 197e12, 819e9, 16e9, ((256, 100e9), (math.inf, 3.125e9)), tile=128)
 
 
 class Split(NamedTuple):
@@ -70,6 +72,15 @@ class Step(NamedTuple):
 def parameters(sizes: tuple[int, ...]) -> int:
     """Return how many numbers the layers have: sum over them of in x out + out."""
     return sum(m * n + n for m, n in zip(sizes, sizes[1:], strict=False))
+
+
+def tiled(sizes: tuple[int, ...], tile: int) -> int:
+    """Return the numbers that the layers take where the last axis is rounded up to whole tiles, one alone is not."""
+
+    def up(n: int) -> int:
+        return n if n == 1 else tile * math.ceil(n / tile)
+
+    return sum((up(m) if n == 1 else m * up(n)) + up(n) for m, n in zip(sizes, sizes[1:], strict=False))
 
 
 def levels(hardware: Hardware, count: int, inside: int = 1) -> Iterator[tuple[int, float]]:
@@ -176,11 +187,13 @@ def crowd(sizes: tuple[int, ...], batch: int, rows: int, places: int, width: int
     FLOPs and bytes are those of a member times the places: a block that is not full takes its whole time. Float32
     throughout, 40 P bytes of memory as for a wide net, and 24 bytes of a unit and example; where a block's state stays
     in a cache, less. Held: 12 P of a place, the rows of the table, and while a block trains its working copies, 12 P
-    thrice, and 12 bytes of a unit and example.
+    thrice, and 12 bytes of a unit and example. Where arrays are tiled, the members lie densely between calls, and the
+    loop that takes them out of their places and puts them back works on a tiled copy of all.
     """
     p, units = parameters(sizes), sum(sizes[1:])
     flops = places * batch * training_flops(sizes)
     traffic = places * (40 * p + 6 * WIDE * batch * units + WIDE * batch * (sizes[0] + sizes[-1]))
     held = STATE * p * places + WIDE * rows * (sizes[0] + sizes[-1])
     held += width * (3 * STATE * p + 3 * WIDE * batch * units)
+    held += STATE * tiled(sizes, hardware.tile) * places * (hardware.tile > 1)
     return Step(flops, traffic, held, (flops / hardware.wide, traffic / hardware.memory, 0.0))

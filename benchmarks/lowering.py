@@ -31,7 +31,8 @@ class Counted(NamedTuple):
     collectives: dict[str, tuple[int, int]]
     arguments: int  # bytes: state and data
     temporary: int  # bytes besides, at the most
-    flops: float  # as XLA counts them, loops once
+    flops: float  # as XLA counts them, a loop's once
+    traffic: float  # bytes that its operations read and write, counted likewise
 
 
 def devices(platform: str, count: int) -> Sequence[Any]:
@@ -162,7 +163,7 @@ def counted(compiled: Any) -> Counted:
             number, total = found.get(match[2], (0, 0))
             found[match[2]] = number + 1, total + size
     plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    return Counted(found, plan.argument_size_in_bytes, plan.temp_size_in_bytes, cost.get("flops", 0.0))
+    return Counted(found, plan.argument_size_in_bytes, plan.temp_size_in_bytes, cost["flops"], cost["bytes accessed"])
 
 
 def main(how: dict[str, Any]) -> list[dict[str, Any]]:
@@ -173,22 +174,27 @@ def main(how: dict[str, Any]) -> list[dict[str, Any]]:
     if platform == "cpu":
         jax.config.update("jax_num_cpu_devices", max(count for count, _, _ in how["cases"]))
     for count, split, width in how["cases"]:
-        found = devices(platform, count)
+        there = devices(platform, count)
         start = time.perf_counter()
         if split is None:
             sizes, batch, rows, members = how["crowd"]
-            traced = crowd(tuple(sizes), batch, rows, members, width, found)
+            traced = crowd(tuple(sizes), batch, rows, members, width, there)
             lowers = platform == "cpu" and traced.lower(lowering_platforms=("cuda", "tpu")) is not None
         else:
             sizes, rows = tuple(how["wide"][0]), how["wide"][1]
-            step, given = wide(sizes, rows, Split(*split), mesh_of(found, Split(*split)))
+            step, given = wide(sizes, rows, Split(*split), mesh_of(there, Split(*split)))
             traced, lowers = step.trace(*given), platform == "cpu" and exports(sizes, rows, Split(*split))
         try:
             made = counted(traced.lower().compile())
-            held = {"sent": sum(size for _, size in made.collectives.values()), "held": made.arguments + made.temporary}
+            found = {
+                "sent": sum(size for _, size in made.collectives.values()),
+                "held": made.arguments + made.temporary,
+            }
+            if split is not None:  # the population's loops would be counted once
+                found |= {"flops": made.flops, "traffic": made.traffic}
         except jax.errors.JaxRuntimeError as error:
-            held = {"held": needed(str(error))}
-        told.append({**held, "seconds": time.perf_counter() - start, "lowers": int(lowers)})
+            found = {"held": needed(str(error))}
+        told.append({**found, "seconds": time.perf_counter() - start, "lowers": int(lowers)})
     return told
 
 

@@ -25,7 +25,7 @@ from benchmarks.timing import Row, measured
 DEVICES, NODE = (1, 8, 64, 256, 1024), 8
 WIDE, ROWS = (32768,) * 9, 128  # rows a device
 SMALL, BATCH, TABLE, MEMBERS, WIDTH = (8, 64, 64, 1), 32, 10_000, 100_000, 1024  # the width that `plan` chooses
-COMPILERS = {"cpu": "CPU", "tpu": "v5e"}
+COMPILERS = {"cpu": ("CPU", H100), "tpu": ("v5e", V5E)}  # who compiles, and whose equations it is held to
 LIMIT = 3600  # seconds after which a child is ended
 
 
@@ -90,17 +90,19 @@ def run(*, quick: bool = False) -> list[Row]:
     """Return what the compilers made of each case, as ratios to the equations."""
     rows = []
     cases = [case for kind in WORKS.values() for case in kind(DEVICES[:2] if quick else DEVICES)]
-    for platform, compiler in COMPILERS.items():
+    for platform, (compiler, hardware) in COMPILERS.items():
         if platform == "tpu" and importlib.util.find_spec("libtpu") is None:
             print("left out, not installed: the compiler of TPU v5e (libtpu)")
             continue
         told = compiled(platform, cases)
         for case, found in zip(cases, told, strict=True):
-            expected = {"sent": case.sent(), "held": case.step(V5E).held}
+            step = case.step(hardware)
+            expected = {"sent": case.sent(), "held": step.held, "flops": step.flops, "traffic": step.traffic}
             for what, size in expected.items():
-                if what in found:  # a program that does not fit has no collectives to count
+                if what in found:  # a program that does not fit has nothing to count
                     ratio = found[what] / size if size else 1.0  # nothing is to be sent: the value says how it is
-                    rows.append(measured(f"paper: {what} by {compiler}", case.name, found[what] / 1e9, "GB", ratio))
+                    unit = "GFLOP" if what == "flops" else "GB"
+                    rows.append(measured(f"paper: {what} by {compiler}", case.name, found[what] / 1e9, unit, ratio))
         longest = max(found["seconds"] for found in told)
         rows.append(measured("paper: compiling, the longest", compiler, longest, "s"))
         if platform == "cpu":
@@ -143,15 +145,17 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[tuple[str, Cells]]:
             yield f"{work}, on {hardware.name}", lines
     value = {(row["benchmark"], row["contender"]): row["value"] for row in rows}
     for work, kind in WORKS.items():
-        heads = [f"{what} by {by}" for what in ("sent", "held") for by in COMPILERS.values()]
-        lines = [["devices", "layout", "GB sent", *heads[:2], "GB held", *heads[2:]]]
+        lines = [["devices", "layout", "sent", "CPU", "v5e", "held", "CPU", "held", "v5e"]]
         for case in kind():
-            keys = [(f"paper: {what} by {by}", case.name) for what in ("sent", "held") for by in COMPILERS.values()]
-            found = [figure(value[key]) if key in value else "" for key in keys]
-            if any(found):
-                own = figure(case.sent() / 1e9), figure(case.step(V5E).held / 1e9)
-                lines.append([f"{case.devices:,}", case.layout, own[0], *found[:2], own[1], *found[2:]])
-        yield f"{work}, compiled", lines
+            own = case.step(H100).held, case.step(V5E).held
+            sent, held = (
+                [value.get((f"paper: {what} by {by}", case.name)) for by, _ in COMPILERS.values()]
+                for what in ("sent", "held")
+            )
+            if held[0] is not None:
+                cells = [case.sent() / 1e9, *sent, own[0] / 1e9, held[0], own[1] / 1e9, held[1]]
+                lines.append([f"{case.devices:,}", case.layout, *("" if c is None else figure(c) for c in cells)])
+        yield f"{work}: GB, by the equations and as compiled", lines
 
 
 def holds(step: Step, hardware: Hardware) -> str:

@@ -226,7 +226,7 @@ def test_a_ring_sends_each_byte_round_but_once():
 
 
 def test_what_a_split_net_sends_is_counted_by_hand():
-    """Four layers 4 x 4, P = 4 (16 + 4) = 80; two rows a shard. Sums over "model": two outputs, one input's gradient."""
+    """Four layers 4 x 4, P = 80, two rows a shard; sums over "model" of two outputs and of one input's gradient."""
     sizes = (4,) * 5
     assert equations.parameters(sizes) == 80
     assert equations.sent(sizes, 2, Split(1, 1)) == (0, 0, 0)
@@ -264,10 +264,13 @@ def test_a_step_of_the_population_is_counted_by_hand():
     assert step.traffic == 4 * (40 * 13 + 24 * 2 * 4 + 4 * 2 * 3)
     assert step.held == 12 * 13 * 4 + 4 * 10 * 3 + 2 * (36 * 13 + 12 * 2 * 4)
     assert step.seconds[2] == 0
+    assert equations.tiled((2, 3, 1), 4) == 2 * 4 + 4 + 4 + 1
+    tiles = equations.crowd((2, 3, 1), 2, 10, 4, 2, UNIT._replace(tile=4))
+    assert tiles.held == step.held + 12 * 17 * 4
 
 
 def test_the_compiled_step_sends_what_the_equations_say(monkeypatch):
-    """A net that is compiled in no time, for eight devices: each collective counted, in bytes; a population sends none."""
+    """A net that is compiled in no time, for eight devices, each collective counted; a population has none."""
     monkeypatch.setattr(paper, "WIDE", (512,) * 5)
     monkeypatch.setattr(paper, "MEMBERS", 64)
     cases = [

@@ -72,13 +72,14 @@ class Hosts(NamedTuple):
             return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
     @contextlib.contextmanager
-    def alike(self) -> Iterator[None]:
+    def alike(self, *kinds: type[Exception]) -> Iterator[None]:
         """Raise on all processes what any of them raises inside: else the others would wait for it, for ever.
 
         What is computed inside by several processes must not be cut short by one of them.
 
         Raises:
-          RuntimeError: where another process has raised, with its words; a ValueError where it was one.
+          RuntimeError: where another process has raised, with its words; a ValueError, or one of the `kinds`, where it
+            was that.
         """
         if not self.many:
             yield
@@ -95,7 +96,7 @@ class Hosts(NamedTuple):
             raise failed
         for who, text in enumerate(told):
             if text:
-                kind = ValueError if text.startswith(("ValueError", "NotSaved")) else RuntimeError
+                kind = {one.__name__: one for one in (ValueError, *kinds)}.get(text.split(":")[0], RuntimeError)
                 raise kind(f"process {who} of {self.count} could not go on, and so none can: {text}")
 
     def check_same(self, told: Mapping[str, str], fix: str) -> None:
@@ -122,6 +123,11 @@ class Hosts(NamedTuple):
 ALONE = Hosts(1, 0)
 
 
+def hosts_of_call(devices: Sequence[Any] | None) -> Hosts:
+    """Return the processes of a call, of the devices of its plan or, without one, of all that there are."""
+    return everyone() if devices is None else hosts_of(devices)
+
+
 def everyone() -> Hosts:
     """Return all processes of JAX's distributed runtime, or this one by itself."""
     return Hosts(jax.process_count(), jax.process_index())
@@ -139,8 +145,8 @@ def hosts_of(devices: Sequence[Any]) -> Hosts:
     if len(owners) == jax.process_count():
         return everyone()
     raise ValueError(
-        f"devices must be of this process alone or of all {jax.process_count()}, each of which takes part; got those of "
-        f"{sorted(owners)}; pass jax.devices(), or jax.local_devices()"
+        f"devices must be of this process alone or of all {jax.process_count()}, each of which takes part; got those "
+        f"of {sorted(owners)}; pass jax.devices(), or jax.local_devices()"
     )
 
 
@@ -190,7 +196,7 @@ def _told_by_words() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         told = re.sub(r"\s+", " ", str(error))
         raise HostLost(
-            f"all processes of a run must live to its end; a computation of several failed here, mostly because another "
-            f"process is gone, whose own output says why: {told[:300]}; start the same call on all processes again: a "
-            f"run with a directory goes on from its newest checkpoint"
+            f"all processes of a run must live to its end; a computation of several failed here, mostly because "
+            f"another process is gone, whose own output says why: {told[:300]}; start the same call on all processes "
+            f"again: a run with a directory goes on from its newest checkpoint"
         ) from error

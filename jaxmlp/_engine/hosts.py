@@ -71,8 +71,7 @@ class Hosts(NamedTuple):
             data = data if self.leads else np.zeros(size, np.uint8)
             return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
-    @contextlib.contextmanager
-    def alike(self, *kinds: type[Exception]) -> Iterator[None]:
+    def alike(self, *kinds: type[Exception]) -> "Alike":
         """Raise on all processes what any of them raises inside: else the others would wait for it, for ever.
 
         What is computed inside by several processes must not be cut short by one of them.
@@ -81,23 +80,7 @@ class Hosts(NamedTuple):
           RuntimeError: where another process has raised, with its words; a ValueError, or one of the `kinds`, where it
             was that.
         """
-        if not self.many:
-            yield
-            return
-        failed: Exception | None = None
-        try:
-            yield
-        except HostLost:  # nobody is left to be told
-            raise
-        except Exception as error:
-            failed = error
-        told = self.texts("" if failed is None else f"{type(failed).__name__}: {failed}"[:ERROR_BYTES])
-        if failed is not None:
-            raise failed
-        for who, text in enumerate(told):
-            if text:
-                kind = {one.__name__: one for one in (ValueError, *kinds)}.get(text.split(":")[0], RuntimeError)
-                raise kind(f"process {who} of {self.count} could not go on, and so none can: {text}")
+        return Alike(self, kinds)
 
     def check_same(self, told: Mapping[str, str], fix: str) -> None:
         """Raise on all processes unless they say the same of each thing, by digests of it.
@@ -118,6 +101,27 @@ class Hosts(NamedTuple):
                 + "\n  ".join(lines)
                 + f"\n{fix}"
             )
+
+
+class Alike:
+    """What `Hosts.alike` enters."""
+
+    def __init__(self, hosts: Hosts, kinds: tuple[type[Exception], ...]):
+        self._hosts, self._kinds = hosts, {kind.__name__: kind for kind in (ValueError, *kinds)}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        hosts = self._hosts
+        # Nobody is left to be told of a lost process, and who ends at once by Ctrl-C or exit is soon a lost one.
+        if not hosts.many or isinstance(error, HostLost) or error is not None and not isinstance(error, Exception):
+            return
+        told = hosts.texts("" if error is None else f"{type(error).__name__}: {error}"[:ERROR_BYTES])
+        for who, text in enumerate(told if error is None else []):
+            if text:
+                raised = self._kinds.get(text.split(":")[0], RuntimeError)
+                raise raised(f"process {who} of {hosts.count} could not go on, and so none can: {text}")
 
 
 ALONE = Hosts(1, 0)

@@ -219,19 +219,18 @@ def _placed(
         with options.hosts.alike():
             manifest, start = written(request, job, plan, steps=options.steps, told=told)
         check_hosts(options.hosts, manifest, every=options.every, wave=plan.wave)
-    if saving is not None:
-        if (
-            saving.saved is not None and request.inputs.params is None
-        ):  # the run has begun, with those that it was given
-            begun = {"params": saving.saved.manifest.options.get("params")}
-            manifest = dataclasses.replace(manifest, options={**manifest.options, **begun})
-        saving.directory.begin(manifest, start)
-        if saving.saved is not None:
-            saving.saved.check(manifest, options.accept)
-            restore, place = going_on(saving.saved, manifest, job, streamed=feed.stream is not None)
-            if feed.stream is not None and "data" in options.accept:
-                others = manifest.data != saving.saved.manifest.data
-                place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
+        if saving is not None:
+            saved = saving.saved
+            if saved is not None and request.inputs.params is None:  # it has begun, with those that it was given
+                begun = {"params": saved.manifest.options.get("params")}
+                manifest = dataclasses.replace(manifest, options={**manifest.options, **begun})
+            saving.directory.begin(manifest, start)
+            if saved is not None:
+                saved.check(manifest, options.accept)
+                restore, place = going_on(saved, manifest, job, streamed=feed.stream is not None)
+                if feed.stream is not None and "data" in options.accept:
+                    others = manifest.data != saved.manifest.data
+                    place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
     executor = Executor(job, plan.layout, plan.slots, restore)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place

@@ -5,10 +5,11 @@ signal and an error are not. They are asked here, by one small array that goes r
 """
 
 import contextlib
+import dataclasses
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ class HostLost(RuntimeError):
     """A computation of several processes failed: mostly because one of them is gone."""
 
 
-class Hosts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Hosts:
     """The processes of a run; `ALONE` is one by itself."""
 
     count: int
@@ -42,7 +44,7 @@ class Hosts(NamedTuple):
 
     def either(self, *told: bool) -> tuple[bool, ...]:
         """Return for each question whether any process says yes."""
-        return tuple(map(bool, _gather(np.asarray(told)).any(0))) if self.many else told
+        return tuple(bool(column.any()) for column in _gather(np.asarray(told)).T) if self.many else told
 
     def of_first(self, value: float) -> float:
         """Return what the first process says."""

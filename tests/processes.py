@@ -82,5 +82,5 @@ def run(script, count=2, devices=2, timeout=300, **options):
     """Run a script to its end in several processes and return what each told."""
     with Processes(script, count, devices, **options) as processes:
         codes = processes.wait(timeout)
-        assert codes == [0] * count, "\n".join(processes.output(who)[-4000:] for who in range(count))
+        assert codes == [0] * count, "\n".join(processes.output(who)[:3000] for who in range(count))
         return [processes.told(who) for who in range(count)]

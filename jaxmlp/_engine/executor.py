@@ -19,7 +19,7 @@ from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
-from jaxmlp.types import Data, History, Numeric, PyTree, Status
+from jaxmlp.types import Data, History, Json, Numeric, PyTree, Status
 
 Restore = Callable[[Run], Run]
 
@@ -32,6 +32,7 @@ class Job(NamedTuple):
     recipe: Recipe
     stops: Stops
     batch: Data | None = None  # of a stream, an example of its batches
+    program: Json | None = None  # digests of what it computes, where it is saved or several processes compare it
 
 
 class Executor:

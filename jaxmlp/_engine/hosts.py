@@ -5,10 +5,11 @@ signal and an error are not. They are asked here, by one small array that goes r
 """
 
 import contextlib
+import dataclasses
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ class HostLost(RuntimeError):
     """A computation of several processes failed: mostly because one of them is gone."""
 
 
-class Hosts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Hosts:
     """The processes of a run; `ALONE` is one by itself."""
 
     count: int
@@ -42,7 +44,7 @@ class Hosts(NamedTuple):
 
     def either(self, *told: bool) -> tuple[bool, ...]:
         """Return for each question whether any process says yes."""
-        return tuple(map(bool, _gather(np.asarray(told)).any(0))) if self.many else told
+        return tuple(bool(column.any()) for column in _gather(np.asarray(told)).T) if self.many else told
 
     def of_first(self, value: float) -> float:
         """Return what the first process says."""
@@ -71,32 +73,16 @@ class Hosts(NamedTuple):
             data = data if self.leads else np.zeros(size, np.uint8)
             return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
 
-    @contextlib.contextmanager
-    def alike(self) -> Iterator[None]:
+    def alike(self, *kinds: type[Exception]) -> "Alike":
         """Raise on all processes what any of them raises inside: else the others would wait for it, for ever.
 
         What is computed inside by several processes must not be cut short by one of them.
 
         Raises:
-          RuntimeError: where another process has raised, with its words; a ValueError where it was one.
+          RuntimeError: where another process has raised, with its words; a ValueError, or one of the `kinds`, where it
+            was that.
         """
-        if not self.many:
-            yield
-            return
-        failed: Exception | None = None
-        try:
-            yield
-        except HostLost:  # nobody is left to be told
-            raise
-        except Exception as error:
-            failed = error
-        told = self.texts("" if failed is None else f"{type(failed).__name__}: {failed}"[:ERROR_BYTES])
-        if failed is not None:
-            raise failed
-        for who, text in enumerate(told):
-            if text:
-                kind = ValueError if text.startswith(("ValueError", "NotSaved")) else RuntimeError
-                raise kind(f"process {who} of {self.count} could not go on, and so none can: {text}")
+        return Alike(self, kinds)
 
     def check_same(self, told: Mapping[str, str], fix: str) -> None:
         """Raise on all processes unless they say the same of each thing, by digests of it.
@@ -119,7 +105,33 @@ class Hosts(NamedTuple):
             )
 
 
+class Alike:
+    """What `Hosts.alike` enters."""
+
+    def __init__(self, hosts: Hosts, kinds: tuple[type[Exception], ...]):
+        self._hosts, self._kinds = hosts, {kind.__name__: kind for kind in (ValueError, *kinds)}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        hosts = self._hosts
+        # Nobody is left to be told of a lost process, and who ends at once by Ctrl-C or exit is soon a lost one.
+        if not hosts.many or isinstance(error, HostLost) or error is not None and not isinstance(error, Exception):
+            return
+        told = hosts.texts("" if error is None else f"{type(error).__name__}: {error}"[:ERROR_BYTES])
+        for who, text in enumerate(told if error is None else []):
+            if text:
+                raised = self._kinds.get(text.split(":")[0], RuntimeError)
+                raise raised(f"process {who} of {hosts.count} could not go on, and so none can: {text}")
+
+
 ALONE = Hosts(1, 0)
+
+
+def hosts_of_call(devices: Sequence[Any] | None) -> Hosts:
+    """Return the processes of a call, of the devices of its plan or, without one, of all that there are."""
+    return everyone() if devices is None else hosts_of(devices)
 
 
 def everyone() -> Hosts:
@@ -139,8 +151,8 @@ def hosts_of(devices: Sequence[Any]) -> Hosts:
     if len(owners) == jax.process_count():
         return everyone()
     raise ValueError(
-        f"devices must be of this process alone or of all {jax.process_count()}, each of which takes part; got those of "
-        f"{sorted(owners)}; pass jax.devices(), or jax.local_devices()"
+        f"devices must be of this process alone or of all {jax.process_count()}, each of which takes part; got those "
+        f"of {sorted(owners)}; pass jax.devices(), or jax.local_devices()"
     )
 
 
@@ -190,7 +202,7 @@ def _told_by_words() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         told = re.sub(r"\s+", " ", str(error))
         raise HostLost(
-            f"all processes of a run must live to its end; a computation of several failed here, mostly because another "
-            f"process is gone, whose own output says why: {told[:300]}; start the same call on all processes again: a "
-            f"run with a directory goes on from its newest checkpoint"
+            f"all processes of a run must live to its end; a computation of several failed here, mostly because "
+            f"another process is gone, whose own output says why: {told[:300]}; start the same call on all processes "
+            f"again: a run with a directory goes on from its newest checkpoint"
         ) from error

@@ -136,12 +136,13 @@ def plan(
     }
     members = _members(keys)
     chosen, why_devices = chosen_devices(devices, members)
-    hosts = hosts_of(chosen)
     _check.one_of("results", results, RESULTS)
     cost = estimate(data, recipe, hyperparams, devices=chosen, keep_best=keep_best)
     width, why_width = _width(width, cost, cpu=chosen[0].platform == "cpu")
     given = memory is not None
-    memory, why_memory = (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen, hosts)
+    memory, why_memory = (
+        (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen, hosts_of(chosen))
+    )
     block = width * len(chosen)
     wave = _wave(cost, members, block, memory)
     if wave is None:
@@ -153,8 +154,8 @@ def plan(
         )
     if results == SHARDED and (members % len(chosen) or wave < members):
         raise ValueError(
-            f"results='sharded' must have all members in memory at once and as many on each of {len(chosen)} devices; got "
-            f"{members} members, {wave} at once; pass a multiple of the devices, or results='everywhere'"
+            f"results='sharded' must have all members in memory at once and as many on each of {len(chosen)} devices; "
+            f"got {members} members, {wave} at once; pass a multiple of the devices, or results='everywhere'"
         )
     reasons = [*why_devices, why_width, *why_memory]
     if wave < members:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxmlp import _check
 from jaxmlp.loop._description import differences
-from jaxmlp.types import StrPath
+from jaxmlp.types import Json, StrPath
 
 MOST = 12  # lines of a comparison that are shown
 PARTS = ("model", "loss", "optimizer", "metrics", "after", "frozen")
@@ -60,10 +60,17 @@ def changes(saved: Any, given: Any) -> list[Change]:
         if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
             continue
         lines = differences(one.get(name), other[name], name)
+        if name == "layout" and _same_bits(one[name], other[name]):
+            lines = [line for line in lines if not line.startswith("layout.devices:")]
         if name == "data" and isinstance(other[name], list):
             lines = [f"{line}; {LOADER}" for line in lines]
         found += [Change(WORDS.get(name), line) for line in lines]
     return found + _of_options(saved.program, given.program)
+
+
+def _same_bits(one: Json, other: Json) -> bool:
+    """Tell whether members have the same bits on both numbers of devices: one device alone compiles otherwise."""
+    return one["width"] == other["width"] and (one["width"] == 1 or min(one["devices"], other["devices"]) > 1)
 
 
 def _of_recipes(saved: Any, given: Any) -> list[Change]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmlp import _check, _disk
@@ -79,8 +80,7 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
     ocp = _orbax()
     folder.mkdir()
     with _plain(folder) as plain:
-        writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        writer.save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
+        _checkpointer().save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
     back = read_arrays(folder)
     lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
     if lost:
@@ -105,10 +105,9 @@ def read_forms(folder: Path) -> dict[str, Form]:
     Raises:
       ValueError: for what is no dict of arrays, and where reading would take more than the arrays do.
     """
-    ocp, found = _orbax(), {}
-    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    found = {}
     with _plain(folder) as plain:
-        told = reader.metadata(plain / ARRAYS).item_metadata.tree
+        told = _checkpointer().metadata(plain / ARRAYS).item_metadata.tree
     for name, array in told.items():
         shape, chunk = getattr(array, "shape", None), getattr(getattr(array, "storage", None), "chunk_shape", None)
         if not isinstance(name, str) or not isinstance(shape, tuple):
@@ -124,9 +123,8 @@ def read_forms(folder: Path) -> dict[str, Form]:
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a checkpoint; raises whatever Orbax does for what it cannot read."""
     ocp = _orbax()
-    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     with _plain(folder) as plain:
-        arrays = reader.restore(plain / ARRAYS, args=ocp.args.StandardRestore())
+        arrays = _checkpointer().restore(plain / ARRAYS, args=ocp.args.StandardRestore())
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -149,6 +147,14 @@ def _read(path: Path) -> bytes:
 
 def _orbax() -> Any:
     return _check.extra("orbax.checkpoint", "checkpoint")
+
+
+def _checkpointer() -> Any:
+    """Return what writes and reads arrays of this process; of several, Orbax would wait for the others otherwise."""
+    ocp, own = _orbax(), jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    options = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)
 
 
 @contextmanager

@@ -190,6 +190,7 @@ class Manifest:
         return read(key, self.hyperparams, arrays, single=single)
 
     def plan_options(self) -> Json:
-        """Return width and devices for `population.plan`; nothing where the run had more devices than are here."""
-        here = self.layout["devices"] <= len(jax.devices())
-        return {name: self.layout[name] for name in ("width", "devices")} if here else {}
+        """Return width and devices for `population.plan`; all devices where the run had more than are here."""
+        devices = self.layout["devices"]
+        here = devices <= len(jax.devices()) and devices % jax.process_count() == 0
+        return {name: self.layout[name] for name in ("width", "devices") if here or name == "width"}

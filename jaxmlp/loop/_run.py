@@ -13,19 +13,17 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Epochs, Source
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
+from jaxmlp._engine.hosts import hosts_of_call
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
-from jaxmlp._trees import with_trees
-from jaxmlp.loop._digest import of_data
-from jaxmlp.loop._manifest import Manifest, Seen
+from jaxmlp.loop._agreement import check_hosts, written
 from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
-from jaxmlp.loop._start import Start
 from jaxmlp.loop._steps import Steps, checker
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
@@ -46,9 +44,10 @@ def below(options: RunOptions, name: str) -> RunOptions:
 
 def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[State, History]:
     """Train from the start, or from where the directory has the run, if there is a directory."""
+    options = options._replace(hosts=hosts_of_call(options.plan and options.plan.devices))
     if options.directory is None:
         return run(request, stops, options, None)
-    with RunDirectory(options.directory, options.keep) as directory:
+    with RunDirectory(options.directory, options.keep, options.hosts) as directory:
         return run(request, stops, options, Saving(directory, directory.recover()))
 
 
@@ -60,17 +59,17 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     request = request.entered(streamed=is_stream(request.inputs.data))
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
-    stream, entered = _opened(request, options)
+    with options.hosts.alike():
+        stream, entered = _opened(request, options)
+        with _told_by_words(options.rebuilt):
+            members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
+            job = Job(members, tables, request.recipe, stops)
     with _told_by_words(options.rebuilt):
-        members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
-        job = Job(members, tables, request.recipe, stops)
         plan = _plan(entered, job, options, saving)
         if stream is not None:
             job = job._replace(tables=tables._replace(data=None), batch=stream.example)
-        # A checkpoint has the digest of the program, which is one for all waves.
-        program = None if options.directory is None else of_job(job)
-    if saving is not None:
-        saving = saving._replace(program=program)
+        if options.directory is not None or options.hosts.many:  # one for all waves
+            job = job._replace(program=of_job(job))
     feed = Feed(stream, checker(entered, members, tables))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
@@ -83,8 +82,8 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         mine = Request(job.members.key, request.inputs.of(who), request.recipe, job.members.numbers.by_name)
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
-        with RunDirectory(here.directory, here.keep) as own:
-            return _session(mine, job, plan, here, feed, Saving(own, own.recover(), program))
+        with RunDirectory(here.directory, here.keep, here.hosts) as own:
+            return _session(mine, job, plan, here, feed, Saving(own, own.recover()))
 
     if stream is not None and plan.wave < plan.members:
         raise ValueError(
@@ -143,7 +142,7 @@ def _plan(request: Request, job: Job, options: RunOptions, saving: Saving | None
     if request.single:
         return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
     data, chosen, members, tables = plain(request.inputs.data), options.plan, job.members, job.tables
-    waves = None if saving is None or saving.saved is not None else _first_wave(saving.directory)
+    waves = None if saving is None or saving.saved is not None else _first_wave(saving.directory, options)
     saved = waves if saving is None or waves is not None else saving.saved
     if chosen is None and saved is not None:
         wanted = saved.manifest.plan_options()
@@ -161,12 +160,12 @@ def _plan(request: Request, job: Job, options: RunOptions, saving: Saving | None
     return dataclasses.replace(chosen, wave=wave)  # also where more or less memory is there than when it began
 
 
-def _first_wave(directory: RunDirectory) -> SavedRun | None:
+def _first_wave(directory: RunDirectory, options: RunOptions) -> SavedRun | None:
     """Return what was saved of the first wave of a run in waves, if there is one."""
     first = directory.path / "wave-000"
-    if not first.is_dir():
+    if not options.hosts.from_first(first.is_dir()):
         return None
-    with RunDirectory(first) as own:
+    with RunDirectory(first, hosts=options.hosts) as own:
         return own.recover()
 
 
@@ -215,26 +214,23 @@ def _placed(
 ) -> tuple[Executor, Json]:
     """Return the members in their places, before their first epoch or as they were saved, and where the run stands."""
     restore, place = None, {}
-    if saving is not None:
-        told = of_data(plain(request.inputs.data)) if feed.stream is None else feed.stream.fingerprint
-        given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
-        own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
-        numbers = with_trees(request.hyperparams) if request.single else job.members.numbers.by_name
-        start = Start(request.key, numbers, job.tables.numbers.by_name)
-        seen = Seen(told, given, options.steps, own)
-        manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)
-        if (
-            saving.saved is not None and request.inputs.params is None
-        ):  # the run has begun, with those that it was given
-            begun = {"params": saving.saved.manifest.options.get("params")}
-            manifest = dataclasses.replace(manifest, options={**manifest.options, **begun})
-        saving.directory.begin(manifest, start)
-        if saving.saved is not None:
-            saving.saved.check(manifest, options.accept)
-            restore, place = going_on(saving.saved, manifest, job, streamed=feed.stream is not None)
-            if feed.stream is not None and "data" in options.accept:
-                others = manifest.data != saving.saved.manifest.data
-                place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
+    if saving is not None or options.hosts.many:
+        told = None if feed.stream is None else feed.stream.fingerprint
+        with options.hosts.alike():
+            manifest, start = written(request, job, plan, steps=options.steps, told=told)
+        check_hosts(options.hosts, manifest, every=options.every, wave=plan.wave)
+        if saving is not None:
+            saved = saving.saved
+            if saved is not None and request.inputs.params is None:  # it has begun, with those that it was given
+                begun = {"params": saved.manifest.options.get("params")}
+                manifest = dataclasses.replace(manifest, options={**manifest.options, **begun})
+            saving.directory.begin(manifest, start)
+            if saved is not None:
+                saved.check(manifest, options.accept)
+                restore, place = going_on(saved, manifest, job, streamed=feed.stream is not None)
+                if feed.stream is not None and "data" in options.accept:
+                    others = manifest.data != saved.manifest.data
+                    place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
     executor = Executor(job, plan.layout, plan.slots, restore)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmlp import _check, records
+from jaxmlp import _check, _disk, records
 from jaxmlp._choice import Figure
 from jaxmlp._engine.executor import with_keys, without_keys
+from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp._engine.runs import Run
 from jaxmlp.loop._bounds import check_forms, last_number
-from jaxmlp.loop._checkpoints import Checkpoints
+from jaxmlp.loop._checkpoints import Checkpoints, NotSaved
 from jaxmlp.loop._fields import META
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._hidden import version
@@ -79,7 +80,7 @@ class SavedRun:
                 f"{line}: the run goes on, but only equal devices promise equal bits",
                 stacklevel=_check.level_of_caller(),
             )
-        now = _versions()
+        now = versions()
         for name in now:
             if self.versions.get(name) != now[name]:
                 warnings.warn(
@@ -121,25 +122,28 @@ class RunDirectory:
     """The directory of one run, held by this process until the `with` block ends.
 
     A session calls `recover` and compares, then `begin`, then `save` again and again, and `wait` at the end. Parts of a
-    run that have directories of their own have a `RunDirectory` each: they share nothing.
+    run that have directories of their own have a `RunDirectory` each: they share nothing. Of several processes the
+    first alone reads and writes, and the others are told: nobody else needs to see its disk.
     """
 
-    def __init__(self, path: StrPath, keep: int = 3):
+    def __init__(self, path: StrPath, keep: int = 3, hosts: Hosts = ALONE):
         """Open or make it; the newest `keep` checkpoints and the best one stay.
 
         Raises:
           ValueError: where it cannot be written, or another process trains in it.
         """
-        self._store = Checkpoints(path, keep)
-        self._history = records.HistoryFiles(self._store.directory)
-        self.path = self._store.directory
+        self.path, self._hosts = _disk.path_of("directory", path), hosts
+        with hosts.alike():
+            self._store = Checkpoints(path, keep) if hosts.leads else None
+            self._history = records.HistoryFiles(self.path) if hosts.leads else None
         self._done: tuple[int, SavedRun | None] = -1, None
 
     def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._store.close()
+        if self._store is not None:
+            self._store.close()
 
     def recover(self, check: Check | None = None) -> SavedRun | None:
         """Return the run as its newest whole checkpoint holds it, if there is one.
@@ -163,13 +167,13 @@ class RunDirectory:
                 check(manifest, forms)
             read.append((meta, manifest))
 
-        found = self._store.recover(check_all)
-        if found is None:
-            return None
-        meta, manifest = read[-1]
-        saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
-        self._done = found.number, saved
-        return saved
+        with self._hosts.alike():
+            if self._store is not None and (found := self._store.recover(check_all)) is not None:
+                meta, manifest = read[-1]
+                saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
+                self._done = found.number, saved
+        self._done = self._hosts.from_first(self._done)
+        return self._done[1]
 
     def begin(self, manifest: Manifest, start: Start) -> None:
         """Say what the run is made of and begins with; each checkpoint holds it.
@@ -179,8 +183,10 @@ class RunDirectory:
         """
         number, saved = self._done
         # A run that has ended comes back from where nothing can be written, too.
-        if saved is None or not saved.has_ended(manifest.recipe["epochs"]):
-            self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
+        begins = saved is None or not saved.has_ended(manifest.recipe["epochs"])
+        with self._hosts.alike():
+            if self._store is not None and begins:
+                self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
         self._manifest, self._start = manifest.to_json(), start.arrays()
         self._judged, self._figure = manifest.judged(), figure_of(manifest.stop)
 
@@ -191,19 +197,23 @@ class RunDirectory:
           ValueError: where those before could not be written.
         """
         history = {name: values[:, : place.epochs] for name, values in runs.history.items()}
-        meta = {"run": self._manifest, "where": place.where, "every": every, "versions": _versions()}
+        meta = {"run": self._manifest, "where": place.where, "every": every, "versions": versions()}
         meta["judged"] = self._judged
         arrays = flat(runs, "run") | self._start
         # The history goes first. A kill between the two leaves lines of epochs that the resumed run repeats, and its
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
         score = _score(history, self._figure)
-        self._store.save(
-            place.number, arrays, meta, score=score, first=lambda: self._history.update(history, runs.epochs)
-        )
+        with self._hosts.alike(NotSaved):
+            if self._store is not None and (files := self._history) is not None:
+                self._store.save(
+                    place.number, arrays, meta, score=score, first=lambda: files.update(history, runs.epochs)
+                )
 
     def wait(self) -> None:
         """Wait until all is on disk; raise a ValueError where it could not be written."""
-        self._store.wait()
+        with self._hosts.alike(NotSaved):
+            if self._store is not None:
+                self._store.wait()
 
 
 def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | None:
@@ -220,6 +230,6 @@ def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | Non
     return float(np.nanmin(values[:, -1]))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     names = ("jax", "jaxlib", "optax", "jaxmlp")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
+from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp._engine.plan import Plan
 from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
@@ -19,7 +20,7 @@ from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
 from jaxmlp.loop.streams import Earlier
 from jaxmlp.training import State
-from jaxmlp.types import Callback, History, Json, Status, StrPath
+from jaxmlp.types import Callback, History, Status, StrPath
 
 SAVE = 10.0  # seconds between two checkpoints, where `every` is not given
 
@@ -55,14 +56,14 @@ class RunOptions(NamedTuple):
     earlier: Earlier | None = None  # what the recipes of the call that were trained before have read of a stream
     accept: frozenset[str] = frozenset()  # what may differ from the saved run
     rebuilt: bool = False  # whether the recipe comes from the checkpoint, and is nobody's code
+    hosts: Hosts = ALONE  # the processes that run it together
 
 
 class Saving(NamedTuple):
-    """Where a run is saved, what was saved there, and the digest of what it computes, as `of_job` gives it."""
+    """Where a run is saved, and what was saved there."""
 
     directory: RunDirectory
     saved: SavedRun | None
-    program: Json | None = None
 
 
 class Session:
@@ -70,7 +71,7 @@ class Session:
 
     def __init__(self, executor: Executor, source: Source, options: RunOptions, saving: Saving | None, single: bool):
         self._executor, self._source, self._options = executor, source, options
-        self._saving, self._single = saving, single
+        self._saving, self._single, self._hosts = saving, single, options.hosts
 
     def run(self) -> None:
         """Train to the end, or to where a rule, a signal or the arithmetic ends it.
@@ -80,13 +81,14 @@ class Session:
           Interrupted: where a signal ended the run before its end.
           NotSaved: where the directory cannot be written; what was trained is in the error.
         """
-        executor, source = self._executor, self._source
+        executor, source, hosts = self._executor, self._source, self._hosts
         watched = executor.job.stops.watched
-        progress = Progress(self._options.progress, source.unit, source.total, source.done, source.examples, watched)
+        shown = self._options.progress if hosts.leads else False
+        progress = Progress(shown, source.unit, source.total, source.done, source.examples, watched)
         # Saved first: what progress and callbacks have shown is then never more than what a crash leaves behind.
-        saves = None if self._saving is None else _Checkpointing(self._saving.directory, self._options.every)
+        saves = None if self._saving is None else _Checkpointing(self._saving.directory, self._options)
         observers: list[Observer] = [] if saves is None else [saves]
-        observers.append(_Showing(progress, self._single))
+        observers.append(_Showing(progress, self._single, hosts))
         observers.append(_Calling(self._options, self._single, saves))
         with progress, _Signals(progress) as signals:
             if self._saving is not None and self._saving.saved is not None:
@@ -99,6 +101,7 @@ class Session:
                     deadline=self._options.deadline,
                     begins=self._options.first,
                     interrupted=lambda: bool(signals.caught),
+                    hosts=hosts,
                 )
             except NotSaved as error:
                 error.state, error.history = self._now()
@@ -106,7 +109,8 @@ class Session:
         if self._single and executor.status()[0] == Status.DIVERGED:
             raise self._non_finite()
         # A signal in the last chunk of a part ends the call too, unless that was the last part.
-        if signals.caught and (self._options.more or not source.finished and executor.anyone_runs):
+        (caught,) = hosts.either(bool(signals.caught))
+        if caught and (self._options.more or not source.finished and executor.anyone_runs):
             raise self._interrupted()
 
     def _outlook(self) -> str:
@@ -160,14 +164,14 @@ def of_one(states: State, history: History) -> tuple[State, History]:
 class _Checkpointing:
     """Saves a checkpoint when one is due, and at the end."""
 
-    def __init__(self, directory: RunDirectory, every: int | None):
-        self._directory, self._every = directory, every
+    def __init__(self, directory: RunDirectory, options: RunOptions):
+        self._directory, self._every, self._hosts = directory, options.every, options.hosts
         self._saved_at, self._unsaved = time.monotonic(), False
 
     def see(self, now: Round) -> None:
         self._unsaved = True
         if self._every is None:
-            due = time.monotonic() - self._saved_at >= SAVE
+            due = bool(self._hosts.of_first(time.monotonic() - self._saved_at >= SAVE))
         else:
             due = now.source.done % self._every == 0
         if due or now.last:
@@ -195,11 +199,11 @@ class _Checkpointing:
 class _Showing:
     """Tells the progress line of each chunk."""
 
-    def __init__(self, progress: Progress, single: bool):
-        self._progress, self._single = progress, single
+    def __init__(self, progress: Progress, single: bool, hosts: Hosts):
+        self._progress, self._single, self._hosts = progress, single, hosts
 
     def see(self, now: Round) -> None:
-        if not self._progress.due:
+        if not self._hosts.either(self._progress.due)[0]:  # the history is brought from all, by all
             return
         done = now.source.done
         if self._single and now.source.unit == "epoch":  # a network that stopped early has not done them all
@@ -215,13 +219,14 @@ class _Calling(Callbacks):
 
     def __init__(self, options: RunOptions, single: bool, saves: _Checkpointing | None):
         super().__init__(options.callbacks, single=single, every=options.every)
-        self._saves = saves
+        self._saves, self._hosts = saves, options.hosts
 
     def see(self, now: Round) -> None:
         try:
-            super().see(now)
+            with self._hosts.alike():
+                super().see(now)
         except BaseException as error:
-            if self._saves is not None:
+            if self._saves is not None and (isinstance(error, Exception) or not self._hosts.many):
                 self._saves.keep(now, error)
             raise
 

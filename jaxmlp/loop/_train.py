@@ -7,6 +7,7 @@ from typing import Any
 from jax import Array
 
 from jaxmlp import _check, _disk
+from jaxmlp._engine.hosts import everyone
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.options import checked_callbacks, checked_plan, checked_progress, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
@@ -216,14 +217,14 @@ def resume(
         epochs = _check.positive_int("epochs", epochs)
     if recipe is not None and not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
-    if not path.is_dir():
+    hosts = everyone()
+    if not hosts.from_first(path.is_dir()):
         raise ValueError(f"directory must be one that train saved in; {directory} is not there")
-    with RunDirectory(path, keep) as run_directory:
+    with RunDirectory(path, keep, hosts) as run_directory:
         saved = run_directory.recover(_check_rebuilt if recipe is None else None)
         if saved is None:
-            parts = sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))
             fix = "begin with loop.train"
-            if parts:
+            if parts := hosts.from_first(sorted(part.name for part in path.glob("*-[0-9][0-9][0-9]"))):
                 fix = f"its parts {', '.join(parts[:4])} are resumed by the call of loop.train that made them"
             raise ValueError(f"directory must hold a whole checkpoint; {directory} has none; {fix}")
         if recipe is None:
@@ -242,7 +243,7 @@ def resume(
         stops = Stops.of(given, validation=request.inputs.watched, members=not request.single)
         _check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
         options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline)
-        options = options._replace(accept=allowed, rebuilt=rebuilt)
+        options = options._replace(accept=allowed, rebuilt=rebuilt, hosts=hosts)
         return run(request, stops, options, Saving(run_directory, saved))
 
 

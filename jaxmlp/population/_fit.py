@@ -12,6 +12,7 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
+from jaxmlp._engine.hosts import hosts_of_call
 from jaxmlp._engine.inputs import Inputs, Request, plain
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
@@ -165,11 +166,17 @@ def train(
 ) -> tuple[State, History]:
     """Train the members of one recipe."""
     check_keys(request.key)
-    request = request.entered()
-    members, tables = enter(request)
+    hosts = hosts_of_call(options.plan and options.plan.devices)
+    with hosts.alike():
+        request = request.entered()
+        members, tables = enter(request)
     recipe = request.recipe
     whole = Job(members, tables, recipe, stops)
     chosen = plan_for(whole, plain(request.inputs.data), options.plan)
+    if hosts.many:
+        from jaxmlp.loop._agreement import check_request  # which an import of this room need not wait for
+
+        check_request(hosts, request, whole, chosen)
     watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks)
     watched |= options.callback is not None and stops.halving is None  # at the rungs alone, as it always was
     chunk = math.ceil(recipe.epochs / ROUNDS) if watched else recipe.epochs

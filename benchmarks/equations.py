@@ -119,16 +119,16 @@ def all_reduce(size: float, hardware: Hardware, count: int, inside: int = 1) -> 
     return 2 * all_gather(size, hardware, count, inside)
 
 
-class Sent(NamedTuple):
+class Summed(NamedTuple):
     """Bytes of the arrays of a device that collectives sum or gather in a step."""
 
     model: float  # activations and their gradients, summed over "model"
     gathered: float  # weights, gathered over "data"
-    summed: float  # gradients, summed over "data"
+    data: float  # gradients, summed over "data"
 
 
-def sent(sizes: tuple[int, ...], rows: int, split: Split) -> Sent:
-    """Return what a step of an MLP whose layers are split by columns and by rows in turn has to send.
+def summed(sizes: tuple[int, ...], rows: int, split: Split) -> Summed:
+    """Return what a step of an MLP whose layers are split by columns and by rows in turn has to sum and gather.
 
     Of L layers, the outputs of every second one are sums over "model", L/2 in the forward pass, and so are backward
     the gradients of the inputs of the others but the first, (L - 1)/2: rows x width float32 each, rows those of a data
@@ -138,11 +138,21 @@ def sent(sizes: tuple[int, ...], rows: int, split: Split) -> Sent:
     layers = len(sizes) - 1
     forward, backward = sizes[2::2], sizes[2:layers:2]
     held = parameters(sizes) / split.model
-    return Sent(
+    return Summed(
         model=WIDE * rows * (sum(forward) + sum(backward)) * (split.model > 1),
         gathered=2 * NARROW * held * split.sharded * (split.data > 1),
-        summed=WIDE * held * (split.data > 1),
+        data=WIDE * held * (split.data > 1),
     )
+
+
+def sent(sizes: tuple[int, ...], rows: int, split: Split) -> float:
+    """Return the bytes that a device sends in a step, by rings: 2 (c - 1) / c of what is summed, half for a gather.
+
+    A sum of which each device keeps its part alone, of gradients of a sharded state, is the first half of a ring.
+    """
+    model, gathered, data = summed(sizes, rows, split)
+    kept = 1 if split.sharded else 2
+    return 2 * (1 - 1 / split.model) * model + (1 - 1 / split.data) * (gathered + kept * data)
 
 
 def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) -> Step:
@@ -161,7 +171,7 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     p = parameters(sizes) / split.model
     mine = p / (split.data if split.sharded else 1)
     rows *= split.model
-    moved = sent(sizes, rows, split)
+    arrays = summed(sizes, rows, split)
     flops = rows * training_flops(sizes) / split.model
     units = sum(sizes[2::2]) + sum(sizes[1::2]) / split.model
     gathers = split.sharded and split.data > 1
@@ -170,9 +180,9 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     layer = max(m * n for m, n in zip(sizes, sizes[1:], strict=False)) / split.model
     held = STATE * mine + WIDE * rows * (sizes[0] + sizes[-1]) + NARROW * rows * inputs
     held += WIDE * (layer + rows * max(sizes)) + 2 * NARROW * layer * gathers
-    links = all_reduce(moved.model, hardware, split.model)
-    links += all_gather(moved.gathered, hardware, split.data, split.model)
-    links += (1 if split.sharded else 2) * all_gather(moved.summed, hardware, split.data, split.model)
+    links = all_reduce(arrays.model, hardware, split.model)
+    links += all_gather(arrays.gathered, hardware, split.data, split.model)
+    links += (1 if split.sharded else 2) * all_gather(arrays.data, hardware, split.data, split.model)
     return Step(flops, traffic, held, (flops / hardware.narrow, traffic / hardware.memory, links))
 
 

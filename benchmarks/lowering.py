@@ -26,11 +26,10 @@ SLICES = {1: ("1x1", 1), 8: ("2x4", 1), 64: ("8x8", 1), 256: ("16x16", 1), 1024:
 
 
 class Counted(NamedTuple):
-    """What a compiled program has: {kind: (how many, bytes of their results)}, and what a device holds."""
+    """What a device has to do in a compiled program."""
 
-    collectives: dict[str, tuple[int, int]]
-    arguments: int  # bytes: state and data
-    temporary: int  # bytes besides, at the most
+    sent: float  # bytes, of rings
+    held: int  # bytes of state and data, and besides at the most
     flops: float  # as XLA counts them, a loop's once
     traffic: float  # bytes that its operations read and write, counted likewise
 
@@ -65,7 +64,7 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, mesh: Any) -> tuple[An
     recipe = Recipe(mlp, losses.squared_error, optax.adam, epochs=1, batch_size=None)
     rate = {"learning_rate": 1e-3}
     state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, rate), jax.random.key(0))
-    lies = placed(mlp, state, split, mesh)
+    lies = placed(mlp, state, mesh, sharded=split.sharded)
     state = jax.tree.map(lambda a, at: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=at), state, lies)
     batch = rows * split.devices
     x, y = (
@@ -128,42 +127,42 @@ def _shape(shape: tuple[int, ...], dtype: Any, at: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
 
 
-def placed(mlp: Any, state: Any, split: Split, mesh: Any) -> Any:
-    """Return the sharding of each leaf of a state."""
+def placed(mlp: Any, state: Any, mesh: Any, *, sharded: bool) -> Any:
+    """Return the sharding of each leaf of a state by the library's rules, Adam's averages as the parameters."""
     import jax
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    def spec(path: Any, leaf: Any) -> Any:
-        found = re.findall(r"\[(\d+)\]\.(w|b)", jax.tree_util.keystr(path))
-        if not found:
-            return NamedSharding(mesh, P())
-        layer, name = int(found[-1][0]), found[-1][1]
-        if split.sharded:
-            return NamedSharding(mesh, P("data"))
-        columns = {"w": P(None, "model"), "b": P("model")}, {"w": P("model", None), "b": P()}
-        return NamedSharding(mesh, columns[layer % 2][name])
+    from jaxmlp import sharding
 
-    return jax.tree_util.tree_map_with_path(spec, state)
+    structure = jax.tree.structure(state.params)
+    lies = jax.tree.map(lambda spec: NamedSharding(mesh, spec), sharding.rules(mlp, mesh, fsdp=sharded))
+
+    def like_params(node: Any) -> bool:
+        return jax.tree.structure(node) == structure
+
+    return jax.tree.map(
+        lambda node: lies if like_params(node) else NamedSharding(mesh, P()), state, is_leaf=like_params
+    )
 
 
 def counted(compiled: Any) -> Counted:
     """Return what a compiled program holds and sends."""
-    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-    found: dict[str, tuple[int, int]] = {}
+    from benchmarks import collectives
+
+    seen: set[tuple[str, ...]] = set()
+    lines = []
     for line in compiled.as_text().splitlines():
-        match = re.search(rf"= (.*?) ({kinds})(?:-start)?\(", line)
-        if match:
-            size = 0
-            for kind, shape in re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", match[1]):
-                count = 1
-                for n in shape.split(","):
-                    count *= int(n or 1)
-                size += count * int(re.sub(r"\D", "", kind)) // 8
-            number, total = found.get(match[2], (0, 0))
-            found[match[2]] = number + 1, total + size
+        # A TPU's compiler cuts a collective in pieces that run beside other operations: one channel, several lines.
+        channel = re.search(rf"\b({'|'.join(collectives.KINDS)})(?:-start)?\(.*channel_id=(\d+)", line)
+        if channel is None or channel.groups() not in seen:
+            lines.append(line)
+        if channel is not None:
+            seen.add(channel.groups())
+    sent = sum(each.moved for each in collectives.of("\n".join(lines)))
     plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    return Counted(found, plan.argument_size_in_bytes, plan.temp_size_in_bytes, cost["flops"], cost["bytes accessed"])
+    held = plan.argument_size_in_bytes + plan.temp_size_in_bytes
+    return Counted(sent, held, cost["flops"], cost["bytes accessed"])
 
 
 def main(how: dict[str, Any]) -> list[dict[str, Any]]:
@@ -186,12 +185,7 @@ def main(how: dict[str, Any]) -> list[dict[str, Any]]:
             traced, lowers = step.trace(*given), platform == "cpu" and exports(sizes, rows, Split(*split))
         try:
             made = counted(traced.lower().compile())
-            found = {
-                "sent": sum(size for _, size in made.collectives.values()),
-                "held": made.arguments + made.temporary,
-            }
-            if split is not None:  # the population's loops would be counted once
-                found |= {"flops": made.flops, "traffic": made.traffic}
+            found = made._asdict() if split is not None else {"sent": made.sent, "held": made.held}  # loops count once
         except jax.errors.JaxRuntimeError as error:
             found = {"held": needed(str(error))}
         told.append({**found, "seconds": time.perf_counter() - start, "lowers": int(lowers)})

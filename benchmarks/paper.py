@@ -50,10 +50,8 @@ class Case(NamedTuple):
         return equations.crowd(SMALL, BATCH, TABLE, places, self.width or 1, hardware)
 
     def sent(self) -> float:
-        """Return the bytes of the arrays that its collectives sum or gather, by the equations."""
-        if self.split is None:
-            return 0.0
-        return sum(equations.sent(WIDE, ROWS * self.split.model, self.split))
+        """Return the bytes that a device sends, by the equations."""
+        return 0.0 if self.split is None else equations.sent(WIDE, ROWS * self.split.model, self.split)
 
 
 def wide_cases(devices: tuple[int, ...] = DEVICES) -> Iterator[Case]:
@@ -67,7 +65,9 @@ def wide_cases(devices: tuple[int, ...] = DEVICES) -> Iterator[Case]:
         if count == NODE:
             yield Case(count, f"model {NODE}", Split(1, NODE))
         else:
-            yield Case(count, f"data {count // NODE} x model {NODE}", Split(count // NODE, NODE))
+            name, data = f"data {count // NODE} x model {NODE}", count // NODE
+            yield Case(count, name, Split(data, NODE))
+            yield Case(count, f"{name}, sharded", Split(data, NODE, sharded=True))
 
 
 def crowd_cases(devices: tuple[int, ...] = DEVICES) -> Iterator[Case]:
@@ -182,6 +182,21 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
         found += [f"**{title}** (`python -m benchmarks paper`)", "", f"| {' | '.join(header)} |"]
         found += ["|---" * len(header) + "|", *(f"| {' | '.join(line)} |" for line in lines), ""]
     return found
+
+
+def facts(rows: list[dict[str, Any]]) -> list[str]:
+    """Return how far the compilers' counts are from the equations, a line of Markdown each."""
+    found = []
+    for compiler, _ in COMPILERS.values():
+        spans = []
+        for what in ("sent", "held", "flops", "traffic"):
+            ratios = [row["ratio"] for row in rows if row["benchmark"] == f"paper: {what} by {compiler}"]
+            if ratios:
+                spans.append(f"{what} {min(ratios):.2f} to {max(ratios):.2f}")
+        if spans:
+            found.append(f"- `paper`: as compiled for {compiler}, in units of the equations: {', '.join(spans)}.")
+    done = [row for row in rows if row["benchmark"] == "paper: lowered for CUDA and TPU"]
+    return found + [f"- `paper`: {row['value']} {row['contender']} cases are lowered for CUDA and TPU." for row in done]
 
 
 def show(rows: list[Row]) -> None:

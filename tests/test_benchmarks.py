@@ -229,11 +229,12 @@ def test_what_a_split_net_sends_is_counted_by_hand():
     """Four layers 4 x 4, P = 80, two rows a shard; sums over "model" of two outputs and of one input's gradient."""
     sizes = (4,) * 5
     assert equations.parameters(sizes) == 80
-    assert equations.sent(sizes, 2, Split(1, 1)) == (0, 0, 0)
-    assert equations.sent(sizes, 2, Split(1, 2)) == (3 * 2 * 4 * 4, 0, 0)
-    assert equations.sent(sizes, 2, Split(3, 2)) == (3 * 2 * 4 * 4, 0, 4 * 80 / 2)
-    assert equations.sent(sizes, 2, Split(3, 1)) == (0, 0, 4 * 80)
-    assert equations.sent(sizes, 2, Split(3, 1, sharded=True)) == (0, 2 * 2 * 80, 4 * 80)
+    assert equations.summed(sizes, 2, Split(1, 1)) == (0, 0, 0)
+    assert equations.summed(sizes, 2, Split(1, 2)) == (3 * 2 * 4 * 4, 0, 0)
+    assert equations.summed(sizes, 2, Split(4, 2)) == (3 * 2 * 4 * 4, 0, 4 * 80 / 2)
+    assert equations.sent(sizes, 2, Split(4, 2)) == 2 * (1 / 2) * 96 + 2 * (3 / 4) * 160
+    assert equations.summed(sizes, 2, Split(4, 1, sharded=True)) == (0, 2 * 2 * 80, 4 * 80)
+    assert equations.sent(sizes, 2, Split(4, 1, sharded=True)) == (3 / 4) * 2 * 320
 
 
 UNIT = Hardware("of ones", 1.0, 1.0, 1.0, 1e3, ((float("inf"), 1.0),))
@@ -272,13 +273,13 @@ def test_a_step_of_the_population_is_counted_by_hand():
 def test_the_compiled_step_sends_what_the_equations_say(monkeypatch):
     """A net that is compiled in no time, for eight devices, each collective counted; a population has none."""
     monkeypatch.setattr(paper, "WIDE", (512,) * 5)
-    monkeypatch.setattr(paper, "MEMBERS", 64)
-    cases = [
-        case for kind in (paper.wide_cases, paper.crowd_cases) for case in kind((1, 8)) if "sharded" not in case.name
-    ]
+    split = [case for case in paper.wide_cases((8,)) if case.layout in ("data 8", "model 8")]
+    cases = [*split, paper.Case(8, "width 4", width=4)]
     for case, found in zip(cases, paper.compiled("cpu", cases), strict=True):
         assert found["lowers"], case.name
         assert found["sent"] == pytest.approx(case.sent(), rel=0.01), case.name
+        if case.split is not None:
+            assert found["flops"] == pytest.approx(case.step(H100).flops, rel=0.15), case.name  # and Adam's, the ReLUs'
 
 
 def test_what_a_program_would_need_is_read_from_the_compiler():

@@ -77,6 +77,17 @@ def rows_of(found: dict[str, list[Told]], members: int) -> list[Any]:
     return rows + [measured("devices: moved by collectives", name, value, "bytes") for name, value in moved.items()]
 
 
+def facts(rows: list[Told]) -> list[str]:
+    """Return what a call costs, and what is sent, as a line of Markdown."""
+    value = {(row["benchmark"], row["contender"]): row["value"] for row in rows}
+    one, two = (1e3 * value["devices: a run of one epoch", name] for name in TABLES["two devices"])
+    moved = max(value["devices: moved by collectives", name] for name in CONFIGURATIONS)
+    return [
+        f"- `devices`: a run of one epoch takes {one:.0f} ms on two devices of one process, and on two processes, which "
+        f"agree on it and bring the results to both, {two:.0f} ms; the training program sends {moved:.0f} bytes."
+    ]
+
+
 def check_bits(told: list[Told]) -> None:
     """Raise where the runs did not end in the same bits.
 

@@ -124,8 +124,6 @@ def facts(rows: list[dict[str, Any]]) -> list[str]:
     slopes = ", ".join(f"{row[1].split(',')[0]} {value[row]:.2f}" for row in value if row[0] == "scaling exponents")
     memory = max(ratio[row] for row in ratio if row[0] == "scaling memory")
     large = value["loop 20 GB", "peak resident memory"]
-    two, asunder = (value["devices: a run of one epoch", name] for name in devices.TABLES["two devices"])
-    moved = max(value[row] for row in value if row[0] == "devices: moved by collectives")
     return [
         f"- `single`: bare matrix products reached {number(value['single', 'matrix products alone, float32'])} GFLOP/s "
         f"in the same run in float32; training reaches {' and '.join(shares)}.",
@@ -137,8 +135,7 @@ def facts(rows: list[dict[str, Any]]) -> list[str]:
         f"- `scaling`: time grows with the power {slopes}, where theory says 2 for width and 1 for the others; a run "
         f"plans for at most {memory:.2f} of the memory that is counted.",
         f"- `loop`: 20 GB of examples train within {number(large)} MiB of resident memory.",
-        f"- `devices`: a run of one epoch takes {1e3 * two:.0f} ms on two devices of one process, and on two processes, "
-        f"which agree on it and bring the results to both, {1e3 * asunder:.0f} ms; the program sends {number(moved)} bytes.",
+        *devices.facts(rows),
         *paper.facts(rows),
     ]
 

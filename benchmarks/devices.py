@@ -83,8 +83,8 @@ def facts(rows: list[Told]) -> list[str]:
     one, two = (1e3 * value["devices: a run of one epoch", name] for name in TABLES["two devices"])
     moved = max(value["devices: moved by collectives", name] for name in CONFIGURATIONS)
     return [
-        f"- `devices`: a run of one epoch takes {one:.0f} ms on two devices of one process, and on two processes, which "
-        f"agree on it and bring the results to both, {two:.0f} ms; the training program sends {moved:.0f} bytes."
+        f"- `devices`: a run of one epoch takes {one:.0f} ms on two devices of one process, and {two:.0f} ms on two "
+        f"processes, which agree on it and bring the results to both; the training program sends {moved:.0f} bytes."
     ]
 
 

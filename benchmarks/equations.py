@@ -186,6 +186,16 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     return Step(flops, traffic, held, (flops / hardware.narrow, traffic / hardware.memory, links))
 
 
+def enough_rows(sizes: tuple[int, ...], split: Split, hardware: Hardware) -> float:
+    """Return the rows a device from which a step's products take longest; infinite where they never do.
+
+    All times are lines a + b rows, the products' f rows: rows = max over memory and links of a / (f - b).
+    """
+    zero, one = (wide(sizes, rows, split, hardware).seconds for rows in (0, 1))
+    slope = one[0]
+    return max(a / (slope - (b - a)) if slope > b - a else math.inf for a, b in zip(zero[1:], one[1:], strict=True))
+
+
 def slots(members: int, devices: int, width: int) -> int:
     """Return the places on each device, whole blocks of `width`: width ceil(members / (devices width))."""
     return width * math.ceil(members / (devices * width))

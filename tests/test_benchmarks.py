@@ -253,6 +253,9 @@ def test_a_step_of_the_wide_net_is_counted_by_hand():
     assert split.traffic == 40 * 20 + 24 * 2 * (4 + 4 / 2)
     assert split.seconds[2] == 2 * (1 / 2) * 2 * 4 * 4  # the last layer's outputs are summed
     assert split.bounds == (split.traffic, split.traffic + split.seconds[2])
+    # Products take 160 a row, memory 1600 + 192: never the longest; at twice its speed, from 800 / 64 on.
+    assert equations.enough_rows((4, 4, 4), Split(1, 1), UNIT) == float("inf")
+    assert equations.enough_rows((4, 4, 4), Split(1, 1), UNIT._replace(memory=2.0)) == pytest.approx(800 / (160 - 96))
     data = equations.wide((4, 4, 4), 1, Split(4, 1), UNIT)
     assert (data.held, data.traffic, data.seconds[2]) == (alone.held, alone.traffic, 2 * 3 / 4 * 4 * 40)
 
@@ -273,8 +276,8 @@ def test_a_step_of_the_population_is_counted_by_hand():
 def test_the_compiled_step_sends_what_the_equations_say(monkeypatch):
     """A net that is compiled in no time, for eight devices, each collective counted; a population has none."""
     monkeypatch.setattr(paper, "WIDE", (512,) * 5)
-    split = [case for case in paper.wide_cases((8,)) if case.layout in ("data 8", "model 8")]
-    cases = [*split, paper.Case(8, "width 4", width=4)]
+    split = [case for case in paper.wide_cases((8,)) if case.layout in ("8 x 1", "1 x 8")]
+    cases = [*split, paper.Case(8, "4", width=4)]
     for case, found in zip(cases, paper.compiled("cpu", cases), strict=True):
         assert found["lowers"], case.name
         assert found["sent"] == pytest.approx(case.sent(), rel=0.01), case.name
@@ -293,7 +296,7 @@ def test_what_a_program_would_need_is_read_from_the_compiler():
 def test_the_tables_on_paper_fit_a_screen(capsys):
     paper.show([])
     printed = capsys.readouterr().out
-    assert "model 8" in printed and "1,024" in printed
+    assert "128 x 8 sharded" in printed and "107 > 80" in printed and "\u2026" not in printed
     assert max(map(len, printed.splitlines())) <= 80
 
 

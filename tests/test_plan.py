@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmlp import MLP, Recipe, losses, population
-from jaxmlp._engine import devices, limits, plan, program
+from jaxmlp._engine import devices, limits, program
 from jaxmlp._engine.cost import estimate
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
@@ -95,8 +95,9 @@ def test_waves_are_whole_blocks_and_their_cost_is_within_the_budget():
 
 
 def test_one_device_for_many_cores_is_told_the_way_to_all(monkeypatch):
-    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
-    monkeypatch.setattr(plan, "cores", lambda: 2)
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: one)
+    monkeypatch.setattr(devices, "cores", lambda: 2)
     assert "jaxmlp.use_all_cores(), called first" in str(population.plan(5, DATA, RECIPE, RATE))
 
 

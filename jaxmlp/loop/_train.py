@@ -213,8 +213,7 @@ def resume(
     """
     path, callbacks = _disk.path_of("directory", directory), checked_callbacks(callbacks)
     progress, allowed, rebuilt = checked_progress(progress), accepted(accept), recipe is None
-    if epochs is not None:
-        epochs = _check.positive_int("epochs", epochs)
+    epochs = None if epochs is None else _check.positive_int("epochs", epochs)
     if recipe is not None and not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be one Recipe, or None for the saved one; got {_check.describe(recipe)}")
     hosts = everyone()
@@ -242,8 +241,8 @@ def resume(
         every = saved.every if every is None else every
         stops = Stops.of(given, validation=request.inputs.watched, members=not request.single)
         _check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
-        options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline)
-        options = options._replace(accept=allowed, rebuilt=rebuilt, hosts=hosts)
+        options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline, hosts=hosts)
+        options = options._replace(accept=allowed, rebuilt=rebuilt)
         return run(request, stops, options, Saving(run_directory, saved))
 
 

@@ -4,10 +4,11 @@
 
 256 nets 8-64-64-1, a seed and a rate each, batch 32, Adam, on 1,024 rows, by `population.fit`: on 1, 2, 4 and 8 virtual
 devices in one process, and on two devices as two processes of one, which find each other by `jax.distributed` on
-127.0.0.1. JAX fixes its devices when it starts, so each is a child process, or two; they take turns, several times. A
-child compiles in a first run, and then times runs of 64 epochs from the call to the last array, and runs of one epoch,
-which is mostly what a call costs: two processes agree on what they train, and bring the results to both. They must end
-in the bits of one. Beside it stands what the collectives of the program move: members train alone, so nothing.
+127.0.0.1, free to run on any core or bound to one each, as a cluster's scheduler binds its tasks. JAX fixes its devices
+when it starts, so each is a child process, or two; they take turns, several times. A child compiles in a first run, and
+then times runs of 64 epochs from the call to the last array, and runs of one epoch, which is mostly what a call costs:
+two processes agree on what they train, and bring the results to both. They must end in the bits of one. Beside it
+stands what the collectives of the program move: members train alone, so nothing.
 """
 
 import dataclasses
@@ -21,19 +22,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-CONFIGURATIONS = {  # devices of each process, processes
-    "1 device": (1, 1),
-    "2 devices": (2, 1),
-    "4 devices": (4, 1),
-    "8 devices": (8, 1),
-    "2 processes of 1 device": (1, 2),
+CONFIGURATIONS = {  # devices of each process, processes, whether each is bound to a core
+    "1 device": (1, 1, False),
+    "2 devices": (2, 1, False),
+    "4 devices": (4, 1, False),
+    "8 devices": (8, 1, False),
+    "2 processes of 1 device": (1, 2, False),
+    "2 processes, a core each": (1, 2, True),
 }
 TABLES = {  # what is compared with the first
     "one process": ("1 device", "2 devices", "4 devices", "8 devices"),
-    "two devices": ("2 devices", "2 processes of 1 device"),
+    "two devices": ("2 devices", "2 processes of 1 device", "2 processes, a core each"),
 }
 SIZES, BATCH, ROWS = (8, 64, 64, 1), 32, 1024
-WORK = {"members": 256, "epochs": 64, "runs": 3}
+WORK = {"members": 256, "epochs": 64, "runs": 2}
 TOY = {"members": 8, "epochs": 1, "runs": 1}
 LIMIT = 900  # seconds after which a child is ended
 # Neighbours share the cores: a process that is waited for is not lost.
@@ -47,8 +49,8 @@ def run(*, quick: bool = False) -> list[Any]:
     work = TOY if quick else WORK
     found: dict[str, list[Told]] = {name: [] for name in CONFIGURATIONS}
     for _ in range(1 if quick else 5):
-        for name, (devices, processes) in CONFIGURATIONS.items():
-            found[name].append(started(devices, processes, work))
+        for name, how in CONFIGURATIONS.items():
+            found[name].append(started(*how, work))
     check_bits([each for name in TABLES["two devices"] for each in found[name]])
     return rows_of(found, work["members"])
 
@@ -80,7 +82,7 @@ def rows_of(found: dict[str, list[Told]], members: int) -> list[Any]:
 def facts(rows: list[Told]) -> list[str]:
     """Return what a call costs, and what is sent, as a line of Markdown."""
     value = {(row["benchmark"], row["contender"]): row["value"] for row in rows}
-    one, two = (1e3 * value["devices: a run of one epoch", name] for name in TABLES["two devices"])
+    one, two, _ = (1e3 * value["devices: a run of one epoch", name] for name in TABLES["two devices"])
     moved = max(value["devices: moved by collectives", name] for name in CONFIGURATIONS)
     return [
         f"- `devices`: a run of one epoch takes {one:.0f} ms on two devices of one process, and {two:.0f} ms on two "
@@ -99,7 +101,7 @@ def check_bits(told: list[Told]) -> None:
         raise RuntimeError(f"one process of two devices and two of one must end in the same bits; got {digests}")
 
 
-def started(devices: int, processes: int, work: Told) -> Told:
+def started(devices: int, processes: int, bound: bool, work: Told) -> Told:
     """Return what a run on so many devices of so many processes tells; the slowest process counts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -108,7 +110,7 @@ def started(devices: int, processes: int, work: Told) -> Told:
     children = []
     try:
         for number in range(processes):
-            how = {"devices": devices, "processes": processes, "number": number, "port": port, **work}
+            how = {"devices": devices, "processes": processes, "number": number, "bound": bound, "port": port, **work}
             command = [sys.executable, "-m", "benchmarks.devices", json.dumps(how)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
             children.append(subprocess.Popen(command, cwd=Path(__file__).parent.parent, **pipes))
@@ -134,6 +136,9 @@ def _answer(child: subprocess.Popen[str]) -> Told:
 
 def _child(how: Told) -> Told:
     """Train the population in this process, one of several perhaps, and return what it took."""
+    if how["bound"] and hasattr(os, "sched_setaffinity"):  # before JAX makes a thread for each core
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[how["number"] % len(cores)]})
     import jax
 
     jax.config.update("jax_num_cpu_devices", how["devices"])

@@ -159,7 +159,8 @@ def counted(compiled: Any) -> Counted:
             lines.append(line)
         if channel is not None:
             seen.add(channel.groups())
-    sent = sum(each.moved for each in collectives.of("\n".join(lines)))
+    found = collectives.of("\n".join(lines))
+    sent = sum(each.bytes if each.kind == "collective-permute" else each.moved for each in found)
     plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
     held = plan.argument_size_in_bytes + plan.temp_size_in_bytes
     return Counted(sent, held, cost["flops"], cost["bytes accessed"])

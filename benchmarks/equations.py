@@ -133,14 +133,14 @@ def summed(sizes: tuple[int, ...], rows: int, split: Split) -> Summed:
     Of L layers, the outputs of every second one are sums over "model", L/2 in the forward pass, and so are backward
     the gradients of the inputs of the others but the first, (L - 1)/2: rows x width float32 each, rows those of a data
     shard. Over "data" each device's share of the gradients, 4 P / model bytes, is summed. Where the state is sharded
-    over it too, the weights are gathered, rounded to bfloat16, forward and again backward: 2 x 2 P / model.
+    over it too, the weights are gathered, rounded to bfloat16, and kept for the backward pass: 2 P / model.
     """
     layers = len(sizes) - 1
     forward, backward = sizes[2::2], sizes[2:layers:2]
     held = parameters(sizes) / split.model
     return Summed(
         model=WIDE * rows * (sum(forward) + sum(backward)) * (split.model > 1),
-        gathered=2 * NARROW * held * split.sharded * (split.data > 1),
+        gathered=NARROW * held * split.sharded * (split.data > 1),
         data=WIDE * held * (split.data > 1),
     )
 
@@ -160,13 +160,14 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
 
     FLOPs: 6 P of an example, but 4 of the first layer, which needs no gradient of its input; over all devices evenly.
 
-    Bytes of memory of a step, of p parameters that a device holds: 40 p (products read w forward and backward; the
-    gradient is written; Adam reads four arrays and writes three). With a sharded state instead of the products' 8 p the
-    gathered weights, written and read twice, 8 P / model, and 8 P / model of gradients written and read to be summed.
-    Besides 24 bytes of a unit and example: sum, activation and gradient, each written and read.
+    Bytes of memory of a step, of p parameters that a device holds: 40 p (products read w forward and backward, the
+    gradient is written, Adam reads four arrays and writes three). Of a sharded state 36 p, and 14 P / model: gathered
+    weights are written and read twice, whole gradients written and read to be summed. Besides 24 bytes of a unit and
+    example: sum, activation and gradient, each written and read.
 
     Bytes held: 12 p of state, the rows of x and y, the operands that backward needs, 2 bytes of each unit and example,
-    of the layers that are split a share; and while a layer is updated, its whole gradient and one layer's sums.
+    of the layers that are split a share; the gathered weights, 2 P / model, where the state is sharded; and while a
+    layer is updated, its whole gradient and one layer's sums.
     """
     p = parameters(sizes) / split.model
     mine = p / (split.data if split.sharded else 1)
@@ -175,11 +176,11 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, hardware: Hardware) ->
     flops = rows * training_flops(sizes) / split.model
     units = sum(sizes[2::2]) + sum(sizes[1::2]) / split.model
     gathers = split.sharded and split.data > 1
-    traffic = 40 * mine + (16 * p - 8 * mine) * gathers + 6 * WIDE * rows * units
+    traffic = 40 * mine + (14 * p - 4 * mine) * gathers + 6 * WIDE * rows * units
     inputs = sum(sizes[0:-1:2]) + sum(sizes[1:-1:2]) / split.model
     layer = max(m * n for m, n in zip(sizes, sizes[1:], strict=False)) / split.model
     held = STATE * mine + WIDE * rows * (sizes[0] + sizes[-1]) + NARROW * rows * inputs
-    held += WIDE * (layer + rows * max(sizes)) + 2 * NARROW * layer * gathers
+    held += WIDE * (layer + rows * max(sizes)) + NARROW * p * gathers
     links = all_reduce(arrays.model, hardware, split.model)
     links += all_gather(arrays.gathered, hardware, split.data, split.model)
     links += (1 if split.sharded else 2) * all_gather(arrays.data, hardware, split.data, split.model)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -233,8 +234,8 @@ def test_what_a_split_net_sends_is_counted_by_hand():
     assert equations.summed(sizes, 2, Split(1, 2)) == (3 * 2 * 4 * 4, 0, 0)
     assert equations.summed(sizes, 2, Split(4, 2)) == (3 * 2 * 4 * 4, 0, 4 * 80 / 2)
     assert equations.sent(sizes, 2, Split(4, 2)) == 2 * (1 / 2) * 96 + 2 * (3 / 4) * 160
-    assert equations.summed(sizes, 2, Split(4, 1, sharded=True)) == (0, 2 * 2 * 80, 4 * 80)
-    assert equations.sent(sizes, 2, Split(4, 1, sharded=True)) == (3 / 4) * 2 * 320
+    assert equations.summed(sizes, 2, Split(4, 1, sharded=True)) == (0, 2 * 80, 4 * 80)
+    assert equations.sent(sizes, 2, Split(4, 1, sharded=True)) == (3 / 4) * (160 + 320)
 
 
 UNIT = Hardware("of ones", 1.0, 1.0, 1.0, 1e3, ((float("inf"), 1.0),))
@@ -258,6 +259,10 @@ def test_a_step_of_the_wide_net_is_counted_by_hand():
     assert equations.enough_rows((4, 4, 4), Split(1, 1), UNIT._replace(memory=2.0)) == pytest.approx(800 / (160 - 96))
     data = equations.wide((4, 4, 4), 1, Split(4, 1), UNIT)
     assert (data.held, data.traffic, data.seconds[2]) == (alone.held, alone.traffic, 2 * 3 / 4 * 4 * 40)
+    sharded = equations.wide((4, 4, 4), 1, Split(4, 1, sharded=True), UNIT)
+    assert sharded.held == alone.held - 12 * 30 + 2 * 40
+    assert sharded.traffic == 36 * 10 + 14 * 40 + 24 * 8
+    assert sharded.seconds[2] == 3 / 4 * (2 + 4) * 40
 
 
 def test_a_step_of_the_population_is_counted_by_hand():
@@ -291,6 +296,27 @@ def test_what_a_program_would_need_is_read_from_the_compiler():
     assert lowering.needed("the total memory required for HLO temporaries (96.00G) exceeds available") == 96 * 2**30
     with pytest.raises(RuntimeError, match="another"):
         lowering.needed("another error")
+
+
+def test_a_sum_in_pieces_counts_once_and_one_that_is_kept_in_parts_half():
+    """The text of a TPU's program: 24 bytes by a ring of two, and of the sum that is scattered half of it."""
+    text = """%fused (a: f32[6]) -> f32[6] {
+  %b = f32[6]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+%fused.1 (a: f32[6]) -> f32[6] {
+  %b.1 = f32[6]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+%all-reduce-scatter (a: f32[6]) -> f32[3] {
+  %c = f32[6]{0} all-reduce(%a), channel_id=2, replica_groups={{0,1}}, to_apply=%add
+}
+ENTRY %main (a: f32[6]) -> f32[6] {
+  %d = f32[2]{0} collective-permute(%a), channel_id=3, source_target_pairs={{0,1}}
+}"""
+    plan = SimpleNamespace(argument_size_in_bytes=5, temp_size_in_bytes=6)
+    program = SimpleNamespace(
+        as_text=lambda: text, memory_analysis=lambda: plan, cost_analysis=lambda: {"flops": 7.0, "bytes accessed": 8.0}
+    )
+    assert lowering.counted(program) == (24 + 12 + 8, 11, 7.0, 8.0)
 
 
 def test_the_tables_on_paper_fit_a_screen(capsys):

@@ -5,6 +5,7 @@ held. On a CPU, virtual devices stand for any: XLA's partitioner is the same. Wi
 libtpu`; no TPU is needed), the compiler is that of a TPU v5e for so many chips, with its own schedule and memory.
 """
 
+import dataclasses
 import json
 import re
 import sys
@@ -12,7 +13,23 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxmlp
+from benchmarks import collectives
 from benchmarks.equations import Split, slots
+from jaxmlp import MLP, Recipe, losses, sharding
+from jaxmlp._engine import program
+from jaxmlp._engine.entry import enter
+from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.runs import EpochSpan, Order, Work
+from jaxmlp._engine.stops import Stops
 
 TPU = {  # so that libtpu asks no machine what it is, and locks none
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -36,8 +53,6 @@ class Counted(NamedTuple):
 
 def devices(platform: str, count: int) -> Sequence[Any]:
     """Return devices that are compiled for: virtual ones of this process, or a described slice of TPU v5e."""
-    import jax
-
     if platform == "cpu":
         return jax.devices()[:count]
     from jax.experimental import topologies
@@ -49,19 +64,37 @@ def devices(platform: str, count: int) -> Sequence[Any]:
     return topologies.get_topology_desc(f"v5e:{name}", platform="tpu", **how).devices
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """A model whose weights lie over "data" too, and are gathered over it when the products want them.
+
+    Left to itself the compiler sends activations where they are smaller than the weights: tensor parallelism, in fact.
+    """
+
+    model: MLP
+    mesh: Any
+
+    def init(self, key: Any) -> Any:
+        """Draw the parameters."""
+        return self.model.init(key)
+
+    def apply(self, params: Any, x: Any) -> Any:
+        """Return the outputs; of the gradients each device keeps its part of the sum."""
+
+        def lie(params: Any, sharded: bool) -> Any:
+            lies = sharding.rules(self.model, self.mesh, fsdp=sharded)
+            at = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), lies)
+            return jax.tree.map(jax.lax.with_sharding_constraint, params, at)
+
+        return self.model.apply(lie(lie(params, True), False), x)
+
+
 def wide(sizes: tuple[int, ...], rows: int, split: Split, mesh: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return the jitted step of a wide net by Adam on a mesh ("data", "model"), and the shapes of its arguments."""
-    import jax
-    import jax.numpy as jnp
-    import optax
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
-
-    import jaxmlp
-    from jaxmlp import MLP, Recipe, losses
-
     mlp = MLP(sizes, dtype="bfloat16")
-    recipe = Recipe(mlp, losses.squared_error, optax.adam, epochs=1, batch_size=None)
+    model = Gathered(mlp, mesh) if split.sharded else mlp
+    recipe = Recipe(model, losses.squared_error, optax.adam, epochs=1, batch_size=None)
     rate = {"learning_rate": 1e-3}
     state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, rate), jax.random.key(0))
     lies = placed(mlp, state, mesh, sharded=split.sharded)
@@ -77,29 +110,12 @@ def wide(sizes: tuple[int, ...], rows: int, split: Split, mesh: Any) -> tuple[An
 
 def mesh_of(found: Sequence[Any], split: Split) -> Any:
     """Return devices as a mesh ("data", "model"), neighbours along "model"."""
-    import numpy as np
-    from jax.sharding import AxisType, Mesh
-
     grid = np.array(found).reshape(split.data, split.model)
     return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def crowd(sizes: tuple[int, ...], batch: int, rows: int, members: int, width: int, found: Sequence[Any]) -> Any:
     """Return the traced training program of a population by Adam on these devices, `width` members at a time."""
-    import jax
-    import numpy as np
-    import optax
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
-
-    from jaxmlp import MLP, Recipe, losses
-    from jaxmlp._engine import program
-    from jaxmlp._engine.entry import enter
-    from jaxmlp._engine.inputs import Inputs, Request
-    from jaxmlp._engine.plan import Layout
-    from jaxmlp._engine.runs import EpochSpan, Order, Work
-    from jaxmlp._engine.stops import Stops
-
     recipe = Recipe(MLP(sizes), losses.squared_error, optax.adam, epochs=1, batch_size=batch)
     data = np.ones((rows, sizes[0]), "f"), np.ones((rows, sizes[-1]), "f")
     inputs = Inputs(data, None, None, None, None, None)
@@ -122,19 +138,12 @@ def crowd(sizes: tuple[int, ...], batch: int, rows: int, members: int, width: in
 
 
 def _shape(shape: tuple[int, ...], dtype: Any, at: Any) -> Any:
-    import jax
 
     return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
 
 
 def placed(mlp: Any, state: Any, mesh: Any, *, sharded: bool) -> Any:
     """Return the sharding of each leaf of a state by the library's rules, Adam's averages as the parameters."""
-    import jax
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
-
-    from jaxmlp import sharding
-
     structure = jax.tree.structure(state.params)
     lies = jax.tree.map(lambda spec: NamedSharding(mesh, spec), sharding.rules(mlp, mesh, fsdp=sharded))
 
@@ -148,8 +157,6 @@ def placed(mlp: Any, state: Any, mesh: Any, *, sharded: bool) -> Any:
 
 def counted(compiled: Any) -> Counted:
     """Return what a compiled program holds and sends."""
-    from benchmarks import collectives
-
     sent, inside = 0.0, ""
     seen: set[tuple[str, ...]] = set()
     for line in compiled.as_text().splitlines():
@@ -171,8 +178,6 @@ def counted(compiled: Any) -> Counted:
 
 def main(how: dict[str, Any]) -> list[dict[str, Any]]:
     """Return for each case the bytes sent and held, seconds of compiling, and whether it was lowered for others."""
-    import jax
-
     platform, told = how["platform"], []
     if platform == "cpu":
         jax.config.update("jax_num_cpu_devices", max(count for count, _, _ in how["cases"]))
@@ -198,9 +203,6 @@ def main(how: dict[str, Any]) -> list[dict[str, Any]]:
 
 def exports(sizes: tuple[int, ...], rows: int, split: Split) -> bool:
     """Tell whether the step is lowered for CUDA and TPU, on a mesh that has no devices at all."""
-    import jax
-    from jax.sharding import AbstractMesh, AxisType
-
     mesh = AbstractMesh((split.data, split.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     step, given = wide(sizes, rows, split, mesh)
     made = jax.export.export(step, platforms=("cuda", "tpu"))(*given)

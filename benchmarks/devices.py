@@ -82,6 +82,8 @@ def rows_of(found: dict[str, list[Told]], members: int) -> list[Any]:
 def facts(rows: list[Told]) -> list[str]:
     """Return what a call costs, and what is sent, as a line of Markdown."""
     value = {(row["benchmark"], row["contender"]): row["value"] for row in rows}
+    if not any(benchmark.startswith("devices: ") for benchmark, _ in value):  # it has not been run yet
+        return []
     one, two, _ = (1e3 * value["devices: a run of one epoch", name] for name in TABLES["two devices"])
     moved = max(value["devices: moved by collectives", name] for name in CONFIGURATIONS)
     return [

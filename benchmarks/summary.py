@@ -79,6 +79,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             name: {r["contender"]: r["ratio"] for r in timed if r["benchmark"] == columns[name]} for name in columns
         }
         contenders = dict.fromkeys(contender for column in found.values() for contender in column)
+        if not contenders:  # it has not been run yet
+            continue
         lines += [f"**{question}** (`python -m benchmarks {command}`)", ""]
         lines += [f"| | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
         for contender in contenders:

@@ -112,8 +112,10 @@ def test_the_figures_are_those_of_a_run():
     rows, page = json.loads(summary.RESULTS.read_text()), summary.PAGE.read_text()
     assert summary.written(page, summary.markdown(rows)) == page
     assert summary.written(README, summary.headlines(rows)) == README
+    run = {row["benchmark"] for row in rows}
     for question, columns in summary.TABLES.values():
-        assert question in page and all(name in page for name in columns)
+        if run & set(columns.values()):
+            assert question in page and all(name in page for name in columns)
     assert all(question in README for question in summary.HEADLINES)
     assert {row["contender"] for row in rows} >= {"jaxmlp.fit", "population.fit", "PyTorch", "scikit-learn"}
 

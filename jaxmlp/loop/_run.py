@@ -231,7 +231,7 @@ def _placed(
                 if feed.stream is not None and "data" in options.accept:
                     others = manifest.data != saved.manifest.data
                     place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
-    executor = Executor(job, plan.layout, plan.slots, restore)
+    executor = Executor(job, plan.layout, plan.slots, restore, options.hosts)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place
 

@@ -188,8 +188,7 @@ def train(
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
         source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
-        begins = options.first and number == 0
-        drive(executor, source, observers, deadline=options.deadline, begins=begins, hosts=executor.hosts)
+        drive(executor, source, observers, deadline=options.deadline, begins=options.first and number == 0)
         return executor
 
     return in_waves(whole, chosen, wave)

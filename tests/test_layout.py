@@ -32,8 +32,8 @@ FLOORS = [
     ["_described"],
     ["conformal", "serving", "files", "interop", "records"],
     ["_engine"],
-    ["population"],
     ["loop"],
+    ["population"],
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -16,6 +16,7 @@ from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
+from jaxmlp._engine.portion import as_part, portion_of
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
 from jaxmlp._trees import with_trees
@@ -61,7 +62,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     stream, entered = _opened(request, options)
-    with _told_by_words(options.rebuilt):
+    with told_by_words(options.rebuilt):
         members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
         job = Job(members, tables, request.recipe, stops)
         plan = _plan(entered, job, options, saving)
@@ -80,7 +81,8 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
             first=options.first and number == 0, more=options.more or (number + 1) * plan.wave < len(members.key)
         )
         who = slice(number * plan.wave, number * plan.wave + len(job.members.key))
-        mine = Request(job.members.key, request.inputs.of(who), request.recipe, job.members.numbers.by_name)
+        numbers = as_part(job.members.numbers.by_name, portion_of(request.hyperparams))
+        mine = Request(job.members.key, request.inputs.of(who), request.recipe, numbers)
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
         with RunDirectory(here.directory, here.keep) as own:
@@ -174,7 +176,7 @@ def _session(
     request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
 ) -> Executor:
     """Train the members of a job, from their start or from where they were saved."""
-    with _told_by_words(options.rebuilt):
+    with told_by_words(options.rebuilt):
         executor, place = _placed(request, job, plan, options, feed, saving)
     epochs = job.recipe.epochs
     if feed.stream is None:
@@ -195,7 +197,7 @@ def _session(
 
 
 @contextlib.contextmanager
-def _told_by_words(rebuilt: bool) -> Iterator[None]:
+def told_by_words(rebuilt: bool) -> Iterator[None]:
     """Where the recipe comes from a checkpoint, whatever its parts raise says that they do not fit each other."""
     try:
         yield
@@ -220,7 +222,7 @@ def _placed(
         given = {name: plain(value) for name, value in request.inputs._asdict().items() if name != "data"}
         own = [name for name in ("data", "validation") if isinstance(getattr(request.inputs, name), Each)]
         numbers = with_trees(request.hyperparams) if request.single else job.members.numbers.by_name
-        start = Start(request.key, numbers, job.tables.numbers.by_name)
+        start = Start(request.key, numbers, job.tables.numbers.by_name, part=portion_of(request.hyperparams))
         seen = Seen(told, given, options.steps, own)
         manifest = Manifest.of(request.recipe, start, seen, job.stops, plan.layout, saving.program)
         if (

@@ -13,7 +13,9 @@ import numpy as np
 from jaxmlp import _check, records
 from jaxmlp._choice import Figure
 from jaxmlp._engine.executor import with_keys, without_keys
+from jaxmlp._engine.names import flat, path_name
 from jaxmlp._engine.runs import Run
+from jaxmlp.loop import _reading
 from jaxmlp.loop._bounds import check_forms, last_number
 from jaxmlp.loop._checkpoints import Checkpoints
 from jaxmlp.loop._fields import META
@@ -21,7 +23,7 @@ from jaxmlp.loop._folder import Form
 from jaxmlp.loop._hidden import version
 from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._rules import figure_of
-from jaxmlp.loop._start import Start, flat, path_name
+from jaxmlp.loop._start import Start
 from jaxmlp.types import Json, Numeric, Status, StrPath
 
 Check = Callable[[Manifest, Mapping[str, Form]], None]
@@ -153,23 +155,11 @@ class RunDirectory:
         Raises:
           ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
-        read: list[tuple[Json, Manifest]] = []
-
-        def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
-            meta = META("run.json", meta)
-            manifest = Manifest.from_json(meta["run"])
-            check_forms(manifest, forms)
-            if check is not None:
-                check(manifest, forms)
-            read.append((meta, manifest))
-
-        found = self._store.recover(check_all)
-        if found is None:
+        opened = _opened(self.path, self._store.recover, check)
+        if opened is None:
             return None
-        meta, manifest = read[-1]
-        saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
-        self._done = found.number, saved
-        return saved
+        self._done = opened
+        return opened[1]
 
     def begin(self, manifest: Manifest, start: Start) -> None:
         """Say what the run is made of and begins with; each checkpoint holds it.
@@ -204,6 +194,50 @@ class RunDirectory:
     def wait(self) -> None:
         """Wait until all is on disk; raise a ValueError where it could not be written."""
         self._store.wait()
+
+
+def read_run(directory: Path) -> SavedRun | None:
+    """Return the run as its newest whole checkpoint holds it, if there is one, and change nothing in the directory.
+
+    Damaged ones are named by a warning.
+
+    Raises:
+      ValueError: where checkpoints are there and none can be used.
+    """
+
+    def recover(check: _reading.Check) -> _reading.Saved | None:
+        saved, damaged = _reading.newest(directory, check)
+        for folder, problems in damaged:
+            warnings.warn(
+                f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; "
+                f"nothing was changed",
+                stacklevel=_check.level_of_caller(),
+            )
+        return saved
+
+    opened = _opened(directory, recover, None)
+    return None if opened is None else opened[1]
+
+
+def _opened(
+    directory: Path, recover: Callable[[_reading.Check], _reading.Saved | None], check: Check | None
+) -> tuple[int, SavedRun] | None:
+    """Return what `recover` reads once the words of a checkpoint fit its arrays: its number, and the run."""
+    read: list[tuple[Json, Manifest]] = []
+
+    def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
+        meta = META("run.json", meta)
+        manifest = Manifest.from_json(meta["run"])
+        check_forms(manifest, forms)
+        if check is not None:
+            check(manifest, forms)
+        read.append((meta, manifest))
+
+    found = recover(check_all)
+    if found is None:
+        return None
+    meta, manifest = read[-1]
+    return found.number, SavedRun(directory, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
 
 def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | None:

@@ -13,7 +13,7 @@ from jaxmlp import _check
 from jaxmlp._engine.columns import columns_of
 from jaxmlp._engine.names import flat
 from jaxmlp._engine.stops import Stops
-from jaxmlp.types import Hyperparams
+from jaxmlp.types import Hyperparams, Json
 
 
 class Portion(NamedTuple):
@@ -23,13 +23,15 @@ class Portion(NamedTuple):
       of: how many parts there are.
       number: which of them this is, from 0.
       count: members of the whole.
+      first: the integers behind the first key of the whole, by which the order of mapped files is drawn for all.
       keys: the digest of the keys of the whole.
       hyperparams: the digest of all hyperparameters.
     """
 
     of: int
     number: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    first: tuple[int, ...]
     keys: str
     hyperparams: str
 
@@ -40,13 +42,27 @@ class Portion(NamedTuple):
         numbers = flat({"hyperparams": jax.tree.map(jnp.asarray, columns)}, "members")
         impl, data = str(jax.random.key_impl(keys)), np.asarray(jax.random.key_data(keys))
         told = digest_of(numbers | flat({"hyperparams": shared}, "shared"))
-        return cls(of, number, len(keys), digest_of({impl: data}), told)
+        return cls(of, number, len(keys), tuple(data[0].ravel().tolist()), digest_of({impl: data}), told)
+
+    @classmethod
+    def from_json(cls, told: Json) -> "Portion":
+        """Return what `to_json` wrote."""
+        return cls(**{**told, "first": tuple(told["first"])})
+
+    def to_json(self) -> Json:
+        """Return the fields as JSON."""
+        return {**self._asdict(), "first": list(self.first)}
+
+    @property
+    def size(self) -> int:
+        """How many members the part has."""
+        return len(range(self.number, self.count, self.of))
 
     @property
     def members(self) -> np.ndarray:
         """The numbers of the members in the whole.
 
-        >>> Portion(3, 1, 8, "", "").members
+        >>> Portion(3, 1, 8, (), "", "").members
         array([1, 4, 7])
         """
         return np.arange(self.number, self.count, self.of)
@@ -109,6 +125,15 @@ def as_part(hyperparams: Mapping[str, Any], portion: Portion | None) -> Mapping[
     return hyperparams if portion is None else PartNumbers(hyperparams, portion)
 
 
+def first_key(keys: Array, hyperparams: Hyperparams) -> Array:
+    """Return the key of the first member of all, also where these are a part of them."""
+    portion = portion_of(hyperparams)
+    if portion is None:
+        return keys[0]
+    data = np.array(portion.first, np.uint32).reshape(np.shape(jax.random.key_data(keys))[1:])
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(keys))
+
+
 def check_part(hyperparams: Hyperparams, stops: Stops, keys: Any = None) -> None:
     """Raise where what is asked for cannot be had of a part of the members.
 
@@ -120,11 +145,11 @@ def check_part(hyperparams: Hyperparams, stops: Stops, keys: Any = None) -> None
         return
     if stops.halving is not None:
         raise ValueError(
-            f"Halving must compare all members; part {portion.number} of {portion.of} has {len(portion.members)} of "
+            f"Halving must compare all members; part {portion.number} of {portion.of} has {portion.size} of "
             f"{portion.count}; stop the members of parts by Patience or Target, or halve all in one call"
         )
-    if keys is not None and getattr(keys, "shape", None) != portion.members.shape:
+    if keys is not None and getattr(keys, "shape", None) != (portion.size,):
         raise ValueError(
-            f"keys must be the {len(portion.members)} of part {portion.number} of {portion.of}, whose hyperparams "
+            f"keys must be the {portion.size} of part {portion.number} of {portion.of}, whose hyperparams "
             f"these are; got {_check.describe(keys)}; pass both as population.part returns them"
         )

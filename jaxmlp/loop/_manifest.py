@@ -92,7 +92,7 @@ class Manifest:
                 "kind": layout.devices[0].device_kind,
             },
             program=program,
-            part=None if start.part is None else start.part._asdict(),
+            part=None if start.part is None else start.part.to_json(),
         )
 
     def to_json(self) -> Json:
@@ -192,7 +192,9 @@ class Manifest:
             raise ValueError(f"key.impl and members.key of the checkpoint must make a key; {error}") from error
         if key.ndim != 1:
             raise ValueError("members.key of the checkpoint must hold the key of each member; it does not")
-        part = None if self.part is None else Portion(**self.part)
+        part = None if self.part is None else Portion.from_json(self.part)
+        if part is not None and len(part.first) != data[0].size:
+            raise fields.wrong("run.part.first", f"a key, {data[0].size} integers", list(part.first))
         return read(key, self.hyperparams, arrays, single=single)._replace(part=part)
 
     def plan_options(self) -> Json:

@@ -43,9 +43,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
     Raises:
       ValueError: for arrays and places that no run wrote.
     """
-    place = checked_place(saved.where, streamed=streamed)
-    arrays = checked_arrays(saved.arrays, len(job.members.key), job.recipe.epochs)
-    _check_stands(place, arrays)
+    arrays, place = checked_run(saved, len(job.members.key), job.recipe.epochs, streamed=streamed)
     words = {change.word for change in changes(saved.manifest, given)}
     before = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
     if given.stop != saved.manifest.stop:
@@ -79,6 +77,18 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
         return dataclasses.replace(saved, arrays=found).restore(like)
 
     return Resumed(restore, place)
+
+
+def checked_run(saved: SavedRun, members: int, epochs: int, *, streamed: bool) -> tuple[dict[str, np.ndarray], Json]:
+    """Return the arrays of a saved run and its place, which fit each other.
+
+    Raises:
+      ValueError: for arrays and places that no run of so many members wrote.
+    """
+    place = checked_place(saved.where, streamed=streamed)
+    arrays = checked_arrays(saved.arrays, members, epochs)
+    _check_stands(place, arrays)
+    return arrays, place
 
 
 def checked_place(where: Any, *, streamed: bool) -> Json:

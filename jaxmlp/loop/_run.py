@@ -16,7 +16,7 @@ from jaxmlp._engine.executor import Executor, Job
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
-from jaxmlp._engine.portion import as_part, portion_of
+from jaxmlp._engine.portion import as_part, first_key, portion_of
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
 from jaxmlp._trees import with_trees
@@ -108,7 +108,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
         return None, request
     order_key = options.order_key
     if order_key is None:
-        order_key = key if request.single else key[0]
+        order_key = key if request.single else first_key(key, request.hyperparams)
     stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, options.earlier)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:

@@ -5,7 +5,7 @@ import platform
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -66,9 +66,13 @@ class SavedRun:
 
     def has_ended(self, epochs: int) -> bool:
         """Tell whether no member has an epoch to go of so many."""
-        done = self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
         status = self.arrays.get("run.status", np.zeros(1))
-        return isinstance(done, int) and done >= epochs or bool((status != Status.RUNNING).all())
+        return isinstance(self.done, int) and self.done >= epochs or bool((status != Status.RUNNING).all())
+
+    @property
+    def done(self) -> Any:
+        """How many epochs are done whole, as the checkpoint says it."""
+        return self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
 
     def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
         """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.

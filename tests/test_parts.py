@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -240,7 +241,9 @@ def test_what_is_each_members_own_is_cut_by_the_members(tmp_path):
     trees = {"learning_rate": 0.1, "scale": population.shared({"by": np.float32(2)})}
     trees["shift"] = RNG.normal(size=COUNT).astype("f")
     listed = [{"learning_rate": 0.1, "shift": i / 10} for i in range(COUNT)]
-    for loss, hyperparams, own in [(shifted, trees, {"weights": weights}), (moved, listed, {"rows": rows})]:
+    begun = jax.tree.map(np.asarray, jax.vmap(RECIPE.model.init)(KEYS[::-1]))
+    cases = [(shifted, trees, {"weights": weights}), (moved, listed, {"rows": rows, "params": begun})]
+    for loss, hyperparams, own in cases:
         recipe = dataclasses.replace(RECIPE, loss=loss, epochs=1, batch_size=None)
         how = {"recipe": recipe, "stop": None, "validation": None}
         each = loss is shifted
@@ -249,7 +252,7 @@ def test_what_is_each_members_own_is_cut_by_the_members(tmp_path):
         for number in range(2):
             part = population.part(KEYS, hyperparams, of=2, number=number)
             mine = population.each(x[part.members], y[part.members]) if each else DATA
-            cut = {name: table[part.members] for name, table in own.items()}
+            cut = {name: population.take(table, part.members) for name, table in own.items()}
             train(*part, root / f"{number}", data=mine, **how, **cut)
         same(population.gather(root, recipe), one)
         with pytest.raises(ValueError, match=r"recipe\.loss must be given again: .* pass recipe="):
@@ -345,6 +348,12 @@ def test_a_part_is_not_cut_again_nor_trained_as_something_else(tmp_path):
     with pytest.raises(ValueError, match="recipe must be one Recipe for a part that is saved"):
         train(*part, tmp_path, recipe=[RECIPE] * 3)
     train(*part, recipe=[RECIPE] * 3)  # what is not saved need not be gathered
+
+
+def test_gathering_needs_the_extra(three, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxmlp\[checkpoint\]'"):
+        population.gather(three)
 
 
 def test_what_cannot_be_gathered(three, tmp_path):

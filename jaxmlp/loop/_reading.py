@@ -1,11 +1,13 @@
 """What is saved in a directory, read: nothing is locked, written or renamed, and the directory need not be writable."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxmlp import _check
 from jaxmlp.loop import _folder, _ours, _trouble
 from jaxmlp.loop._folder import Form
 from jaxmlp.types import Json
@@ -58,6 +60,22 @@ def newest(directory: Path, check: Check | None = None) -> tuple[Saved | None, D
     if saved is None and damaged:
         raise ValueError(_trouble.none_whole(directory, damaged))
     return saved, damaged
+
+
+def recover(directory: Path, check: Check | None = None) -> Saved | None:
+    """Return the newest whole checkpoint, if there is one; damaged ones above it are named by a warning, and stay.
+
+    Raises:
+      ValueError: as `newest` does.
+    """
+    saved, damaged = newest(directory, check)
+    for folder, problems in damaged:
+        warnings.warn(
+            f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; nothing "
+            f"was changed",
+            stacklevel=_check.level_of_caller(),
+        )
+    return saved
 
 
 def _read(number: int, folder: Path, check: Check | None) -> Saved:

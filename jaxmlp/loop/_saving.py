@@ -208,18 +208,7 @@ def read_run(directory: Path) -> SavedRun | None:
     Raises:
       ValueError: where checkpoints are there and none can be used.
     """
-
-    def recover(check: _reading.Check) -> _reading.Saved | None:
-        saved, damaged = _reading.newest(directory, check)
-        for folder, problems in damaged:
-            warnings.warn(
-                f"checkpoint {folder} is damaged and is not used; the one before it is: {'; '.join(problems[:3])}; "
-                f"nothing was changed",
-                stacklevel=_check.level_of_caller(),
-            )
-        return saved
-
-    opened = _opened(directory, recover, None)
+    opened = _opened(directory, lambda check: _reading.recover(directory, check), None)
     return None if opened is None else opened[1]
 
 

@@ -56,7 +56,9 @@ def part(keys: Array, hyperparams: Hyperparams = None, *, of: int, number: int) 
         loop.train(keys, data, recipe, hyperparams, directory=f"runs/part-{r}")
 
     `gather` joins them. A member's bits depend on the width of the plan and the number of devices, and so are those
-    that it has where one machine of these devices trains all. Halving, which compares all members, is refused.
+    that it has where one machine of these devices trains all; but where `rows` are padded for members of other parts
+    alone, it is equal up to rounding, since without padding nothing is weighted. Halving, which compares all members,
+    is refused.
 
     Args:
       keys: (members,) typed keys, of all members.

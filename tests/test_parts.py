@@ -208,8 +208,11 @@ def test_a_part_that_was_cut_short_is_taken_over_and_one_that_is_lost_trained_an
     with pytest.raises(ValueError) as caught:
         population.gather(directories)
     cut = "keys, hyperparams = population.part(keys, hyperparams, of=3, number=1)"
-    assert f"part 1 is not there\n    train it by loop.train, on any machine, with {cut}" in str(caught.value)
+    assert f"part 1 is not there\n    train it, by loop.train on any machine with {cut}" in str(caught.value)
     train(*part, other, every=1)
+    (tmp_path / "logs" / "00000001").mkdir(parents=True)  # what else lies there is none of it
+    (tmp_path / "logs" / "00000001" / "run.json").write_text("{}")
+    (tmp_path / "array-1.out").write_text("epoch 2 of 6")
     same(population.gather(tmp_path), whole)  # taken over
     shutil.rmtree(other)
     train(*part, tmp_path / "part-1")
@@ -364,7 +367,10 @@ def test_what_cannot_be_gathered(three, tmp_path):
         (3, "directories must be a list of paths, or the path of the folder that holds them; got int 3"),
         ([3], "directories must be a str or a pathlib.Path; got int 3"),
         ([three / "part-1", three], "each part must be there once; part 1 is in .*part-1 and .*part-1"),
-        ([three / "part-1", tmp_path], "parts 0 and 2 are not there(.|\n)*of=3, number=0(.|\n)*nothing is saved in"),
+        (
+            [three / "part-1", tmp_path],
+            "parts 0 and 2 are not there\n +train each, as 0, by(.|\n)*of=3, number=0(.|\n)*nothing is saved in",
+        ),
         (three / "part-1", "directories must hold all 3 parts .from 0., trained to their end:\n  parts 0 and 2"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -193,7 +193,8 @@ def _check_complete(parts: dict[int, PartRun], empty: Sequence[Path]) -> None:
         names = [*map(str, first), *([f"{missing - FEW} more"] if missing > FEW else [])]
         told = f"parts {', '.join(names[:-1])} and {names[-1]} are" if missing > 1 else f"part {names[0]} is"
         cut = CUT.format(of=portion.of, number=first[0])
-        lines += [f"{told} not there", f"  train it by loop.train, on any machine, with {cut}"]
+        which = f"each, as {first[0]}" if missing > 1 else "it"
+        lines += [f"{told} not there", f"  train {which}, by loop.train on any machine with {cut}"]
     if lines:
         lines += [f"nothing is saved in {path}" for path in empty[:FEW]]
         shown = "\n  ".join(lines)

@@ -59,7 +59,8 @@ def train(
         x-000.npy, y-000.npy ...; or anything that gives batches (x, y) or (x, y, weight) anew for each epoch, such as a
         Grain loader. The members of a population share a stream's batches.
       recipe: what is trained, by what, how long; for a population also a list of one a member.
-      hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, or a list of dicts.
+      hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, a list of dicts,
+        or what `population.part` cut.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
       directory: where checkpoints go, one run's own, on this machine; needs the extra `checkpoint`. Lists of recipes,

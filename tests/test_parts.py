@@ -326,6 +326,10 @@ def test_numbers_that_were_accepted_anew_are_those_of_another_whole(three, tmp_p
         (dict(of=3, number=0, keys=jax.random.key(0)), r"keys must be typed keys of shape \(members,\)"),
         (dict(of=3, number=0, hyperparams={"a": np.ones(3)}), r"hyperparams\['a'\] must have one entry for each of 7"),
         (dict(of=3, number=0, hyperparams=3), r"hyperparams must be a dict"),
+        (
+            dict(of=3, number=0, hyperparams={"a": 1, None: 2}),
+            r"hyperparams must name their numbers by texts; got \['a'",
+        ),
     ],
 )
 def test_what_cannot_be_cut(wrong, message):
@@ -365,6 +369,7 @@ def test_what_cannot_be_gathered(three, tmp_path):
         (tmp_path / "nowhere", "saved of a population's parts; got .*nowhere; train each part"),
         (tmp_path, "saved of a population's parts; got .*; train each part in a directory"),
         (3, "directories must be a list of paths, or the path of the folder that holds them; got int 3"),
+        (jax.random.key(0), "directories must be a list of paths, or the path of the folder that holds them; got key"),
         ([3], "directories must be a str or a pathlib.Path; got int 3"),
         ([three / "part-1", three], "each part must be there once; part 1 is in .*part-1 and .*part-1"),
         (

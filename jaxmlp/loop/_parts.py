@@ -62,7 +62,7 @@ def read_parts(directories: Any) -> tuple[list[PartRun], list[Path]]:
 def _paths(directories: Any) -> list[Path]:
     if isinstance(directories, str | os.PathLike):
         return [_disk.path_of("directories", directories)]
-    if not isinstance(directories, Iterable) or isinstance(directories, bytes):
+    if not isinstance(directories, Iterable) or isinstance(directories, bytes) or getattr(directories, "ndim", 1) != 1:
         raise ValueError(
             f"directories must be a list of paths, or the path of the folder that holds them; got "
             f"{_check.describe(directories)}"

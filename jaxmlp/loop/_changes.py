@@ -16,6 +16,7 @@ WORDS = {
     **dict.fromkeys(("data", "each", "weights", "rows"), "data"),
     **dict.fromkeys(("validation", "validation_rows"), "validation"),
     **{name: name for name in ("hyperparams", "schedule", "layout", "options")},
+    "part.hyperparams": "hyperparams",  # of all parts; whose part it is has no word, as a key has none
 }
 LOADER = (
     "a loader is told by its first batch, which must be the same each time that it is made: give its generator a seed, "
@@ -64,7 +65,7 @@ def changes(saved: Any, given: Any) -> list[Change]:
             lines = [line for line in lines if not line.startswith("layout.devices:")]
         if name == "data" and isinstance(other[name], list):
             lines = [f"{line}; {LOADER}" for line in lines]
-        found += [Change(WORDS.get(name), line) for line in lines]
+        found += [Change(WORDS.get(line.split(":")[0], WORDS.get(name)), line) for line in lines]
     return found + _of_options(saved.program, given.program)
 
 

@@ -259,6 +259,7 @@ OTHER = Recipe(MLP((3, 2)), losses.cross_entropy, optax.adam, epochs=1)
 STATE = jaxmlp.start(KEY, RECIPE, RATE)
 HISTORY = {"loss": np.array([0.5, 0.25], "f")}
 STATES, FIT_HISTORY = population.fit(KEYS, (X, Y), RECIPE, RATE)
+PART = population.part(KEYS, RATE, of=2, number=1)
 PLAN = population.plan(2, (X, Y), RECIPE, RATE)
 MIXTURE = population.mixture(MEMBERS)
 FOLDS = population.CrossValidation({"loss": np.ones((1, 2), "f")}, STATES, FIT_HISTORY, [], [])
@@ -545,6 +546,16 @@ def _of_populations():
             seeds=1,
             learning_rate=[population.LogUniform(0.1, 1.0), population.Uniform(0.0, 1.0), [0.1, 0.2]],
         ),
+        "population.fit of a part": _with(
+            population.fit, **many | {"keys": PART.keys, "hyperparams": PART.hyperparams}
+        ),
+        "part": _with(
+            population.part,
+            keys=KEYS,
+            hyperparams=[None, RATE, {"learning_rate": np.array([0.1, 0.2], "f")}, [RATE, RATE]],
+            of=[1, 2],
+            number=0,
+        ),
         "population.predict": _with(population.predict, model=NET, params=STATES.params, x=X, positional=3),
         "mixture": _with(population.mixture, outputs=MEMBERS, status=[None, np.zeros(2, int)], min_variance=1e-6),
         "categorical": _with(population.categorical, outputs=MEMBERS, status=[None, np.zeros(2, int)]),
@@ -568,7 +579,12 @@ def _of_the_loop(directory):
     def resume(**arguments):
         return loop.resume(progress=False, **arguments)
 
+    runs = [str(directory / "runs" / f"{number}") for number in range(2)]
+    for number, run in enumerate(runs):
+        train(**_named(population.part(KEYS, RATE, of=2, number=number)), directory=run)
     return {
+        "gather": _with(population.gather, directories=[runs, str(directory / "runs")], recipe=[None, RECIPE]),
+        "train of a part": _with(train, **{name: [value] for name, value in _named(PART).items()}),
         "train": _with(
             train,
             key=[KEY, KEYS],
@@ -592,6 +608,10 @@ def _of_the_loop(directory):
             resume, directory=str(directory / "nothing"), data=(X, Y), recipe=[None, RECIPE], epochs=[None, 4]
         ),
     }
+
+
+def _named(part):
+    return {"key": part.keys, "data": (X, Y), "recipe": RECIPE, "hyperparams": part.hyperparams}
 
 
 def _ruled(kind):

@@ -20,6 +20,7 @@ new = {name.split(".")[0] for name in set(sys.modules) - loaded} - set(sys.stdli
 print(sorted(new))
 rooms = {"jaxmlp." + name for name in ("conformal", "population", "loop", "files", "interop", "serving")}
 assert not rooms & set(sys.modules), "a room was entered before it was named"
+assert jaxmlp.population.gather and "jaxmlp.loop" not in sys.modules, "a population waits for the loop"
 assert all(getattr(jaxmlp, name) is not None for name in jaxmlp.__all__) and rooms <= set(sys.modules)
 assert set(jaxmlp.__all__) <= set(dir(jaxmlp))
 """

@@ -66,6 +66,21 @@ def test_bits_depend_on_neither_number_nor_order_nor_neighbours(members):
     assert same(every, some, who)
 
 
+@pytest.mark.bits
+def test_one_block_a_device_makes_the_bits_of_many():
+    """This net once had others, where all members of a device were one block."""
+    x = np.random.default_rng(0).normal(size=(100, 8)).astype("f")
+    net = MLP((8, 33, 1), "gelu", norm="layer", dropout=True)
+    recipe, keys = Recipe(net, losses.squared_error, optax.adam, epochs=4), jax.random.split(jax.random.key(0), 21)
+    data, numbers = (x, np.sin(x[:, :1])), {"learning_rate": 0.01, "dropout_rate": 0.1}
+
+    def states(count):
+        plan = population.plan(count, data, recipe, numbers, width=4)
+        return population.fit(keys[:count], data, recipe, numbers, plan=plan)[0]
+
+    assert same(states(21), states(4 * len(jax.devices())), np.arange(4 * len(jax.devices())))
+
+
 def test_a_sweep_compiles_once_and_three_widths_three_times():
     before = training.trace_count()
     keys, hyperparams = population.grid(seeds=4, learning_rate=np.logspace(-4, -1, 50), weight_decay=[0.0, 1e-3, 1e-2])

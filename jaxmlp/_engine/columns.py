@@ -26,6 +26,8 @@ def columns_of(hyperparams: Hyperparams, count: int) -> tuple[dict[str, Any], di
     hyperparams = {} if hyperparams is None else hyperparams
     if not isinstance(hyperparams, Mapping):
         raise ValueError(f"hyperparams must be a dict of (members,) numbers; got {_check.describe(hyperparams)}")
+    if not all(isinstance(name, str) for name in hyperparams):
+        raise ValueError(f"hyperparams must name their numbers by texts; got {_check.shown(list(hyperparams))}")
     numbers, shared = {}, {}
     for name, value in hyperparams.items():
         what = f"hyperparams[{name!r}]"

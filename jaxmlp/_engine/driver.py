@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 
 from jaxmlp._engine.executor import Executor
-from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Json
 
@@ -145,21 +144,20 @@ def drive(
     deadline: float = math.inf,
     begins: bool = True,
     interrupted: Callable[[], bool] = lambda: False,
-    hosts: Hosts = ALONE,
 ) -> None:
     """Train chunk after chunk until the source or the members are at their end, or a rule or the caller ends it.
 
     Args:
-      executor: the members, with the rules: those of epochs are read by the compiled program, halving here.
+      executor: the members, with the rules: those of epochs are read by the compiled program, halving here; and with
+        the processes that run them together: clock and signals of any of them hold for all.
       source: what they are trained on.
       observers: shown each round, in this order.
       deadline: on the clock of `time.monotonic`; the chunk in which it passes is the last.
       begins: whether to train a chunk even where the deadline has passed, so that each call goes on by one at least.
       interrupted: asked between two rounds whether to end.
-      hosts: the processes that run this together. Clock and signals of any of them hold for all.
     """
     halving, rungs = executor.job.stops.halving, executor.job.stops.rungs(executor.job.recipe.epochs)
-    now = None
+    now, hosts = None, executor.team
 
     def asked() -> tuple[bool, ...]:
         return hosts.either(time.monotonic() >= deadline, interrupted())

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxmlp import _check
-from jaxmlp._engine.hosts import fetch, hosts_of
+from jaxmlp._engine.hosts import Hosts, fetch, hosts_of
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import EVERYWHERE, FIRST, SHARDED, Layout
 from jaxmlp._engine.program import begin, in_order, put, train_batches, train_epochs
@@ -42,7 +42,7 @@ class Executor:
     in the order of the members.
     """
 
-    def __init__(self, job: Job, layout: Layout, slots: int, restore: Restore | None = None):
+    def __init__(self, job: Job, layout: Layout, slots: int, restore: Restore | None = None, team: Hosts | None = None):
         """Place the members before their first epoch, or as `restore` has them, given the form of the runs.
 
         Args:
@@ -50,8 +50,10 @@ class Executor:
           layout: devices, and how many members are trained at a time on each.
           slots: places on each device.
           restore: gives saved runs in the order of the members.
+          team: the processes that run it together; those of the devices unless given.
         """
         self.job, self.layout, self.hosts = job, layout, hosts_of(layout.devices)
+        self.team = self.hosts if team is None else team
         count, devices = len(job.members.key), len(layout.devices)
         number = np.arange(count)
         self.slots = number % devices * slots + number // devices

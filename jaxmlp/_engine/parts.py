@@ -65,11 +65,11 @@ def groups(
     found = []
     for recipe in dict.fromkeys(recipes):
         who = np.array([i for i, other in enumerate(recipes) if other == recipe])
-        found.append(Group(who, Request(keys[who], inputs.of(who), recipe, _numbers_of(hyperparams, who, count))))
+        found.append(Group(who, Request(keys[who], inputs.of(who), recipe, numbers_of(hyperparams, who, count))))
     return found
 
 
-def _numbers_of(hyperparams: Hyperparams, who: np.ndarray, count: int) -> Hyperparams:
+def numbers_of(hyperparams: Hyperparams, who: np.ndarray, count: int) -> Hyperparams:
     """Return the numbers of some members; of a list of dicts those of other groups may have other names."""
     if isinstance(hyperparams, list | tuple):
         if len(hyperparams) != count:

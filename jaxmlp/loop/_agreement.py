@@ -8,6 +8,7 @@ from jaxmlp._engine.executor import Job
 from jaxmlp._engine.hosts import Hosts
 from jaxmlp._engine.inputs import Each, Request, plain
 from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.portion import portion_of
 from jaxmlp._trees import with_trees
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen
@@ -37,7 +38,7 @@ def written(
     given = {name: plain(value) for name, value in inputs._asdict().items() if name != "data"}
     own = [name for name in ("data", "validation") if isinstance(getattr(inputs, name), Each)]
     numbers = with_trees(request.hyperparams) if request.single else job.members.numbers.by_name
-    start = Start(request.key, numbers, job.tables.numbers.by_name)
+    start = Start(request.key, numbers, job.tables.numbers.by_name, part=portion_of(request.hyperparams))
     seen = Seen(of_data(plain(inputs.data)) if told is None else told, given, steps, own)
     return Manifest.of(request.recipe, start, seen, job.stops, plan.layout, job.program), start
 

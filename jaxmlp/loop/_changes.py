@@ -16,6 +16,7 @@ WORDS = {
     **dict.fromkeys(("data", "each", "weights", "rows"), "data"),
     **dict.fromkeys(("validation", "validation_rows"), "validation"),
     **{name: name for name in ("hyperparams", "schedule", "layout", "options")},
+    "part.hyperparams": "hyperparams",  # of all parts; whose part it is has no word, as a key has none
 }
 LOADER = (
     "a loader is told by its first batch, which must be the same each time that it is made: give its generator a seed, "
@@ -60,17 +61,18 @@ def changes(saved: Any, given: Any) -> list[Change]:
         if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
             continue
         lines = differences(one.get(name), other[name], name)
-        if name == "layout" and _same_bits(one[name], other[name]):
+        if name == "layout" and _same_bits(one.get(name, {}), other[name]):
             lines = [line for line in lines if not line.startswith("layout.devices:")]
         if name == "data" and isinstance(other[name], list):
             lines = [f"{line}; {LOADER}" for line in lines]
-        found += [Change(WORDS.get(name), line) for line in lines]
+        found += [Change(WORDS.get(line.split(":")[0], WORDS.get(name)), line) for line in lines]
     return found + _of_options(saved.program, given.program)
 
 
 def _same_bits(one: Json, other: Json) -> bool:
     """Tell whether members have the same bits on both numbers of devices: one device alone compiles otherwise."""
-    return one["width"] == other["width"] and (one["width"] == 1 or min(one["devices"], other["devices"]) > 1)
+    same = one.get("width") == other.get("width")
+    return same and (one.get("width") == 1 or min(told.get("devices", 1) for told in (one, other)) > 1)
 
 
 def _of_recipes(saved: Any, given: Any) -> list[Change]:

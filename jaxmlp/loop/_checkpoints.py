@@ -16,28 +16,18 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxmlp import _check, _disk
-from jaxmlp.loop import _folder, _ours, _places, _trouble
-from jaxmlp.loop._folder import Form
+from jaxmlp.loop import _folder, _ours, _places, _reading, _trouble
+from jaxmlp.loop._reading import FORMAT, Check, Saved
 from jaxmlp.types import Json, StrPath
 
-FORMAT = 1
-Check = Callable[[Json, Mapping[str, Form]], None]
 _sums = _folder.sums
-
-
-class Saved(NamedTuple):
-    """A checkpoint as it was read."""
-
-    number: int
-    meta: Json
-    arrays: dict[str, np.ndarray]
 
 
 class NotSaved(ValueError):
@@ -133,7 +123,7 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """Return which checkpoints are there, oldest first; whatever else the directory holds is nobody's business."""
-        return sorted(n for path in self.directory.iterdir() if (n := _ours.number_of(path)) is not None)
+        return _reading.numbers(self.directory)
 
     def check_names(self, first: int, last: int, files: Sequence[str] = ()) -> None:
         """Raise unless a checkpoint can be written, and its name, of these numbers, and those of files are free.
@@ -159,24 +149,7 @@ class Checkpoints:
           ValueError: where checkpoints are there and none is whole, where a file of one cannot be read, and where it
             was written in another format. Nothing is changed then.
         """
-        damaged: list[tuple[Path, list[str]]] = []
-        saved = None
-        folder = self.directory
-        try:
-            for number in reversed(self.numbers()):
-                folder = self._folder(number)
-                problems = _folder.damages(folder)
-                if not problems:
-                    saved = self._read(number, folder, check)
-                    break
-                damaged.append((folder, problems))
-            if saved is None:
-                emptied = [path for path in self.directory.iterdir() if _ours.was_emptied(path)]
-                damaged = sorted([*damaged, *((path, ["all files are missing"]) for path in emptied)], reverse=True)
-        except OSError as error:
-            raise ValueError(_trouble.cannot_read(folder, error)) from error
-        if saved is None and damaged:
-            raise ValueError(_trouble.none_whole(self.directory, damaged))
+        saved, damaged = _reading.newest(self.directory, check)
         for folder, problems in damaged:
             self._set_aside(folder, problems)
         return saved
@@ -188,20 +161,6 @@ class Checkpoints:
 
     def _folder(self, number: int) -> Path:
         return self.directory / _ours.name_of(number)
-
-    def _read(self, number: int, folder: Path, check: Check | None) -> Saved:
-        meta = _folder.read_meta(folder)
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder} must be of format {FORMAT}; got {meta.get('format')!r:.80}; resume it with the "
-                f"version of jaxmlp that wrote it, or pass another directory"
-            )
-        with _trouble.reading(folder):
-            forms = _folder.read_forms(folder)
-        if check is not None:
-            check(meta, forms)
-        with _trouble.reading(folder):
-            return Saved(number, meta, _folder.read_arrays(folder))
 
     def _set_aside(self, folder: Path, problems: list[str]) -> None:
         try:

@@ -219,6 +219,8 @@ part = having({"type": text}, more=True)
 LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text})
 PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after", "frozen"), text), ("after", "frozen"))
 PROGRAM = having({"versions": named(text), "forms": listed(text), "options": named(), "parts": PARTS})
+WHOLE = {"of": whole(1), "count": whole(1), "first": listed(whole(0, 2**32 - 1)), "keys": text, "hyperparams": text}
+PART = having({"number": whole(0), **WHOLE})
 OPTIONS = ("validation", "weights", "rows", "validation_rows", "params")  # what a call may be given besides data
 # The fields of a manifest; those of the checkpoint around it are in META.
 RUN = having(
@@ -232,9 +234,10 @@ RUN = having(
         "layout": LAYOUT,
         "each": maybe(listed(text)),
         "program": maybe(PROGRAM),
+        "part": maybe(PART),
         **dict.fromkeys(OPTIONS, maybe(named())),
     },
-    ("each", "program", *OPTIONS),
+    ("each", "program", "part", *OPTIONS),
 )
 META = having(
     {

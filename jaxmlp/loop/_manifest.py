@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmlp._choice import Figure
 from jaxmlp._engine.plan import Layout
+from jaxmlp._engine.portion import Portion
 from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes, check
@@ -22,7 +23,7 @@ from jaxmlp.loop._start import Start, read
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Json, StrPath
 
-NEWER = ("options", "each", "program")
+NEWER = ("options", "each", "program", "part")
 
 
 class Seen(NamedTuple):
@@ -56,6 +57,7 @@ class Manifest:
       layout: the width of a block of members, the number of devices and their kind: bits depend on these.
       each: which of data and validation are each member's own; None in checkpoints of versions that did not tell.
       program: the digests of what the recipe's parts compute, by `of_program`; None where there were none yet.
+      part: which part of a whole population it is, where it is one; see `Portion`.
     """
 
     recipe: Json
@@ -68,6 +70,7 @@ class Manifest:
     layout: Json
     each: list[str] | None = None
     program: Json | None = None
+    part: Json | None = None
 
     @classmethod
     def of(
@@ -89,6 +92,7 @@ class Manifest:
                 "kind": layout.devices[0].device_kind,
             },
             program=program,
+            part=None if start.part is None else start.part.to_json(),
         )
 
     def to_json(self) -> Json:
@@ -115,6 +119,7 @@ class Manifest:
             options={name: values.get(name) for name in fields.OPTIONS},
             each=values.get("each"),
             program=values.get("program"),
+            part=values.get("part"),
         )
 
     def with_epochs(self, epochs: int) -> "Manifest":
@@ -187,7 +192,10 @@ class Manifest:
             raise ValueError(f"key.impl and members.key of the checkpoint must make a key; {error}") from error
         if key.ndim != 1:
             raise ValueError("members.key of the checkpoint must hold the key of each member; it does not")
-        return read(key, self.hyperparams, arrays, single=single)
+        part = None if self.part is None else Portion.from_json(self.part)
+        if part is not None and len(part.first) != data[0].size:
+            raise fields.wrong("run.part.first", f"a key, {data[0].size} integers", list(part.first))
+        return read(key, self.hyperparams, arrays, single=single)._replace(part=part)
 
     def plan_options(self) -> Json:
         """Return width and devices for `population.plan`; all devices where the run had more than are here."""

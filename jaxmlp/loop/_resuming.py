@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmlp import _check, training
 from jaxmlp._engine.executor import Job, Restore, without_keys
+from jaxmlp._engine.names import flat, path_name
 from jaxmlp._engine.runs import Run
 from jaxmlp._engine.stops import Stops
 from jaxmlp._scaled import Scaled
@@ -22,7 +23,6 @@ from jaxmlp.loop._folder import Form
 from jaxmlp.loop._judging import HISTORY, judged_anew
 from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._saving import SavedRun
-from jaxmlp.loop._start import flat, path_name
 from jaxmlp.mlp import MLP
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import Json, Params, PyTree, Status
@@ -43,9 +43,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
     Raises:
       ValueError: for arrays and places that no run wrote.
     """
-    place = checked_place(saved.where, streamed=streamed)
-    arrays = checked_arrays(saved.arrays, len(job.members.key), job.recipe.epochs)
-    _check_stands(place, arrays)
+    arrays, place = checked_run(saved, len(job.members.key), job.recipe.epochs, streamed=streamed)
     words = {change.word for change in changes(saved.manifest, given)}
     before = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)
     if given.stop != saved.manifest.stop:
@@ -79,6 +77,18 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
         return dataclasses.replace(saved, arrays=found).restore(like)
 
     return Resumed(restore, place)
+
+
+def checked_run(saved: SavedRun, members: int, epochs: int, *, streamed: bool) -> tuple[dict[str, np.ndarray], Json]:
+    """Return the arrays of a saved run and its place, which fit each other.
+
+    Raises:
+      ValueError: for arrays and places that no run of so many members wrote.
+    """
+    place = checked_place(saved.where, streamed=streamed)
+    arrays = checked_arrays(saved.arrays, members, epochs)
+    _check_stands(place, arrays)
+    return arrays, place
 
 
 def checked_place(where: Any, *, streamed: bool) -> Json:
@@ -158,6 +168,15 @@ def check_size(recipe: Recipe, arrays: Mapping[str, Form]) -> None:
     if wanted != saved:
         raise ValueError(
             f"recipe.model.sizes of the checkpoint must be those of its {saved:,} parameters; got sizes of {wanted:,}"
+        )
+
+
+def check_longer(stops: Stops, begun: int, epochs: int) -> None:
+    """Raise where a longer run would have halved its members at the epoch at which the shorter one ended."""
+    if begun < epochs and begun in stops.rungs(epochs):
+        raise ValueError(
+            f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
+            f"would have left members out; begin the longer run in another directory"
         )
 
 

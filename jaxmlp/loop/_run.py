@@ -17,6 +17,7 @@ from jaxmlp._engine.hosts import hosts_of_call
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
+from jaxmlp._engine.portion import as_part, first_key, portion_of
 from jaxmlp._engine.stops import Stops
 from jaxmlp._factories import takes_run_steps
 from jaxmlp.loop._agreement import check_hosts, written
@@ -61,10 +62,10 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     options = options._replace(every=every)
     with options.hosts.alike():
         stream, entered = _opened(request, options)
-        with _told_by_words(options.rebuilt):
+        with told_by_words(options.rebuilt):
             members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
             job = Job(members, tables, request.recipe, stops)
-    with _told_by_words(options.rebuilt):
+    with told_by_words(options.rebuilt):
         plan = _plan(entered, job, options, saving)
         if stream is not None:
             job = job._replace(tables=tables._replace(data=None), batch=stream.example)
@@ -79,7 +80,8 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
             first=options.first and number == 0, more=options.more or (number + 1) * plan.wave < len(members.key)
         )
         who = slice(number * plan.wave, number * plan.wave + len(job.members.key))
-        mine = Request(job.members.key, request.inputs.of(who), request.recipe, job.members.numbers.by_name)
+        numbers = as_part(job.members.numbers.by_name, portion_of(request.hyperparams))
+        mine = Request(job.members.key, request.inputs.of(who), request.recipe, numbers)
         if here.directory is None:
             return _session(mine, job, plan, here, feed, None)
         with RunDirectory(here.directory, here.keep, here.hosts) as own:
@@ -105,7 +107,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
         return None, request
     order_key = options.order_key
     if order_key is None:
-        order_key = key if request.single else key[0]
+        order_key = key if request.single else first_key(key, request.hyperparams)
     stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, options.earlier)
     for name in ("weights", "rows", "validation_rows"):
         if getattr(inputs, name) is not None:
@@ -173,7 +175,7 @@ def _session(
     request: Request, job: Job, plan: Plan, options: RunOptions, feed: Feed, saving: Saving | None
 ) -> Executor:
     """Train the members of a job, from their start or from where they were saved."""
-    with _told_by_words(options.rebuilt):
+    with told_by_words(options.rebuilt):
         executor, place = _placed(request, job, plan, options, feed, saving)
     epochs = job.recipe.epochs
     if feed.stream is None:
@@ -194,7 +196,7 @@ def _session(
 
 
 @contextlib.contextmanager
-def _told_by_words(rebuilt: bool) -> Iterator[None]:
+def told_by_words(rebuilt: bool) -> Iterator[None]:
     """Where the recipe comes from a checkpoint, whatever its parts raise says that they do not fit each other."""
     try:
         yield
@@ -231,7 +233,7 @@ def _placed(
                 if feed.stream is not None and "data" in options.accept:
                     others = manifest.data != saved.manifest.data
                     place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
-    executor = Executor(job, plan.layout, plan.slots, restore)
+    executor = Executor(job, plan.layout, plan.slots, restore, options.hosts)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place
 

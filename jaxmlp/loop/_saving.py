@@ -5,7 +5,7 @@ import platform
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,9 @@ from jaxmlp import _check, _disk, records
 from jaxmlp._choice import Figure
 from jaxmlp._engine.executor import with_keys, without_keys
 from jaxmlp._engine.hosts import ALONE, Hosts
+from jaxmlp._engine.names import flat, path_name
 from jaxmlp._engine.runs import Run
+from jaxmlp.loop import _reading
 from jaxmlp.loop._bounds import check_forms, last_number
 from jaxmlp.loop._checkpoints import Checkpoints, NotSaved
 from jaxmlp.loop._fields import META
@@ -22,7 +24,7 @@ from jaxmlp.loop._folder import Form
 from jaxmlp.loop._hidden import version
 from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._rules import figure_of
-from jaxmlp.loop._start import Start, flat, path_name
+from jaxmlp.loop._start import Start
 from jaxmlp.types import Json, Numeric, Status, StrPath
 
 Check = Callable[[Manifest, Mapping[str, Form]], None]
@@ -65,9 +67,13 @@ class SavedRun:
 
     def has_ended(self, epochs: int) -> bool:
         """Tell whether no member has an epoch to go of so many."""
-        done = self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
         status = self.arrays.get("run.status", np.zeros(1))
-        return isinstance(done, int) and done >= epochs or bool((status != Status.RUNNING).all())
+        return isinstance(self.done, int) and self.done >= epochs or bool((status != Status.RUNNING).all())
+
+    @property
+    def done(self) -> Any:
+        """How many epochs are done whole, as the checkpoint says it."""
+        return self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
 
     def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
         """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
@@ -157,22 +163,9 @@ class RunDirectory:
         Raises:
           ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
-        read: list[tuple[Json, Manifest]] = []
-
-        def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
-            meta = META("run.json", meta)
-            manifest = Manifest.from_json(meta["run"])
-            check_forms(manifest, forms)
-            if check is not None:
-                check(manifest, forms)
-            read.append((meta, manifest))
-
         with self._hosts.alike():
-            if self._store is not None and (found := self._store.recover(check_all)) is not None:
-                meta, manifest = read[-1]
-                saved = SavedRun(self.path, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
-                self._done = found.number, saved
-        self._done = self._hosts.from_first(self._done)
+            opened = None if self._store is None else _opened(self.path, self._store.recover, check)
+        self._done = self._hosts.from_first(opened or self._done)
         return self._done[1]
 
     def begin(self, manifest: Manifest, start: Start) -> None:
@@ -183,9 +176,8 @@ class RunDirectory:
         """
         number, saved = self._done
         # A run that has ended comes back from where nothing can be written, too.
-        begins = saved is None or not saved.has_ended(manifest.recipe["epochs"])
         with self._hosts.alike():
-            if self._store is not None and begins:
+            if self._store is not None and (saved is None or not saved.has_ended(manifest.recipe["epochs"])):
                 self._store.check_names(number + 1, last_number(manifest), ("history.csv", "history.jsonl"))
         self._manifest, self._start = manifest.to_json(), start.arrays()
         self._judged, self._figure = manifest.judged(), figure_of(manifest.stop)
@@ -214,6 +206,39 @@ class RunDirectory:
         with self._hosts.alike(NotSaved):
             if self._store is not None:
                 self._store.wait()
+
+
+def read_run(directory: Path) -> SavedRun | None:
+    """Return the run as its newest whole checkpoint holds it, if there is one, and change nothing in the directory.
+
+    Damaged ones are named by a warning.
+
+    Raises:
+      ValueError: where checkpoints are there and none can be used.
+    """
+    opened = _opened(directory, lambda check: _reading.recover(directory, check), None)
+    return None if opened is None else opened[1]
+
+
+def _opened(
+    directory: Path, recover: Callable[[_reading.Check], _reading.Saved | None], check: Check | None
+) -> tuple[int, SavedRun] | None:
+    """Return what `recover` reads once the words of a checkpoint fit its arrays: its number, and the run."""
+    read: list[tuple[Json, Manifest]] = []
+
+    def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
+        meta = META("run.json", meta)
+        manifest = Manifest.from_json(meta["run"])
+        check_forms(manifest, forms)
+        if check is not None:
+            check(manifest, forms)
+        read.append((meta, manifest))
+
+    found = recover(check_all)
+    if found is None:
+        return None
+    meta, manifest = read[-1]
+    return found.number, SavedRun(directory, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
 
 def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | None:

@@ -101,7 +101,6 @@ class Session:
                     deadline=self._options.deadline,
                     begins=self._options.first,
                     interrupted=lambda: bool(signals.caught),
-                    hosts=hosts,
                 )
             except NotSaved as error:
                 error.state, error.history = self._now()

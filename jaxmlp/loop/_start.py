@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp._engine.executor import without_keys
 from jaxmlp._engine.inputs import Each, Shared
+from jaxmlp._engine.names import flat
+from jaxmlp._engine.portion import Portion, as_part
 from jaxmlp._trees import is_tree
 from jaxmlp.layer import Layer
 from jaxmlp.loop._digest import of_array, of_data
@@ -26,12 +27,14 @@ class Start(NamedTuple):
       hyperparams: of one network as they were given, of a population arrays (members, ...).
       shared: those of a population that all members share.
       unknown: the names of trees that a checkpoint cannot make again.
+      part: which part of a whole population it is, where it is one.
     """
 
     key: Array
     hyperparams: Mapping[str, Any]
     shared: Mapping[str, Any] = {}
     unknown: tuple[str, ...] = ()
+    part: Portion | None = None
 
     @property
     def single(self) -> bool:
@@ -64,7 +67,7 @@ class Start(NamedTuple):
         if self.single:
             return dict(self.hyperparams)
         own = {name: Each(value) if is_tree(value) else value for name, value in self.hyperparams.items()}
-        return own | {name: Shared(value) for name, value in self.shared.items()}
+        return as_part(own | {name: Shared(value) for name, value in self.shared.items()}, self.part)
 
 
 def read(key: Array, told: Json, arrays: Mapping[str, np.ndarray], *, single: bool) -> Start:
@@ -92,21 +95,6 @@ def read(key: Array, told: Json, arrays: Mapping[str, np.ndarray], *, single: bo
         one = not isinstance(value, dict) or "value" in value
         numbers[name] = _number_of(name, value) if single and one else jnp.asarray(array[0] if single else array)
     return Start(key[0] if single else key, numbers, shared, tuple(unknown))
-
-
-def flat(tree: PyTree, prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree by name, typed keys as the integers behind them.
-
-    >>> list(flat({"w": np.zeros(2), "layers": (np.ones(3),)}, "run"))
-    ['run.layers.0', 'run.w']
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(without_keys(tree))
-    return {path_name(prefix, path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def path_name(prefix: str, path: Any) -> str:
-    """Return the name of a leaf of a tree in a checkpoint."""
-    return ".".join([prefix, *([jax.tree_util.keystr(path, simple=True, separator=".")] if path else [])])
 
 
 def _told(value: Any) -> Any:

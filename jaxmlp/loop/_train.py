@@ -12,11 +12,12 @@ from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.options import checked_callbacks, checked_plan, checked_progress, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.portion import check_part, portion_of
 from jaxmlp._engine.stops import Budget, Stop, Stops, listed
 from jaxmlp.loop._changes import accepted
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._manifest import Manifest
-from jaxmlp.loop._resuming import check_size
+from jaxmlp.loop._resuming import check_longer, check_size
 from jaxmlp.loop._run import below, run, run_saved
 from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving
@@ -59,7 +60,8 @@ def train(
         x-000.npy, y-000.npy ...; or anything that gives batches (x, y) or (x, y, weight) anew for each epoch, such as a
         Grain loader. The members of a population share a stream's batches.
       recipe: what is trained, by what, how long; for a population also a list of one a member.
-      hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, or a list of dicts.
+      hyperparams: numbers by name; for a population {name: (members,)}, numbers that all share, a list of dicts,
+        or what `population.part` cut.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
       directory: where checkpoints go, one run's own, on this machine; needs the extra `checkpoint`. Lists of recipes,
@@ -113,6 +115,7 @@ def train(
     inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
+    check_part(hyperparams, stops, key)
     _check.positive_int("keep", keep)
     callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
     options = RunOptions(every, callbacks, checked_progress(progress), directory, keep, steps, plan, stops.deadline)
@@ -122,6 +125,11 @@ def train(
     if single:
         raise ValueError("recipe must be one Recipe for one network; for a list of them pass keys (members,)")
     check_lists(plan, stops)
+    if directory is not None and portion_of(hyperparams) is not None:
+        raise ValueError(
+            "recipe must be one Recipe for a part that is saved: members of several cannot be gathered; cut and train "
+            "each recipe's members in a call of its own, in a directory of its own"
+        )
     if hasattr(data, "__next__"):
         raise ValueError(
             f"data must give its batches anew for each recipe; this {type(data).__name__} is used up after one; pass "
@@ -240,7 +248,8 @@ def resume(
             given = [*rules, *given]
         every = saved.every if every is None else every
         stops = Stops.of(given, validation=request.inputs.watched, members=not request.single)
-        _check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
+        check_part(numbers, stops)
+        check_longer(stops, saved.manifest.recipe["epochs"], recipe.epochs)
         options = RunOptions(every, callbacks, progress, path, keep, steps, deadline=stops.deadline, hosts=hosts)
         options = options._replace(accept=allowed, rebuilt=rebuilt)
         return run(request, stops, options, Saving(run_directory, saved))
@@ -249,12 +258,3 @@ def resume(
 def _check_rebuilt(manifest: Manifest, forms: Mapping[str, Form]) -> None:
     """Raise unless a saved recipe can be made again, of a model that has these arrays."""
     check_size(manifest.rebuild_recipe(), forms)
-
-
-def _check_longer(stops: Stops, begun: int, epochs: int) -> None:
-    """Raise where a longer run would have halved its members at the epoch at which the shorter one ended."""
-    if begun < epochs and begun in stops.rungs(epochs):
-        raise ValueError(
-            f"epochs must not make a rung of Halving of the end of the run: at {begun} epochs a run of {epochs} "
-            f"would have left members out; begin the longer run in another directory"
-        )

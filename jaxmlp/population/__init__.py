@@ -21,6 +21,9 @@ from jaxmlp.population._fit import halving as halving
 from jaxmlp.population._greedy import greedy as greedy
 from jaxmlp.population._mixtures import Mixture as Mixture
 from jaxmlp.population._mixtures import mixture as mixture
+from jaxmlp.population._parts import Part as Part
+from jaxmlp.population._parts import gather as gather
+from jaxmlp.population._parts import part as part
 from jaxmlp.population._selection import best as best
 from jaxmlp.population._selection import member as member
 from jaxmlp.population._selection import ranking as ranking

@@ -17,6 +17,7 @@ from jaxmlp._engine.inputs import Inputs, Request, plain
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.portion import check_part
 from jaxmlp._engine.stops import Halving, Patience, Stop, Stops, listed
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
@@ -94,6 +95,7 @@ def fit(
     """
     inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
+    check_part(hyperparams, stops, keys)
     options = Options(checked_plan(plan), checked_callbacks(callbacks), callback, stops.deadline)
     if callback is not None:
         _arguments.takes("callback", callback, 2, "(epochs done, status)")
@@ -188,8 +190,7 @@ def train(
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
         source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))
-        begins = options.first and number == 0
-        drive(executor, source, observers, deadline=options.deadline, begins=begins, hosts=executor.hosts)
+        drive(executor, source, observers, deadline=options.deadline, begins=options.first and number == 0)
         return executor
 
     return in_waves(whole, chosen, wave)

@@ -91,3 +91,27 @@ def _over_data(a: Any, spec: P, lead: int, data: int, model: int) -> P:
     else:
         return spec
     return P(*axes)
+
+
+def follow(params: Params, specs: PyTree, tree: PyTree) -> PyTree:
+    """Return the specs of an optimizer's state: those of a parameter where its path and shape end a leaf's, else P().
+
+    >>> specs = follow({"w": np.ones(4)}, {"w": P("data")}, {"mean": {"w": np.ones(4)}, "count": np.ones(())})
+    >>> specs["mean"]["w"] == P("data"), specs["count"] == P()
+    (True, True)
+    """
+    known = {
+        (path, np.shape(a)): spec
+        for (path, a), spec in zip(jax.tree_util.tree_leaves_with_path(params), leaves_of(specs), strict=True)
+    }
+
+    def of(path: Any, a: Any) -> P:
+        ends = (known.get((path[start:], np.shape(a))) for start in range(len(path) + 1))
+        return next((spec for spec in ends if spec is not None), P())
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def leaves_of(specs: PyTree) -> list[P]:
+    """Return the specs of a tree in order."""
+    return jax.tree.leaves(specs, is_leaf=lambda node: isinstance(node, P))

@@ -53,7 +53,7 @@ class Placement:
         return jax.tree.map(lambda a: self._lie(a, P(self.rows, *[free] * (a.ndim - 1))) if a.ndim else a, tree)
 
     def padded(self, order: Any) -> Any:
-        """Return the order of batches (steps, batch) filled up, with row 0 at weight zero, to what the devices divide."""
+        """Return the order of batches (steps, batch), filled up by row 0 at weight zero to what the devices divide."""
         if not self.rows:
             return order
         return jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, -a.shape[1] % self.parts))), order)
@@ -89,7 +89,7 @@ class Placement:
         return jax.tree.unflatten(structure, found)
 
     def lay(self, tree: PyTree) -> Any:
-        """Return data on the mesh: as they lie there, else by rows over the examples' axes, whole where they do not fit.
+        """Return data on the mesh: as they lie, else by rows over the examples' axes, or whole where they do not fit.
 
         Arrays that JAX traces stay as they are.
         """

@@ -149,12 +149,11 @@ class Bound(NamedTuple):
         """
         if not takes_run_steps(self.recipe.optimizer):
             return self
-        if isinstance(self.steps, RunLength):
-            if self.steps.steps < steps:
-                raise ValueError(
-                    f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
-                    f"bind it without steps"
-                )
+        if isinstance(self.steps, RunLength) and self.steps.steps < steps:
+            raise ValueError(
+                f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
+                f"bind it without steps"
+            )
         return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
     def bind(self, hyperparams: None) -> "Bound":
@@ -227,15 +226,13 @@ class Bound(NamedTuple):
             numbers: dict[str, Any] = {n: v for n, v in self.numbers.metrics.items() if n in wanted} | told.answers(
                 metric
             )
-            if told.weight is None and takes_optional(metric, "weight"):
-                numbers["weight"] = None  # as it is where nothing is weighted, and the program with it
-            if told.weight is not None:
-                if not takes(metric, "weight"):
-                    raise ValueError(
-                        f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
-                        f"for padding: this run has weights or members of unequal size; got a function without it"
-                    )
-                numbers["weight"] = told.weight
+            if told.weight is not None and not takes(metric, "weight"):
+                raise ValueError(
+                    f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
+                    f"for padding: this run has weights or members of unequal size; got a function without it"
+                )
+            if told.weight is not None or takes_optional(metric, "weight"):
+                numbers["weight"] = told.weight  # None where nothing is weighted, as the program is then
             values[name] = metric(outputs, y, **numbers)
         return values
 

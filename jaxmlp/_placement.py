@@ -140,8 +140,7 @@ def read(given: dict[str, Any]) -> Placement | None:
 def placement(mesh: Any, state: Any, data: Any) -> Placement:
     """Return how a state, or parameters alone, and data lie on a mesh."""
     mesh = automatic(mesh)
-    whole = state is not None and hasattr(state, "opt_state")
-    params, opt_state = (state.params, state.opt_state) if whole else (state, None)
+    params, opt_state = (state.params, state.opt_state) if hasattr(state, "opt_state") else (state, None)
     there = [leaf for leaf in jax.tree.leaves(opt_state) if _is_on(leaf, mesh)]
     return Placement(
         mesh,
@@ -232,8 +231,9 @@ def moved(tree: PyTree, mesh: Any) -> Any:
     """Return a tree with each array of a mesh of the same devices on this one, without a byte sent."""
 
     def move(a: Any) -> Any:
-        there = isinstance(a, jax.Array) and _is_on(a, automatic(mesh)) and a.sharding.mesh != mesh
-        return jax.device_put(a, NamedSharding(mesh, a.sharding.spec)) if there else a
+        laid = getattr(a, "sharding", None)
+        there = isinstance(laid, NamedSharding) and automatic(laid.mesh) == automatic(mesh) and laid.mesh != mesh
+        return jax.device_put(a, NamedSharding(mesh, laid.spec)) if there else a
 
     return jax.tree.map(move, tree)
 
@@ -246,7 +246,7 @@ def spread(a: Any, mesh: Mesh, spec: P) -> Any:
     to = NamedSharding(mesh, spec)
     if to.is_fully_addressable or (isinstance(a, jax.Array) and not a.is_fully_addressable):
         return jax.device_put(a, to)
-    if isinstance(a, jax.Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+    if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         words = spread(jax.random.key_data(a), mesh, spec)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(a))
     known = np.asarray(a)

@@ -125,7 +125,17 @@ def floating(what: str, value: object) -> None:
 
 def on_host(value: object) -> np.ndarray | None:
     """Return the values as a NumPy array where they are known now, None while JAX traces them."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
+    return None if isinstance(value, Tracer) else known(value)
+
+
+def known(value: Any) -> np.ndarray:
+    """Return known values as NumPy's; where they lie on several processes, those of all, which each must ask for."""
+    if isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated):
+        from jax.experimental import multihost_utils  # which not every import pays for
+
+        with jax.ensure_compile_time_eval():  # also while the caller traces around what is known
+            return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+    return np.asarray(value)
 
 
 def counts(weights: Numeric) -> np.ndarray:
@@ -134,7 +144,7 @@ def counts(weights: Numeric) -> np.ndarray:
     >>> counts(np.array([1.0, 0.0, 1e-60, 1e-40])).tolist()
     [True, False, False, True]
     """
-    return np.asarray(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
+    return known(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
 
 
 def finite(what: str, value: Numeric) -> None:
@@ -147,6 +157,12 @@ def finite(what: str, value: Numeric) -> None:
         total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
         return
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        with jax.ensure_compile_time_eval():
+            count = int(jnp.sum(~jnp.isfinite(value)))
+        if count == 0:
+            return
+        raise ValueError(f"{what} must be finite; got {count} bad of {value.size} values; drop or impute those rows")
     values = np.asarray(value, np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -163,10 +179,10 @@ def within(what: str, value: object, low: float, high: float, *, open_high: bool
         return
     if not (all(map(is_number, value)) if isinstance(value, list | tuple) and value else is_number(value)):
         raise ValueError(f"{what} must be a number; got {describe(value)}")
-    known = np.asarray(value)
-    inside = (known >= low) & ((known < high) if open_high else (known <= high))
+    values = known(value)
+    inside = (values >= low) & ((values < high) if open_high else (values <= high))
     if not np.all(inside):
-        got = known if known.ndim == 0 else known[~inside].flat[0]
+        got = values if values.ndim == 0 else values[~inside].flat[0]
         if low == 0 and high == np.inf:
             raise ValueError(f"{what} must not be negative{' or NaN' if np.isnan(got) else ''}; got {got}")
         raise ValueError(f"{what} must lie in [{low}, {high}{')' if open_high else ']'}; got {got}")
@@ -179,13 +195,13 @@ def labels(what: str, value: Numeric, classes: int) -> None:
     """
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
-    known = on_host(value)
-    if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
+    values = on_host(value)
+    if values is None or values.size == 0 or (values.min() >= 0 and values.max() < classes):
         return
-    bad = known[(known < 0) | (known >= classes)]
+    bad = values[(values < 0) | (values >= classes)]
     raise ValueError(
         f"{what} must be integers in 0 ... {classes - 1}, one for each of the {classes} outputs; got {bad.flat[0]} "
-        f"({bad.size} of {known.size} labels are outside); renumber the labels or widen the last layer"
+        f"({bad.size} of {values.size} labels are outside); renumber the labels or widen the last layer"
     )
 
 
@@ -223,7 +239,7 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
 
 def vanished(weight: Numeric) -> str:
     """Return what is said of weights that are zero only once JAX has narrowed them, else ''."""
-    if not np.any(np.asarray(weight)):
+    if not np.any(known(weight)):
         return ""
     return f"; they vanish in {jax.dtypes.canonicalize_dtype(weight.dtype)}: multiply them all by one number"
 

@@ -232,8 +232,9 @@ def moved(tree: PyTree, mesh: Any) -> Any:
 
     def move(a: Any) -> Any:
         laid = getattr(a, "sharding", None)
-        there = isinstance(laid, NamedSharding) and automatic(laid.mesh) == automatic(mesh) and laid.mesh != mesh
-        return jax.device_put(a, NamedSharding(mesh, laid.spec)) if there else a
+        if not isinstance(laid, NamedSharding) or laid.mesh == mesh or automatic(laid.mesh) != automatic(mesh):
+            return a
+        return jax.device_put(a, NamedSharding(mesh, laid.spec))
 
     return jax.tree.map(move, tree)
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
@@ -168,16 +169,17 @@ def warn_of_not_finite(params: Params, history: History) -> None:
     """Warn once where a loss or a parameter is NaN or infinite, and the values are known: not while JAX traces."""
     losses = {name: values for name, values in history.items() if name in ("loss", "validation_loss")}
     leaves = jax.tree.leaves((losses, params))
-    if any(isinstance(a, Tracer) or not a.is_fully_addressable for a in leaves):
+    if any(isinstance(a, Tracer) for a in leaves):
         return
     for name, values in losses.items():
-        bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
+        values = _check.known(values)
+        bad = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
         if len(bad):
-            found = f"{name} of epoch {bad[0]} (the first is 0) is {np.asarray(values)[bad[0]]}"
+            found = f"{name} of epoch {bad[0]} (the first is 0) is {values[bad[0]]}"
             break
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            if all(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)) for a in jax.tree.leaves(params)):
+            if all(map(_is_finite, jax.tree.leaves(params))):
                 return
         found = "a parameter became NaN or infinite"
     warnings.warn(
@@ -186,6 +188,12 @@ def warn_of_not_finite(params: Params, history: History) -> None:
         RuntimeWarning,
         stacklevel=_check.level_of_caller(),
     )
+
+
+def _is_finite(a: Array) -> bool:
+    if len(a.sharding.device_set) > 1:  # not brought to the host, which may not have the room
+        return bool(jnp.all(jnp.isfinite(a)))
+    return bool(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)))
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

@@ -163,7 +163,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
 
     begun = vary_as((state, empty_mean(state, (x, y, weight), bound)), data, bound, rows)
     (state, mean), _ = jax.lax.scan(take_step, begun, order)
-    return state, mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
+    return bound.placement.settled(state), mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
 _epoch_at_once = _compile.jit(_epoch)
@@ -235,7 +235,7 @@ def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tup
 
     state = vary_as(state, data, bound, validation)  # inside a caller's `shard_map` each device trains its own
     state, history = jax.lax.scan(one_epoch, state, length=bound.recipe.epochs)
-    return state, History(history)
+    return bound.placement.settled(state), History(history)
 
 
 def observed_epoch(

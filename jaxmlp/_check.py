@@ -124,8 +124,24 @@ def floating(what: str, value: object) -> None:
 
 
 def on_host(value: object) -> np.ndarray | None:
-    """Return the values as a NumPy array where they are known now, None while JAX traces them."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
+    """Return the values as a NumPy array where they are known now, None while JAX traces them.
+
+    None too where other processes have a part of them.
+    """
+    return None if isinstance(value, Tracer) or _is_far(value) else np.asarray(value)
+
+
+def _is_far(value: object) -> bool:
+    """Tell whether a part of an array is with other processes alone."""
+    return isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated)
+
+
+def _known(value: Any) -> np.ndarray:
+    """Return the values, or of an array whose parts other processes have its extremes, NaN where it holds one.
+
+    Those are reduced on the devices, so that each process reads the same and raises alike.
+    """
+    return np.asarray([np.asarray(f(value)) for f in (jnp.min, jnp.max)]) if _is_far(value) else np.asarray(value)
 
 
 def counts(weights: Numeric) -> np.ndarray:
@@ -134,7 +150,7 @@ def counts(weights: Numeric) -> np.ndarray:
     >>> counts(np.array([1.0, 0.0, 1e-60, 1e-40])).tolist()
     [True, False, False, True]
     """
-    return np.asarray(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
+    return _known(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
 
 
 def finite(what: str, value: Numeric) -> None:
@@ -146,6 +162,14 @@ def finite(what: str, value: Numeric) -> None:
     with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
+        return
+    if _is_far(value):
+        count = int(jnp.sum(~jnp.isfinite(value)))
+        if count:
+            raise ValueError(
+                f"{what} must be finite; got {count} bad of {value.size} values, in rows of all processes together; "
+                f"drop or impute those rows"
+            )
         return
     values = np.asarray(value, np.float64)
     bad = np.argwhere(~np.isfinite(values))
@@ -163,7 +187,7 @@ def within(what: str, value: object, low: float, high: float, *, open_high: bool
         return
     if not (all(map(is_number, value)) if isinstance(value, list | tuple) and value else is_number(value)):
         raise ValueError(f"{what} must be a number; got {describe(value)}")
-    known = np.asarray(value)
+    known = _known(value)
     inside = (known >= low) & ((known < high) if open_high else (known <= high))
     if not np.all(inside):
         got = known if known.ndim == 0 else known[~inside].flat[0]
@@ -179,13 +203,14 @@ def labels(what: str, value: Numeric, classes: int) -> None:
     """
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
-    known = on_host(value)
+    known = None if isinstance(value, Tracer) else _known(value)
     if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
         return
     bad = known[(known < 0) | (known >= classes)]
+    told = "of all processes" if _is_far(value) else f"{bad.size} of {known.size} labels are outside"
     raise ValueError(
         f"{what} must be integers in 0 ... {classes - 1}, one for each of the {classes} outputs; got {bad.flat[0]} "
-        f"({bad.size} of {known.size} labels are outside); renumber the labels or widen the last layer"
+        f"({told}); renumber the labels or widen the last layer"
     )
 
 
@@ -223,7 +248,7 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
 
 def vanished(weight: Numeric) -> str:
     """Return what is said of weights that are zero only once JAX has narrowed them, else ''."""
-    if not np.any(np.asarray(weight)):
+    if not np.any(_known(weight)):
         return ""
     return f"; they vanish in {jax.dtypes.canonicalize_dtype(weight.dtype)}: multiply them all by one number"
 

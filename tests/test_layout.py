@@ -19,7 +19,7 @@ FLOORS = [
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_layout", "_stacking", "_roles", "_coupling", "transforms"],
-    ["_averaging", "_freezing", "_structure", "_per_layer"],
+    ["_averaging", "_freezing", "_placement", "_structure", "_per_layer"],
     ["_description", "optimizers"],
     ["mlp"],
     ["_routing"],

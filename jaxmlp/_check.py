@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmlp._known import is_far, known
+from jaxmlp._known import on_host as on_host
 from jaxmlp.types import Numeric as Numeric
 from jaxmlp.types import PyTree
 
@@ -123,21 +125,6 @@ def floating(what: str, value: object) -> None:
         )
 
 
-def on_host(value: object) -> np.ndarray | None:
-    """Return the values as a NumPy array where they are known now, None while JAX traces them."""
-    return None if isinstance(value, Tracer) else known(value)
-
-
-def known(value: Any) -> np.ndarray:
-    """Return known values as NumPy's; where they lie on several processes, those of all, which each must ask for."""
-    if isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated):
-        from jax.experimental import multihost_utils  # which not every import pays for
-
-        with jax.ensure_compile_time_eval():  # also while the caller traces around what is known
-            return np.asarray(multihost_utils.process_allgather(value, tiled=True))
-    return np.asarray(value)
-
-
 def counts(weights: Numeric) -> np.ndarray:
     """Tell which known weights count: those that are not zero in JAX's own float.
 
@@ -157,12 +144,14 @@ def finite(what: str, value: Numeric) -> None:
         total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
         return
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        with jax.ensure_compile_time_eval():
-            count = int(jnp.sum(~jnp.isfinite(value)))
-        if count == 0:
-            return
-        raise ValueError(f"{what} must be finite; got {count} bad of {value.size} values; drop or impute those rows")
+    if is_far(value):
+        count = int(jnp.sum(~jnp.isfinite(value)))
+        if count:
+            raise ValueError(
+                f"{what} must be finite; got {count} bad of {value.size} values, in rows of all processes together; "
+                f"drop or impute those rows"
+            )
+        return
     values = np.asarray(value, np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -195,13 +184,14 @@ def labels(what: str, value: Numeric, classes: int) -> None:
     """
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
-    values = on_host(value)
+    values = None if isinstance(value, Tracer) else known(value)
     if values is None or values.size == 0 or (values.min() >= 0 and values.max() < classes):
         return
     bad = values[(values < 0) | (values >= classes)]
+    told = "of all processes" if is_far(value) else f"{bad.size} of {values.size} labels are outside"
     raise ValueError(
         f"{what} must be integers in 0 ... {classes - 1}, one for each of the {classes} outputs; got {bad.flat[0]} "
-        f"({bad.size} of {values.size} labels are outside); renumber the labels or widen the last layer"
+        f"({told}); renumber the labels or widen the last layer"
     )
 
 

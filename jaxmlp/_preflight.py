@@ -172,14 +172,13 @@ def warn_of_not_finite(params: Params, history: History) -> None:
     if any(isinstance(a, Tracer) for a in leaves):
         return
     for name, values in losses.items():
-        values = _check.known(values)
-        bad = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
+        bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
         if len(bad):
-            found = f"{name} of epoch {bad[0]} (the first is 0) is {values[bad[0]]}"
+            found = f"{name} of epoch {bad[0]} (the first is 0) is {np.asarray(values)[bad[0]]}"
             break
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            if all(map(_is_finite, jax.tree.leaves(params))):
+            if all(np.isfinite(_total(a)) for a in jax.tree.leaves(params)):
                 return
         found = "a parameter became NaN or infinite"
     warnings.warn(
@@ -190,10 +189,10 @@ def warn_of_not_finite(params: Params, history: History) -> None:
     )
 
 
-def _is_finite(a: Array) -> bool:
-    if len(a.sharding.device_set) > 1:  # not brought to the host, which may not have the room
-        return bool(jnp.all(jnp.isfinite(a)))
-    return bool(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)))
+def _total(a: Any) -> Any:
+    """Return the sum of an array: where it is split over devices, on these, so that none has the whole."""
+    split = isinstance(a, jax.Array) and not a.is_fully_replicated
+    return np.asarray(jnp.sum(a), np.float64) if split else np.sum(np.asarray(a), dtype=np.float64)
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

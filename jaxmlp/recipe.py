@@ -15,7 +15,6 @@ from jaxmlp._averaging import keeping
 from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
-from jaxmlp._passing import apart
 from jaxmlp._per_layer import adapted, sees_stacks
 from jaxmlp._placement import Placement
 from jaxmlp._requests import Moment, Told, asked, examples
@@ -139,7 +138,7 @@ class Bound(NamedTuple):
     recipe: Recipe
     numbers: Numbers
     steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array is a member's own
-    placement: Placement = Placement()  # of one network on a mesh
+    placement: Placement = Placement()  # of the run on a mesh
 
     def for_run(self, steps: int) -> "Bound":
         """Return it with the steps of the run, where its optimizer asks for them.
@@ -151,8 +150,8 @@ class Bound(NamedTuple):
             return self
         if isinstance(self.steps, RunLength) and self.steps.steps < steps:
             raise ValueError(
-                f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
-                f"bind it without steps"
+                f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; bind it "
+                f"without steps"
             )
         return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
@@ -201,8 +200,9 @@ class Bound(NamedTuple):
           ValueError: for a loss of another shape, and for extras that are no column of a history.
         """
         targets = scaling.targets(self.recipe.model, told.params, y)
-        numbers = {**self.numbers.loss, **told.answers(self.recipe.loss)}
-        losses, extras = apart(self.recipe.loss(outputs, targets, **numbers))
+        found = self.recipe.loss(outputs, targets, **self.numbers.loss, **told.answers(self.recipe.loss))
+        losses: Any
+        losses, extras = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
         shape = (examples(told.x),)
         if getattr(losses, "shape", None) != shape:
             raise ValueError(
@@ -223,16 +223,17 @@ class Bound(NamedTuple):
             outputs, told = scaling.as_read(self.recipe.model, outputs, told)
         for name, metric in zip(metric_names(self.recipe.metrics), self.recipe.metrics, strict=True):
             wanted = names_of_metric(metric)
-            numbers: dict[str, Any] = {n: v for n, v in self.numbers.metrics.items() if n in wanted} | told.answers(
-                metric
-            )
-            if told.weight is not None and not takes(metric, "weight"):
-                raise ValueError(
-                    f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
-                    f"for padding: this run has weights or members of unequal size; got a function without it"
-                )
-            if told.weight is not None or takes_optional(metric, "weight"):
-                numbers["weight"] = told.weight  # None where nothing is weighted, as the program is then
+            numbers: dict[str, Any] = {of: value for of, value in self.numbers.metrics.items() if of in wanted}
+            numbers |= told.answers(metric)
+            if told.weight is None and takes_optional(metric, "weight"):
+                numbers["weight"] = None  # as it is where nothing is weighted, and the program with it
+            if told.weight is not None:
+                if not takes(metric, "weight"):
+                    raise ValueError(
+                        f"metric {name} must take weight=, (batch,), which counts an example more or less and is zero "
+                        f"for padding: this run has weights or members of unequal size; got a function without it"
+                    )
+                numbers["weight"] = told.weight
             values[name] = metric(outputs, y, **numbers)
         return values
 

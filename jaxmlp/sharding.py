@@ -4,26 +4,29 @@ A mesh names its axes by what they are for. "data" carries the examples: each de
 the gradients are summed over the axis. "model" splits the weights (Shoeybi et al. 2019, arXiv 1909.08053): a layer by
 its columns, the next by its rows, so that a pair of layers needs one sum over the axis, h = phi(x W1) W2.
 
-`start` and `place` put a state there, `jax.device_put` the data; `jaxmlp.fit`, `step`, `epoch`, `evaluate` and
-`loop.train` take both as they lie and keep them so. The numbers are those of one device, up to the order of sums.
+`start` makes a state that lies so from the beginning. `fit`, `step`, `epoch` and `evaluate` then take state and data as
+they lie, keep them there, and give the numbers of one device to rounding: the order of the rows is the same.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import _check, training
-from jaxmlp._layout import DATA, check_mesh, follow, layout, leaves_of
-from jaxmlp._placement import Placement, automatic, moved, spread
-from jaxmlp.recipe import Recipe
-from jaxmlp.training import State
-from jaxmlp.types import Hyperparams, Model, Params, PyTree
+from jaxmlp._freezing import Path, path_of
+from jaxmlp._layout import check_mesh, check_specs, follow, layout
+from jaxmlp._placement import Placement, automatic, moved, placement, spread
+from jaxmlp._verbs import check_recipe
+from jaxmlp.recipe import Bound
+from jaxmlp.training import Recipe, State
+from jaxmlp.types import Data, Hyperparams, Model, Params, PyTree
 
 AnyMesh = Mesh | AbstractMesh
+Rules = Callable[[Path], P] | PyTree
 
 
 def rules(model: Model, mesh: AnyMesh, *, fsdp: bool = False) -> PyTree:
@@ -46,7 +49,6 @@ def rules(model: Model, mesh: AnyMesh, *, fsdp: bool = False) -> PyTree:
     Raises:
       ValueError: for a mesh with neither axis, and for `fsdp` without "data".
 
-    >>> from jax.sharding import PartitionSpec as P
     >>> from jaxmlp import MLP
     >>> mesh = AbstractMesh((4, 2), ("data", "model"))
     >>> first, second, third = rules(MLP((3, 8, 8, 1)), mesh)
@@ -58,109 +60,130 @@ def rules(model: Model, mesh: AnyMesh, *, fsdp: bool = False) -> PyTree:
     return layout(jax.eval_shape(model.init, jax.random.key(0)), mesh, fsdp)
 
 
-def place(state_or_params: Any, mesh: Mesh, *, fsdp: bool = False, specs: PyTree | None = None) -> Any:
-    """Return parameters, or a whole state, on a mesh, split over its axes by `rules`.
+def place(state_or_params: State | Params, mesh: Mesh, *, fsdp: bool = False, rules: Rules | None = None) -> Any:
+    """Return parameters, or a whole `State`, on a mesh: as `rules` splits them, known by their places and shapes.
 
-    The optimizer's state lies as the parameters that it belongs to; steps, counters and the key are on every device.
-    Of several processes each gives the same arrays, and keeps its own part.
+    Leaves of the optimizer's state with the place and the shape of a parameter lie as that does; counts and keys lie
+    whole on every device.
 
     Args:
-      state_or_params: parameters of a model, or a `State`.
-      mesh: of devices, with an axis "data", "model" or both.
-      fsdp: whether they are split over "data" too; see `rules`.
-      specs: a pytree of `PartitionSpec` like the parameters, in the place of those of `rules`.
+      state_or_params: a `State`, or parameters.
+      mesh: of devices, with an axis "data" or "model", or with any axes where rules are given.
+      fsdp: see `rules`.
+      rules: other ones: a pytree of `PartitionSpec` like the parameters, or a function of a path, as (0, "w"), to one.
 
     Raises:
-      ValueError: for a mesh without such an axis or without devices, and for specs that do not fit the parameters.
+      ValueError: for a mesh that is none of devices or has neither axis, and for rules that do not fit the parameters.
 
     >>> from jaxmlp import MLP
     >>> mesh = jax.make_mesh((1,), ("data",))
-    >>> params = place(MLP((3, 8, 1)).init(jax.random.key(0)), mesh)
-    >>> params[0].w.sharding.mesh == mesh, params[0].w.shape
-    (True, (3, 8))
+    >>> place(MLP((3, 8, 1)).init(jax.random.key(0)), mesh)[0].w.sharding.spec == P()
+    True
     """
     _check_devices(mesh)
     whole = isinstance(state_or_params, State)
     params = state_or_params.params if whole else state_or_params
-    found = _specs(params, mesh, fsdp, specs)
+    specs = _specs(params, mesh, fsdp, rules)
     if not whole:
-        return _put(params, mesh, leaves_of(found))
-    opt_state = _put(state_or_params.opt_state, mesh, leaves_of(follow(params, found, state_or_params.opt_state)))
-    step, key = _put((state_or_params.step, state_or_params.key), mesh, [P(), P()])
-    return State(_put(params, mesh, leaves_of(found)), opt_state, step, key)
+        return _put(params, specs, mesh)
+    return State(
+        _put(params, specs, mesh),
+        _put(state_or_params.opt_state, follow(params, specs, state_or_params.opt_state), mesh),
+        *(spread(a, mesh, P()) for a in (state_or_params.step, state_or_params.key)),
+    )
 
 
 def start(
     key: Array,
-    recipe: Recipe,
+    recipe: Recipe | Bound,
     hyperparams: Hyperparams = None,
     *,
     mesh: Mesh,
     fsdp: bool = False,
-    specs: PyTree | None = None,
+    rules: Rules | None = None,
 ) -> State:
-    """Return the state before the first step, born on a mesh: no device ever holds more than its part.
-
-    The numbers are those of `jaxmlp.start`. To be passed on: `fit(key, data, recipe, hyperparams, params=state)`.
+    """Return the state of `jaxmlp.start`, drawn where it lies: no device ever holds the whole of what is split.
 
     Args:
       key: one typed key.
-      recipe: model, loss and optimizer.
-      hyperparams: their numbers.
-      mesh: of devices, with an axis "data", "model" or both.
-      fsdp: whether parameters and optimizer are split over "data" too; see `rules`.
-      specs: a pytree of `PartitionSpec` like the parameters, in the place of those of `rules`.
+      recipe: what is trained.
+      hyperparams: its numbers.
+      mesh: of devices, with an axis "data" or "model", or with any axes where rules are given.
+      fsdp: see `rules`.
+      rules: see `place`.
 
     Raises:
-      ValueError: for whatever `jaxmlp.start` refuses; for meshes and specs as `place` does.
+      ValueError: for what `jaxmlp.start` refuses, and for a mesh or rules that do not fit.
 
     >>> from jaxmlp import MLP, losses
     >>> import optax
     >>> recipe = Recipe(MLP((3, 8, 1)), losses.squared_error, optax.adam, epochs=1)
-    >>> mesh = jax.make_mesh((1, 1), ("data", "model"))
-    >>> start(jax.random.key(0), recipe, {"learning_rate": 1e-3}, mesh=mesh).params[0].w.sharding.mesh.axis_names
-    ('data', 'model')
+    >>> state = start(jax.random.key(0), recipe, {"learning_rate": 0.1}, mesh=jax.make_mesh((1,), ("data",)))
+    >>> state.params[0].w.shape
+    (3, 8)
     """
-    _check_devices(mesh)
+    check_recipe(recipe)
     _check.typed_key(key)
+    _check_devices(mesh)
     bound = recipe.bind(hyperparams)
-    found = _specs(jax.eval_shape(bound.init, key), mesh, fsdp, specs)
-    rows = (DATA,) if DATA in mesh.axis_names else ()
-    placed = bound._replace(placement=Placement(automatic(mesh), rows, tuple(leaves_of(found))))
-    return moved(training.start(spread(key, automatic(mesh), P()), placed), mesh)
+    specs = _specs(jax.eval_shape(bound.init, key), mesh, fsdp, rules)
+    inside = automatic(mesh)
+    leaves = tuple(jax.tree.leaves(specs, is_leaf=_is_spec))
+    placed = bound._replace(placement=Placement(inside, (), leaves))
+    with jax.set_mesh(inside):
+        return moved(training.start(spread(key, inside, P()), placed), mesh)
+
+
+def bind(recipe: Recipe, hyperparams: Hyperparams, state: State | Params, data: Data) -> Bound:
+    """Return the recipe bound to its numbers, and to how a state and data lie, for programs of your own.
+
+    `jaxmlp.fit`, `step`, `epoch` and `evaluate` read that off arrays by themselves; within a caller's `jax.jit` no
+    array says where it lies. Shapes will do: `jax.ShapeDtypeStruct(..., sharding=...)`.
+
+    Raises:
+      ValueError: for numbers that do not fit, and where nothing lies on a mesh.
+
+    >>> from jaxmlp import MLP, losses, step
+    >>> import optax
+    >>> recipe, mesh = Recipe(MLP((3, 1)), losses.squared_error, optax.sgd, epochs=1), jax.make_mesh((1,), ("data",))
+    >>> state = start(jax.random.key(0), recipe, {"learning_rate": 0.1}, mesh=mesh)
+    >>> bound = bind(recipe, {"learning_rate": 0.1}, state, (jax.numpy.ones((2, 3)), jax.numpy.ones((2, 1))))
+    >>> bound.placement.rows
+    ('data',)
+    """
+    check_recipe(recipe)
+    leaves = jax.tree.leaves((state, data))
+    meshes = [a.sharding.mesh for a in leaves if isinstance(getattr(a, "sharding", None), jax.sharding.NamedSharding)]
+    if not meshes:
+        raise ValueError(
+            "state or data must lie on a mesh; got neither; place(state, mesh) puts a state there, start(..., mesh=) "
+            "begins one there"
+        )
+    return recipe.bind(hyperparams)._replace(placement=placement(meshes[0], state, data))
+
+
+def _is_spec(node: Any) -> bool:
+    return isinstance(node, P)
 
 
 def _check_devices(mesh: Any) -> None:
-    check_mesh(mesh)
     if not isinstance(mesh, Mesh):
-        raise ValueError(f"mesh must be one of devices, to put arrays there; got {mesh}; rules() takes an AbstractMesh")
+        check_mesh(mesh)
+        raise ValueError(f"mesh must be of devices that are there; got {mesh}; make one with jax.make_mesh")
 
 
-def _specs(params: Params, mesh: Mesh, fsdp: bool, given: PyTree | None) -> PyTree:
-    """Return the specs of `rules`, or those that are given, once they fit.
-
-    Raises:
-      ValueError: for another number of specs than of parameters, or one that its array's shape does not divide by.
-    """
+def _specs(params: Params, mesh: Mesh, fsdp: bool, given: Rules | None) -> PyTree:
     if given is None:
         return layout(params, mesh, fsdp)
-    leaves, specs = jax.tree_util.tree_leaves_with_path(params), leaves_of(given)
-    if len(leaves) != len(specs) or not all(isinstance(spec, P) for spec in specs):
-        raise ValueError(
-            f"specs must be a PartitionSpec for each of {len(leaves)} parameters; got {len(specs)} leaves; begin with "
-            f"sharding.rules(model, mesh)"
-        )
-    for (path, a), spec in zip(leaves, specs, strict=True):
-        try:
-            jax.sharding.NamedSharding(mesh, spec).shard_shape(jnp.shape(a))
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"specs must split each parameter evenly over axes of the mesh; got {spec} for "
-                f"{jax.tree_util.keystr(path)} of shape {jnp.shape(a)} on {dict(mesh.shape)}"
-            ) from error
-    return jax.tree.unflatten(jax.tree.structure(params), specs)
+    if fsdp:
+        raise ValueError("fsdp must be False with rules of your own, which say themselves what is split")
+    rule: Any = given
+    specs = jax.tree_util.tree_map_with_path(lambda path, _: rule(path_of(path)), params) if callable(rule) else rule
+    check_specs(params, specs, mesh)
+    return specs
 
 
-def _put(tree: PyTree, mesh: Mesh, specs: list[P]) -> Any:
+def _put(tree: PyTree, specs: PyTree, mesh: Mesh) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, [spread(a, mesh, spec) for a, spec in zip(leaves, specs, strict=True)])
+    each = jax.tree.leaves(specs, is_leaf=_is_spec)
+    return jax.tree.unflatten(structure, [spread(a, mesh, spec) for a, spec in zip(leaves, each, strict=True)])

@@ -7,7 +7,7 @@ ROOM = Path(__file__).parent.parent / "jaxmlp"
 FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): path for path in ROOM.rglob("*.py")}
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
-    ["types"],
+    ["types", "_known"],
     ["_check", "_requests"],
     ["_scaling"],
     ["_disk", "_header"],

@@ -1,4 +1,4 @@
-"""One network over many devices: as on one, with each device's share of batch and parameters, and no byte too many sent.
+"""One network over many devices: as on one, each device with its share of batch and parameters, and no byte too many.
 
 Eight virtual devices need a process of their own, which answers all questions at once.
 """
@@ -202,7 +202,7 @@ def test_other_models_are_whole_and_a_caller_may_say_where_they_lie():
     mesh = jax.make_mesh((len(jax.devices()),), ("data",))
     params = {"w": np.ones((4, 2), "f")}
     assert sharding.place(params, mesh)["w"].sharding.spec == P()
-    assert sharding.place(params, mesh, specs={"w": P("data")})["w"].sharding.spec == P("data")
+    assert sharding.place(params, mesh, rules={"w": P("data")})["w"].sharding.spec == P("data")
     assert sharding.place(params, mesh, fsdp=True)["w"].sharding.spec[0] == "data"
 
 
@@ -216,12 +216,18 @@ def test_other_models_are_whole_and_a_caller_may_say_where_they_lie():
             lambda m: sharding.rules(NET, AbstractMesh((2,), ("model",)), fsdp=True),
             'mesh must have an axis "data" with fsdp',
         ),
-        (lambda m: sharding.place(NET.init(KEY), AbstractMesh((2,), ("data",))), "mesh must be one of devices"),
-        (lambda m: sharding.place(NET.init(KEY), m, specs={"w": P()}), "specs must be a PartitionSpec for each of 6"),
-        (lambda m: sharding.place(NET.init(KEY), m, specs=[P("rows")] + [P()] * 5), "specs must split each parameter"),
+        (
+            lambda m: sharding.place(NET.init(KEY), AbstractMesh((2,), ("data",))),
+            "mesh must be of devices that are there",
+        ),
+        (
+            lambda m: sharding.place(NET.init(KEY), m, rules={"w": P()}),
+            "rules must be a PartitionSpec for each of the 6",
+        ),
+        (lambda m: sharding.place(NET.init(KEY), m, rules=[P("rows")] + [P()] * 5), "must name axes of"),
         (
             lambda m: sharding.start(KEY, RECIPE, RATE, mesh=AbstractMesh((2,), ("data",))),
-            "mesh must be one of devices",
+            "mesh must be of devices that are there",
         ),
         (lambda m: sharding.start(0, RECIPE, RATE, mesh=m), "key must be a typed JAX key"),
     ],
@@ -252,7 +258,8 @@ net, out = MLP((8192,) * 9, "relu"), {}
 for name, (shape, axes, fsdp) in t.MESHES.items():
     mesh = jax.make_mesh(shape, axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
     program, state = t.compiled_step(net, mesh, sharding.rules(net, mesh, fsdp=fsdp), 1024, optax.adam)
-    held = sum(int(np.prod(a.sharding.shard_shape(a.shape))) * 4 for a in jax.tree.leaves((state.params, state.opt_state)))
+    leaves = jax.tree.leaves((state.params, state.opt_state))
+    held = sum(int(np.prod(a.sharding.shard_shape(a.shape))) * 4 for a in leaves)
     rows = 2 * 8192 * 4 * 1024 // (shape[0] if "data" in axes else 1)
     told = collectives.total(collectives.of(program.as_text()))
     out[name] = [program.memory_analysis().argument_size_in_bytes, held + rows, told]

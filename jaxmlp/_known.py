@@ -1,4 +1,4 @@
-"""Which values the host knows: not those that JAX traces, and of an array of several processes what its devices reduce."""
+"""Which values the host knows: none that JAX traces, and of an array of several processes what its devices reduce."""
 
 from typing import Any
 

@@ -12,12 +12,12 @@ from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
 
 if TYPE_CHECKING:
-    from jaxmlp import conformal, interop, loop, population, records, serving, transforms
+    from jaxmlp import conformal, interop, loop, population, records, serving, sharding, transforms
     from jaxmlp.files import load, save
     from jaxmlp.interop import export
 
 # The rooms that stand on these are entered when they are first named: a script that never does, never waits for them.
-_LATER = {n: n for n in ("conformal", "interop", "loop", "population", "records", "serving", "transforms")}
+_LATER = {n: n for n in ("conformal", "interop", "loop", "population", "records", "serving", "sharding", "transforms")}
 _LATER |= {"load": "files", "save": "files", "export": "interop"}
 
 __version__ = "0.1.0"
@@ -42,6 +42,7 @@ __all__ = [
     "records",
     "save",
     "serving",
+    "sharding",
     "start",
     "step",
     "training",

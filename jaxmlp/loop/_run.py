@@ -27,17 +27,18 @@ from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session
 from jaxmlp.loop._single import back, of_one, on_mesh, plan_of_one
-from jaxmlp.loop._steps import Steps, checker
+from jaxmlp.loop._steps import Put, Steps, checker, shared
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
 
 
 class Feed(NamedTuple):
-    """Where batches come from that are not in memory, if they are not, and what checks each."""
+    """Where batches come from that are not in memory, if they are not, what checks each, and what puts it there."""
 
     stream: Stream | None
     check: Callable[[Batch], None]
+    put: Put | None = None
 
 
 def below(options: RunOptions, name: str) -> RunOptions:
@@ -74,7 +75,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
             job = job._replace(tables=tables._replace(data=None), batch=stream.example)
         if options.directory is not None or options.hosts.many:  # one for all waves
             job = job._replace(program=of_job(job))
-    feed = Feed(stream, checker(entered, members, tables))
+    feed = Feed(stream, checker(entered, members, tables), shared(stream, placement))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
@@ -188,7 +189,7 @@ def _session(
             examples=_examples(job),
         )
     else:
-        source = Steps(epochs, options.every, feed.stream, place, feed.check)
+        source = Steps(epochs, options.every, feed.stream, place, feed.check, feed.put)
     try:
         Session(executor, source, options, saving, request.single).run()
     finally:

@@ -15,9 +15,11 @@ import numpy as np
 from jax import Array
 
 from jaxmlp._engine.executor import Executor
+from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Json
 
+FIX = "each process must be given batches of the same data, as many as the others"
 CHUNK = 0.5  # seconds that a chunk is to take on the device, where its length is not given
 
 
@@ -169,6 +171,7 @@ def drive(
         started = time.monotonic()
         with hosts.alike():  # a stream may end on one of them
             closed = source.advance(executor)
+        hosts.check_same({"how far the data goes": f"{source.done} {closed} {source.finished}"}, FIX)
         _wait(executor.runs.status)
         # Only the devices' own time: a slow callback must not shorten the chunks.
         source.took(hosts.of_first(time.monotonic() - started))
@@ -189,14 +192,20 @@ def drive(
 
 
 class Callbacks:
-    """Calls functions of (state, history so far) after each chunk that ends an epoch, or that is due."""
+    """Calls functions of (state, history so far) after each chunk that ends an epoch, or that is due.
 
-    def __init__(self, callbacks: Sequence[Callback], *, single: bool = False, every: int | None = None):
+    Each process calls those that it was given; where any has some, all bring what these are shown.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[Callback], hosts: Hosts = ALONE, *, single: bool = False, every: int | None = None
+    ):
         self._callbacks, self._single, self._every = callbacks, single, every
+        (self._called,) = hosts.either(bool(callbacks))
 
     def see(self, now: Round) -> None:
         due = now.last or (self._every is not None and now.source.done % self._every == 0)
-        if not self._callbacks or not (now.closed or due):
+        if not self._called or not (now.closed or due):
             return
         state, history = so_far(now, self._single)
         for callback in self._callbacks:

@@ -4,25 +4,36 @@ All of them run the same Python, so whatever decides what is computed next must 
 signal and an error are not. They are asked here, by one small array that goes round. A process by itself asks nobody.
 """
 
-import contextlib
 import dataclasses
+import functools
 import pickle
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
+from jaxmlp._engine.exchange import (
+    ARRAYS,
+    DONE,
+    EITHER,
+    FIRST_NUMBER,
+    FROM_FIRST,
+    RAISED,
+    TEXTS,
+    HostLost,
+    exchange,
+    is_told,
+    told,
+    told_by_words,
+)
 from jaxmlp.types import PyTree
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 ERROR_BYTES = 2000  # of an error's text, that the other processes are told
-
-
-class HostLost(RuntimeError):
-    """A computation of several processes failed: mostly because one of them is gone."""
+PIECE = 2**28  # bytes of what the first process sends at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +53,19 @@ class Hosts:
         """Whether this is the one that prints and writes."""
         return self.index == 0
 
-    def either(self, *told: bool) -> tuple[bool, ...]:
+    def either(self, *asked: bool) -> tuple[bool, ...]:
         """Return for each question whether any process says yes."""
-        return tuple(bool(column.any()) for column in _gather(np.asarray(told)).T) if self.many else told
+        if not self.many:
+            return asked
+        return tuple(any(column) for column in zip(*exchange(EITHER, bytes(asked)), strict=True))
 
     def of_first(self, value: float) -> float:
         """Return what the first process says."""
-        return float(_gather(np.float32(value))[0]) if self.many else value
+        return float(exchange(FIRST_NUMBER, repr(float(value)).encode())[0]) if self.many else value
 
     def texts(self, text: str) -> list[str]:
         """Return what each process says."""
-        if not self.many:
-            return [text]
-        own = np.frombuffer(text.encode(), np.uint8)
-        lengths = _gather(np.int32(len(own)))
-        padded = np.zeros(max(1, lengths.max()), np.uint8)
-        padded[: len(own)] = own
-        every = _gather(padded)
-        return [bytes(row[:length]).decode() for row, length in zip(every, lengths, strict=True)]
+        return [said.decode() for said in exchange(TEXTS, text.encode())] if self.many else [text]
 
     def from_first(self, value: Any) -> Any:
         """Return on all processes what the first has: anything that can be pickled."""
@@ -67,16 +73,22 @@ class Hosts:
             return value
         from jax.experimental import multihost_utils  # which not every import pays for
 
-        with _told_by_words():
-            data = np.frombuffer(pickle.dumps(value) if self.leads else b"", np.uint8)
-            size = int(_gather(np.int32(len(data)))[0])
-            data = data if self.leads else np.zeros(size, np.uint8)
-            return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())
+        data = pickle.dumps(value) if self.leads else b""
+        size = int(exchange(FROM_FIRST, str(len(data)).encode())[0])
+        found = np.frombuffer(data, np.uint8) if self.leads else np.zeros(size, np.uint8)
+        with told_by_words():
+            pieces = [multihost_utils.broadcast_one_to_all(found[i : i + PIECE]) for i in range(0, size, PIECE)]
+        return pickle.loads(b"".join(np.asarray(piece).tobytes() for piece in pieces))
+
+    def ready(self) -> None:
+        """Wait until all are about to bring arrays to each other; raise where one has raised instead."""
+        if self.many:
+            exchange(ARRAYS, b"")
 
     def alike(self, *kinds: type[Exception]) -> "Alike":
         """Raise on all processes what any of them raises inside: else the others would wait for it, for ever.
 
-        What is computed inside by several processes must not be cut short by one of them.
+        They learn of it at the end of the block, or where they next ask each other.
 
         Raises:
           RuntimeError: where another process has raised, with its words; a ValueError, or one of the `kinds`, where it
@@ -109,21 +121,34 @@ class Alike:
     """What `Hosts.alike` enters."""
 
     def __init__(self, hosts: Hosts, kinds: tuple[type[Exception], ...]):
-        self._hosts, self._kinds = hosts, {kind.__name__: kind for kind in (ValueError, *kinds)}
+        self._hosts, self._kinds = hosts, {kind.__name__: kind for kind in kinds}
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        hosts = self._hosts
-        # Nobody is left to be told of a lost process, and who ends at once by Ctrl-C or exit is soon a lost one.
-        if not hosts.many or isinstance(error, HostLost) or error is not None and not isinstance(error, Exception):
+        if not self._hosts.many:
             return
-        told = hosts.texts("" if error is None else f"{type(error).__name__}: {error}"[:ERROR_BYTES])
-        for who, text in enumerate(told if error is None else []):
-            if text:
-                raised = self._kinds.get(text.split(":")[0], RuntimeError)
-                raise raised(f"process {who} of {hosts.count} could not go on, and so none can: {text}")
+        if error is None:
+            exchange(DONE, b"", self._kinds)
+        # Nobody is left to be told of a lost process, and who ends at once by Ctrl-C or exit is soon a lost one.
+        elif isinstance(error, Exception) and not isinstance(error, HostLost) and not is_told(error):
+            names = "<".join(each.__name__ for each in type(error).__mro__[:-3])
+            exchange(RAISED, f"{names}: {error}".encode()[:ERROR_BYTES])
+            told(error)
+
+
+def together(function: Function) -> Function:
+    """Decorate what the processes of a run call, each with a plan or devices: what one of them raises, all raise."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        devices = getattr(options.get("plan"), "devices", options.get("devices"))
+        listed = isinstance(devices, list | tuple) and all(isinstance(device, jax.Device) for device in devices)
+        with hosts_of_call(devices if listed and devices else None).alike():
+            return function(*args, **options)
+
+    return call  # type: ignore[return-value]
 
 
 ALONE = Hosts(1, 0)
@@ -173,6 +198,8 @@ def spread(tree: PyTree, sharding: Sharding) -> Any:
 
 def fetch(tree: PyTree) -> Any:
     """Return arrays whose values this process can read: as they are, or brought here from all processes, by all."""
+    if any(isinstance(a, jax.Array) and not a.is_fully_addressable for a in jax.tree.leaves(tree)):
+        everyone().ready()
 
     def one(a: Any) -> Any:
         if not isinstance(a, jax.Array) or a.is_fully_addressable:
@@ -181,28 +208,7 @@ def fetch(tree: PyTree) -> Any:
             return jax.random.wrap_key_data(one(jax.random.key_data(a)), impl=jax.random.key_impl(a))
         from jax.experimental import multihost_utils
 
-        with _told_by_words():
+        with told_by_words():
             return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
     return jax.tree.map(one, tree)
-
-
-def _gather(own: Any) -> np.ndarray:
-    """Return what each process has, (processes, ...)."""
-    from jax.experimental import multihost_utils
-
-    with _told_by_words():
-        return np.asarray(multihost_utils.process_allgather(own))
-
-
-@contextlib.contextmanager
-def _told_by_words() -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        told = re.sub(r"\s+", " ", str(error))
-        raise HostLost(
-            f"all processes of a run must live to its end; a computation of several failed here, mostly because "
-            f"another process is gone, whose own output says why: {told[:300]}; start the same call on all processes "
-            f"again: a run with a directory goes on from its newest checkpoint"
-        ) from error

@@ -16,7 +16,7 @@ from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import chosen_devices
 from jaxmlp._engine.entry import check_keys
-from jaxmlp._engine.hosts import Hosts, hosts_of
+from jaxmlp._engine.hosts import Hosts, hosts_of, together
 from jaxmlp._engine.inputs import plain
 from jaxmlp._placement import Placement
 from jaxmlp._trees import is_tree
@@ -85,6 +85,7 @@ class Plan:
         return "\n  ".join([f"{self.members:,} members on {devices}, {how}", *self.reasons])
 
 
+@together
 def plan(
     keys: Any,
     data: Data,

@@ -13,7 +13,7 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Epochs, Source
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.hosts import hosts_of_call
+from jaxmlp._engine.hosts import HostLost, hosts_of_call
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
@@ -32,6 +32,8 @@ from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
 
+DIRECTORY = "pass directory= and accept= on each process; the first alone writes, and the others need not see its disk"
+
 
 class Feed(NamedTuple):
     """Where batches come from that are not in memory, if they are not, what checks each, and what puts it there."""
@@ -48,7 +50,10 @@ def below(options: RunOptions, name: str) -> RunOptions:
 
 def run_saved(request: Request, stops: Stops, options: RunOptions) -> tuple[State, History]:
     """Train from the start, or from where the directory has the run, if there is a directory."""
-    options = options._replace(hosts=hosts_of_call(options.plan and options.plan.devices))
+    hosts = hosts_of_call(options.plan and options.plan.devices)
+    options = options._replace(hosts=hosts)
+    saved = "a directory" if options.directory is not None else "none"
+    hosts.check_same({"directory": saved, "accept": " ".join(sorted(options.accept))}, DIRECTORY)
     if options.directory is None:
         return run(request, stops, options, None)
     with RunDirectory(options.directory, options.keep, options.hosts) as directory:
@@ -202,7 +207,7 @@ def told_by_words(rebuilt: bool) -> Iterator[None]:
     """Where the recipe comes from a checkpoint, whatever its parts raise says that they do not fit each other."""
     try:
         yield
-    except (ValueError, MemoryError, OSError):  # said already, or of the machine
+    except (ValueError, MemoryError, OSError, HostLost):  # said already, or of the machine
         raise
     except Exception as error:
         if not rebuilt:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
 from jaxmlp._engine.executor import Executor, outcome
-from jaxmlp._engine.hosts import ALONE, Hosts
+from jaxmlp._engine.hosts import ALONE, HostLost, Hosts
 from jaxmlp._engine.plan import Plan
 from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
@@ -209,7 +209,7 @@ class _Calling(Callbacks):
     """Calls the callbacks; where one raises, what is trained is saved before its error goes on."""
 
     def __init__(self, options: RunOptions, single: bool, saves: _Checkpointing | None):
-        super().__init__(options.callbacks, single=single, every=options.every)
+        super().__init__(options.callbacks, options.hosts, single=single, every=options.every)
         self._saves, self._hosts = saves, options.hosts
 
     def see(self, now: Round) -> None:
@@ -217,7 +217,8 @@ class _Calling(Callbacks):
             with self._hosts.alike():
                 super().see(now)
         except BaseException as error:
-            if self._saves is not None and (isinstance(error, Exception) or not self._hosts.many):
+            told = isinstance(error, Exception) and not isinstance(error, HostLost) or not self._hosts.many
+            if self._saves is not None and told:  # all save, or none
                 self._saves.keep(now, error)
             raise
 

@@ -7,7 +7,7 @@ from typing import Any
 from jax import Array
 
 from jaxmlp import _check, _disk
-from jaxmlp._engine.hosts import everyone
+from jaxmlp._engine.hosts import everyone, together
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.options import checked_callbacks, checked_plan, checked_progress, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
@@ -26,6 +26,7 @@ from jaxmlp.recipe import Recipe
 from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States, StrPath
 
 
+@together
 def train(
     key: Array,
     data: Data,
@@ -143,6 +144,7 @@ def train(
     return join_groups(parts, found)
 
 
+@together
 def resume(
     directory: StrPath,
     data: Data,

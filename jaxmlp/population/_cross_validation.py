@@ -12,6 +12,7 @@ from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
 from jaxmlp._choice import Figure
 from jaxmlp._engine.columns import as_number
+from jaxmlp._engine.hosts import together
 from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, plain, shared
 from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import Plan
@@ -82,6 +83,7 @@ class CrossValidation(NamedTuple):
         return int(self.ranking(by=by, largest=largest)[0])
 
 
+@together
 def cross_validate(
     key: Array,
     data: Data,

@@ -12,7 +12,7 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.hosts import hosts_of_call
+from jaxmlp._engine.hosts import hosts_of_call, together
 from jaxmlp._engine.inputs import Inputs, Request, plain
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
@@ -26,6 +26,7 @@ from jaxmlp.types import Callback, Data, History, Hyperparams, Numeric, States
 ROUNDS = 32  # how often a run with early stopping looks for members to leave out
 
 
+@together
 def fit(
     keys: Array,
     data: Data,
@@ -181,12 +182,13 @@ def train(
         check_request(hosts, request, whole, chosen)
     watched = bool(stops.patience or stops.targets or stops.budget or options.callbacks)
     watched |= options.callback is not None and stops.halving is None  # at the rungs alone, as it always was
+    (watched,) = hosts.either(watched)  # a callback may be that of one process
     chunk = math.ceil(recipe.epochs / ROUNDS) if watched else recipe.epochs
 
     def wave(job: Job, plan: Plan, number: int) -> Executor:
         executor = Executor(job, plan.layout, plan.slots)
         stops.check_names(executor.runs.history, job.members.numbers.loss)
-        observers: list[Observer] = [Callbacks(options.callbacks)]
+        observers: list[Observer] = [Callbacks(options.callbacks, hosts)]
         if options.callback is not None:
             observers.append(_Counting(options.callback, recipe.epochs))
         source = Epochs(recipe.epochs, chunk, cuts=stops.rungs(recipe.epochs))

@@ -1,0 +1,85 @@
+"""What goes round between the processes of a run: a small array, that says what is asked and what is answered.
+
+So who comes with an error, or from another line, is understood wherever the others are: all raise then, and none waits
+for one that has left.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+HEAD = 64  # bytes of what goes round: what is asked, how long the answer is, and the answer, or its beginning
+# What may be asked, which `exchange` compares; and as it is said of who asks another thing.
+RAISED, DONE, EITHER, FIRST_NUMBER, TEXTS, FROM_FIRST, ARRAYS = range(7)
+PLACES = ("an error", "the end of a part", "a question", "a clock", "a comparison", "a checkpoint", "its results")
+
+
+class HostLost(RuntimeError):
+    """A computation of several processes failed: mostly because one of them is gone."""
+
+
+def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None = None) -> list[bytes]:
+    """Return what each process answers, where all are asked the same.
+
+    Raises:
+      ValueError: on all, where one has raised it; else a RuntimeError, or one of the kinds.
+    """
+    head = np.zeros(HEAD, np.uint8)
+    start = np.array([what, len(own)], np.uint32).tobytes() + own
+    head[: min(HEAD, len(start))] = np.frombuffer(start[:HEAD], np.uint8)
+    heads = gather(head)
+    asked, lengths = np.ascontiguousarray(heads[:, :8]).view(np.uint32).T
+    rest = int(lengths.max()) - (HEAD - 8)
+    if rest > 0:
+        more = np.zeros(rest, np.uint8)
+        more[: max(0, len(start) - HEAD)] = np.frombuffer(start[HEAD:], np.uint8)
+        heads = np.concatenate([heads, gather(more)], axis=1)
+    said = [bytes(row[8 : 8 + length]) for row, length in zip(heads, lengths, strict=True)]
+    if what == RAISED or (asked == what).all():
+        return said
+    for who in np.flatnonzero(asked == RAISED):
+        text = said[who].decode(errors="replace")
+        names, _, words = text.partition(": ")
+        known = {"ValueError": ValueError, **(kinds or {})}
+        kind = next((known[name] for name in names.split("<") if name in known), RuntimeError)
+        name = names.split("<")[0]
+        raise told(kind(f"process {who} of {len(said)} could not go on, and so none can: {name}: {words}"))
+    places = "; ".join(f"process {who} is at {PLACES[place]}" for who, place in enumerate(asked))
+    raise told(RuntimeError(f"all processes must run the same lines with the same arguments; {places}"))
+
+
+def told(error: Exception) -> Exception:
+    """Remember of an error that all processes know it."""
+    error._told_to_all = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_told(error: BaseException | None) -> bool:
+    """Tell whether all processes know an error, or that of which it was made."""
+    return error is not None and (getattr(error, "_told_to_all", False) or is_told(error.__cause__))
+
+
+def gather(own: Any) -> np.ndarray:
+    """Return what each process has, (processes, ...)."""
+    from jax.experimental import multihost_utils
+
+    with told_by_words():
+        return np.asarray(multihost_utils.process_allgather(own))
+
+
+@contextlib.contextmanager
+def told_by_words() -> Iterator[None]:
+    """Say in words what the runtime raises where a process is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        words = re.sub(r"\s+", " ", str(error))
+        raise HostLost(
+            f"all processes of a run must live to its end; a computation of several failed here, mostly because "
+            f"another process is gone, whose own output says why: {words[:300]}; start the same call on all processes "
+            f"again: a run with a directory goes on from its newest checkpoint"
+        ) from error

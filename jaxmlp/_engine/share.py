@@ -1,5 +1,7 @@
 """The share of a batch that lies on the devices of this process: it alone need be read here."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
@@ -39,7 +41,7 @@ def put_share(share: Data, columns: np.ndarray, size: int, placement: Placement)
     def one(a: np.ndarray) -> jax.Array:
         known = a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             first, last, _ = index[1].indices(full)
             at = int(np.searchsorted(columns, first))
             return known[:, at : at + last - first]

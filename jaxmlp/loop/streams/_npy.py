@@ -79,8 +79,9 @@ class Files:
 
     def _own(self, values: np.ndarray, steps: int, filling: int | None = None) -> np.ndarray:
         """Return those of the places that are read here; places that fill a batch up have its first, or `filling`."""
-        there = np.asarray(self.columns) < self.batch_size
-        taken = values.reshape(steps, self.batch_size)[:, np.where(there, self.columns, 0)]
+        columns = np.asarray(self.columns)
+        there = columns < self.batch_size
+        taken = values.reshape(steps, self.batch_size)[:, np.where(there, columns, 0)]
         return (taken if filling is None else np.where(there, taken, values.dtype.type(filling))).ravel()
 
     def _gather(self, rows: np.ndarray) -> Batch:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ if COUNT > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         "127.0.0.1:{port}", COUNT, WHO, initialization_timeout=300, heartbeat_timeout_seconds={heartbeat},
-        shutdown_timeout_seconds=120,
+        shutdown_timeout_seconds={shutdown},
     )
 import jax.numpy as jnp, numpy as np, optax
 import jaxmlp
@@ -36,7 +37,7 @@ FLAGS = "--xla_cpu_collective_timeout_seconds=600 --xla_cpu_collective_call_term
 class Processes:
     """Children that run a script: WHO is its number of COUNT, and what it passes to `tell(...)` comes back."""
 
-    def __init__(self, script, count=2, devices=2, heartbeat=100, env=None):
+    def __init__(self, script, count=2, devices=2, heartbeat=100, shutdown=120, env=None):
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
         with socket.socket() as free:
@@ -46,7 +47,7 @@ class Processes:
         for who in range(count):
             told, out = folder / f"{who}.json", open(folder / f"{who}.txt", "w+")
             prelude = PRELUDE.format(
-                devices=devices, who=who, count=count, port=port, heartbeat=heartbeat, told=str(told)
+                devices=devices, who=who, count=count, port=port, heartbeat=heartbeat, shutdown=shutdown, told=str(told)
             )
             command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
             environment = {**os.environ, "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT), **(env or {})}
@@ -70,8 +71,11 @@ class Processes:
         return Path(self._out[who].name).read_text()
 
     def wait(self, timeout=300):
-        """Wait for all and return their exit codes; a child that does not end in time is killed."""
-        return [child.wait(timeout) for child in self.children]
+        """Wait for all and return their exit codes, None for one that has not ended in time."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and any(child.poll() is None for child in self.children):
+            time.sleep(0.05)
+        return [child.poll() for child in self.children]
 
     def told(self, who):
         """Return what a child has told."""
@@ -82,5 +86,5 @@ def run(script, count=2, devices=2, timeout=300, **options):
     """Run a script to its end in several processes and return what each told."""
     with Processes(script, count, devices, **options) as processes:
         codes = processes.wait(timeout)
-        assert codes == [0] * count, "\n".join(processes.output(who)[:3000] for who in range(count))
+        assert codes == [0] * count, "\n".join(f"{who}: {processes.output(who)[-3000:]}" for who in range(count))
         return [processes.told(who) for who in range(count)]

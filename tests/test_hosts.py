@@ -1,155 +1,301 @@
-"""Several processes train what one process with as many devices trains, and end together, whatever ends one of them.
+"""Several processes train one population: to the bits of one process, or to one error on all of them."""
 
-Each test asks all that it has to ask in one pair of processes, for starting them is what takes the time.
-"""
-
-import json
-import signal
+import random
+import re
 import time
 from types import SimpleNamespace
 
 import jax
-import numpy as np
-import optax
 import processes
 import pytest
 
-from jaxmlp import MLP, Recipe, losses, population
-from jaxmlp._engine import devices as chooser
-from jaxmlp._engine.hosts import ALONE, hosts_of
+from jaxmlp._engine import hosts
+from jaxmlp._engine.devices import chosen_devices
+from jaxmlp._engine.exchange import is_told, told
 from jaxmlp.loop._changes import _same_bits
 
-COMMON = """
-import hashlib, pathlib, shutil, signal
-from jax.experimental import multihost_utils
-from jaxmlp.loop import Interrupted, NotSaved
-DIRECTORY = pathlib.Path({directory!r})
-x = np.random.default_rng(0).normal(size=(60, 3)).astype("f")
+# What all children know: twelve members, of which one diverges, and digests of every bit of a result.
+BASE = """
+import contextlib, hashlib, io, shutil, signal
+x = np.random.default_rng(0).normal(size=(64, 3)).astype("f")
 y = np.sin(x[:, :1])
-recipe = Recipe(MLP((3, 8, 1), "tanh"), losses.squared_error, optax.adam, epochs=6, batch_size=20)
-keys = jax.random.split(jax.random.key(0), 8)
-hyperparams = {{"learning_rate": np.geomspace(1e-3, 1e-1, 8).astype("f")}}
-hyperparams["learning_rate"][5] = 1e30  # it diverges
+recipe = Recipe(MLP((3, 8, 1), "tanh"), losses.squared_error, optax.adam, epochs=8, batch_size=16)
+keys = jax.random.split(jax.random.key(0), 12)
+rates = {"learning_rate": np.geomspace(1e-3, 1e-1, 12).astype("f")}
+rates["learning_rate"][5] = 1e30
 validation = x[:20], y[:20]
 
-def digest(found):
-    told = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-        if jax.dtypes.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            leaf = multihost_utils.process_allgather(leaf, tiled=True)
-        told.update(f"{{path}} {{leaf.dtype}} {{leaf.shape}}".encode() + np.asarray(leaf).tobytes())
-    return told.hexdigest()[:16]
+def digest(states, history):
+    states = states._replace(key=jax.random.key_data(states.key))
+    read = jaxmlp._engine.hosts.fetch((states, dict(history)))
+    return hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in jax.tree.leaves(read))).hexdigest()[:12]
 
-def plan(**options):
-    return population.plan(keys, (x, y), recipe, hyperparams, **{{"width": 2, **options}})
+def planned(members=12, width=2, **options):
+    return population.plan(members, (x, y), recipe, rates, width=width, **options)
 
-def fit(keys=keys, data=(x, y), recipe=recipe, hyperparams=hyperparams, validation=validation, **options):
-    if isinstance(recipe, Recipe):
-        options = {{"plan": plan(), **options}}
-    return population.fit(keys, data, recipe, hyperparams, validation=validation, **options)
+def fit(stop=None, table=(x, y), check=validation, **options):
+    return population.fit(keys, table, recipe, rates, validation=check, stop=stop, plan=planned(**options))
 
-def train(keys=keys, data=(x, y), recipe=recipe, hyperparams=hyperparams, **options):
-    options = {{"progress": False, "validation": validation, "plan": plan(), "every": 2, **options}}
-    return loop.train(keys, data, recipe, hyperparams, **options)
+def train(directory=None, stop=loop.Patience(3), **options):
+    options = {"progress": False, "every": 2, "plan": planned(keep_best=True), **options}
+    return loop.train(keys, (x, y), recipe, rates, validation=validation, stop=stop, directory=directory, **options)
 
-def kill(number, who=1, epochs=2):
-    def callback(state, history):
-        if history["loss"].shape[-1] == epochs and WHO == who:
-            os.kill(os.getpid(), number)
-    return callback
-
-class Loader:
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-    def __iter__(self):
-        order = np.random.default_rng(self.epoch).permutation(60)
-        for rows in order.reshape(3, 20):
-            yield x[rows], y[rows]
+def raised(call, *args, **options):
+    try:
+        call(*args, **options)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
 """
-
-# What has the same bits on two processes of two devices as on one of four.
-SAME = """
-found = {}
-found["patience"] = digest(fit(stop=population.Patience(2), plan=plan(keep_best=True)))
-found["halving"] = digest(fit(stop=population.Halving(2, 1)))
-plain = fit()
-found["status"] = np.asarray(plain[1].status).tolist()
-found["plain"] = digest(plain)
-states, history = fit(plan=plan(results="sharded"))
-found["sharded"] = digest((states, history))
-found["where"] = [jax.tree.leaves(states)[1].sharding.num_devices, jax.tree.leaves(plain[0])[1].sharding.num_devices]
-first = fit(plan=plan(results="first"))
-found["first"] = digest(first) if WHO == 0 else digest(plain)
-found["others"] = [len(leaf) for leaf in jax.tree.leaves(first) if COUNT > 1 and WHO == 1 and len(leaf)]
-seen = []
-fit(callbacks=[lambda s, h: seen.append(digest((s, h)))] if WHO == 0 else [])
-found["seen"] = seen if WHO == 0 else None
-found["budget"] = np.asarray(fit(stop=population.Budget(1e-9) if WHO == COUNT - 1 else None)[1].epochs).tolist()
-others = Recipe(MLP((3, 4, 1), "tanh"), losses.squared_error, optax.adam, epochs=3, batch_size=20)
-found["recipes"] = digest(fit(keys[:4], recipe=[recipe, others, recipe, others], hyperparams={"learning_rate": 0.01}))
-tables = np.stack([x + i for i in range(8)]), np.stack([y] * 8)
-found["each"] = digest(fit(data=population.each(*tables)))
-waves = plan(memory=90_000)
-found["waves"], found["all at once"] = [waves.wave, digest(fit(plan=waves))], found["plain"]
-scores = population.cross_validate(jax.random.key(1), (x, y), others, {"learning_rate": [0.1, 0.01]}, folds=3)
-found["folds"] = [digest(scores.scores), digest(scores.states), scores.best()]
-found["alone"] = digest(fit(plan=plan(devices=jax.local_devices()[:1], width=1)))
-found["one"] = digest(loop.train(jax.random.key(0), (x, y), recipe, {"learning_rate": 0.01}, progress=False))
-np.save(DIRECTORY / f"x{WHO}.npy", x)
-np.save(DIRECTORY / f"y{WHO}.npy", y)
-mapped = tuple(np.load(DIRECTORY / f"{name}{WHO}.npy", mmap_mode="r") for name in "xy")
-found["mapped"] = digest(train(data=mapped))
-found["loader"] = digest(train(data=Loader(), directory=DIRECTORY / f"loader-{COUNT}", every=4))
+# Each with another way of results, and of stops: on any number of processes the same figures are told.
+FITS = """
+fitted, shapes = {}, {}
+def keep(name, states, history):
+    fitted[name] = digest(states, history)
+    shapes[name] = [len(states.params[0].w), *history["loss"].shape, *np.asarray(history.status).tolist()]
+keep("patience", *fit(population.Patience(2), keep_best=True))
+keep("halving", *fit(population.Halving(2, 1), results="sharded"))
+tables = population.each(np.stack([x * (1 + i) for i in range(12)]), np.stack([y] * 12))
+keep("tables", *fit(table=tables, check=None, results="first"))
+least = int(raised(planned, width=1, memory=1).split(": ")[2].split(" bytes")[0].replace(",", ""))
+waved = planned(width=1, memory=least)
+keep("waves", *fit(width=1, memory=least))
 """
-
-SAVED = """
-found["straight"] = digest(train())
-found["saved"] = digest(train(directory=DIRECTORY / "whole", stop=population.Patience(9), progress=True))
+PAIR = """
+printed = io.StringIO()
+with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+    straight = digest(*train("{folder}/straight", progress=None))
+def cut(states, history):
+    if WHO == 1 and history["loss"].shape[1] == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
 try:
-    train(directory=DIRECTORY / "cut", callbacks=[kill(signal.SIGTERM)] if WHO == 1 else [])
-except Interrupted as error:
-    found["interrupted"] = [str(error), digest((error.state, error.history))]
-try:
-    train(directory=DIRECTORY / "halved", stop=population.Halving(2, 1), callbacks=[kill(signal.SIGINT, who=0)])
-except Interrupted as error:
-    found["halved"] = str(error)
-found["again"] = digest(train(directory=DIRECTORY / "halved", stop=population.Halving(2, 1)))
-tell(**found)
+    train("{folder}/cut", callbacks=[cut])
+except loop.Interrupted as error:
+    ended = [list(error.history["loss"].shape), str(error)]
+tell(fitted=fitted, shapes=shapes, waves=str(waved), straight=straight, printed=printed.getvalue(), ended=ended)
 """
-
-RESUMED = """
+ALONE = """
 warnings.simplefilter("error")
-found["straight"] = digest(train())
-found["saved"] = digest(train(stop=population.Patience(9)))
-found["again"] = digest(train(stop=population.Halving(2, 1)))
-shutil.copytree(DIRECTORY / "cut", DIRECTORY / "copy")
-found["four"] = digest(loop.resume(DIRECTORY / "cut", (x, y), validation=validation, progress=False))
-found["two"] = digest(train(directory=DIRECTORY / "copy", plan=plan(devices=2)))
-tell(**found)
+for devices in (2, 4):
+    shutil.copytree("{folder}/cut", f"{folder}/cut{{devices}}")
+resumed = [digest(*train(f"{folder}/cut{{n}}", plan=planned(keep_best=True, devices=n))) for n in (2, 4)]
+again = digest(*loop.resume("{folder}/cut4", (x, y), validation=validation, progress=False))
+tell(fitted=fitted, shapes=shapes, straight=digest(*train()), resumed=resumed, again=again)
 """
 
 
-def test_two_processes_have_the_bits_of_one(tmp_path):
-    common = COMMON.format(directory=str(tmp_path))
-    with processes.Processes(common + SAME + SAVED) as pair:
-        assert pair.wait() == [0, 0], "\n".join(pair.output(who)[-3000:] for who in range(2))
-        two, printed = [pair.told(who) for who in range(2)], [pair.output(who) for who in range(2)]
-    (one,) = processes.run(common + SAME + RESUMED, 1, 4)
-    where = [told.pop("where") for told in two]
-    seen, cut, halved = two[0].pop("seen"), [told.pop("interrupted") for told in two], two[0].pop("halved")
-    assert two[1].pop("seen") is None and seen == one.pop("seen") and len(seen) == 6
-    assert two[1].pop("halved") == halved and "interrupted after epoch 2 of 6" in halved
-    assert two[0] == two[1]
-    assert {name: one[name] for name in two[0]} == two[0]
-    assert one["status"] == [0, 0, 0, 0, 0, 2, 0, 0] and one["waves"][0] < 8 and one["budget"] == [1] * 5 + [0, 1, 1]
-    assert one["sharded"] == one["first"] == one["plain"] == one["all at once"] == one["waves"][1]
-    assert where == [[4, 1]] * 2
-    # Ended by a signal to one of them, and resumed on other devices without a word about it.
-    assert cut[0] == cut[1] and "interrupted after epoch 2 of 6; saved in" in cut[0][0]
-    assert one["four"] == one["two"] == one["straight"]
-    # The first alone prints and writes.
-    told = ["\n".join(line for line in text.splitlines() if "Gloo" not in line) for text in printed]
-    assert "epoch 6/6" in told[0] and "ending after this chunk" not in told[0].split("epoch 6/6")[0] and not told[1]
-    assert len((tmp_path / "whole" / "history.csv").read_text().splitlines()) == 1 + 8 * 6
+def test_two_processes_of_two_devices_have_the_bits_of_one_of_four(tmp_path):
+    first, other = processes.run(BASE + FITS + PAIR.format(folder=tmp_path))
+    (alone,) = processes.run(BASE + FITS + ALONE.format(folder=tmp_path), 1, 4)
+    assert first["fitted"] == alone["fitted"] and first["shapes"] == alone["shapes"]
+    none = {"tables": ([0, 0, 8], other["fitted"]["tables"])}  # whose results went to the first alone
+    for name, digest in alone["fitted"].items():
+        wanted = none.get(name, (alone["shapes"][name], digest))
+        assert (other["shapes"][name], other["fitted"][name]) == wanted, name
+    for name in ("patience", "halving", "waves"):
+        status = alone["shapes"][name][3:]
+        assert status[5] == 2 and status.count(2) == 1, name
+    assert "4 CPU devices of 2 processes" in first["waves"] and "3 waves of 4 members" in first["waves"]
+    # The loop: saved and shown by the first alone, ended together by a signal to one, resumed by anyone.
+    straight = {first["straight"], other["straight"], alone["straight"], *alone["resumed"], alone["again"]}
+    assert len(straight) == 1
+    assert "epoch 8/8" in first["printed"].replace(" ", "").replace("epoch", "epoch ") and other["printed"] == ""
+    assert first["ended"] == other["ended"] and first["ended"][0] == [12, 8]
+    assert "interrupted after epoch 4 of 8; saved in" in first["ended"][1]
+
+
+# On each line one process of two asks for another thing than the other, or raises.
+REFUSED = """
+other = WHO == 1
+refused = {}
+def ask(name, call, *args, **options):
+    refused[name] = raised(call, *args, **options)
+
+def strange(prediction, y):
+    return ((prediction - y) ** 2).sum(-1) * 0.5
+
+def loss(prediction, y):
+    return strange(prediction, y) if other else losses.squared_error(prediction, y)
+
+given = {"keys": keys, "data": (x, y), "recipe": recipe, "hyperparams": rates}
+ask("data", population.fit, **given | {"data": (x + other, y)})
+ask("hyperparams", population.fit, **given | {"hyperparams": {"learning_rate": 0.1 + 0.1 * other}})
+ask("keys", population.fit, **given | {"keys": jax.random.split(jax.random.key(WHO), 12)})
+import dataclasses
+ask("code", population.fit, **given | {"recipe": dataclasses.replace(recipe, loss=loss)})
+ask("code of a loop", loop.train, keys, (x, y), dataclasses.replace(recipe, loss=loss), rates, progress=False)
+ask("door", population.fit, **given | {"data": (np.where(other, np.nan, x), y)})
+ask("results", planned, results="nowhere")
+ask("divide", planned, 11, results="sharded")
+ask("devices", planned, devices=3)
+ask("own devices", planned, devices=jax.devices()[:2])  # those of the first process
+ask("plans", population.fit, **given | {"plan": planned(results="first" if other else "everywhere")})
+ask("order", population.fit, **given | {"plan": planned(devices=jax.devices()[:: -1 if other else 1])})
+everywhere = planned()
+ask("one plan", population.fit, **given | {"plan": everywhere if other else None})
+ask("another line", (population.fit if other else loop.train), *given.values())
+ask("directory", train, "{folder}/one" if other else None)
+ask("accept", train, "{folder}/one", accept="data" if other else ())
+ask("rules", train, stop=loop.Patience(2 + other))
+
+def raising(error):
+    def call(states, history):
+        if other and history["loss"].shape[1] >= 4:
+            raise error
+    return [call]
+
+ask("callback", train, "{folder}/callback", callbacks=raising(KeyError("of one")), every=None)
+ask("exit", train, callbacks=raising(SystemExit(3)))
+ask("callback of a fit", population.fit, **given | {"callbacks": raising(OSError("of one"))})
+
+class Batches:
+    def __init__(self, ends, error=None):
+        self.ends, self.error = ends, error
+    def __iter__(self):
+        for i in range(self.ends):
+            yield x[i * 16 :][:16], y[i * 16 :][:16]
+        if self.error:
+            raise self.error
+
+def stream(batches):
+    return loop.train(keys, batches, recipe, rates, progress=False, every=1)
+
+ask("stream", stream, Batches(4, OSError("no more") if other else None))
+ask("short stream", stream, Batches(3 if other else 4))
+if other:  # each by itself, and nobody waits for the other
+    raised(fit, devices=jax.local_devices())
+tell(refused=refused, saved=sorted(os.listdir("{folder}")), together=digest(*train()))
+"""
+DIFFERS = {"data": "data", "hyperparams": "hyperparams", "keys": "key", "code": "program", "code of a loop": "program"}
+DIFFERS |= {"plans": "plan", "order": "plan", "directory": "directory", "accept": "accept", "rules": "stop"}
+ALIKE = {  # what both say
+    "results": "ValueError: results must be one of",
+    "divide": "ValueError: results='sharded' must have all members in memory at once and as many on each of 4 devices",
+    "devices": "ValueError: devices must be as many of each of 2 processes; got 3",
+}
+TOLD = {  # what the second says, and how the first says it
+    "door": ("ValueError: x must be finite", "ValueError: process 1 of 2 could not go on"),
+    "callback": ("KeyError: 'of one'", "RuntimeError: process 1 of 2 could not go on, and so none can: KeyError"),
+    "exit": ("SystemExit: 3", "RuntimeError: process 1 of 2 could not go on, and so none can: SystemExit: 3"),
+    "callback of a fit": ("OSError: of one", "RuntimeError: process 1 of 2 could not go on, and so none can: OSError"),
+    "stream": ("no more", "process 1 of 2 could not go on, and so none can"),
+    "short stream": ("how far the data goes: process 1 of 2 differs", "how far the data goes: process 1 of 2 differs"),
+    "own devices": ("ValueError: devices must be of this process alone or of all 2", "nothing"),
+    "one plan": ("RuntimeError: all processes must run the same lines", "process 0 is at a comparison"),
+    "another line": ("RuntimeError: all processes must run the same lines", "process 1 is at the end of a part"),
+}
+
+
+def test_what_one_process_is_refused_all_are(tmp_path):
+    first, other = processes.run(BASE + REFUSED.replace("{folder}", str(tmp_path)), shutdown=20, timeout=100)
+    assert first["together"] == other["together"]  # they are still together after all of it
+    one, two = first["refused"], other["refused"]
+    for name, what in DIFFERS.items():
+        assert one[name] == two[name] and one[name].startswith("ValueError: all processes must train the same"), name
+        assert re.search(rf"\n  {what}\b[^\n]*: process 1 of 2 differs from process 0\n", one[name]), one[name]
+    for name, words in ALIKE.items():
+        assert one[name] == two[name] and one[name].startswith(words), name
+    for name, (words, told_first) in TOLD.items():
+        assert words in two[name] and told_first in one[name], name
+
+
+def test_one_process_by_itself_asks_nobody():
+    alone = hosts.ALONE
+    assert not alone.many and alone.leads and alone.either(True, False) == (True, False)
+    assert alone.of_first(0.3) == 0.3 and alone.texts("a", "letters") == ["a"] and alone.from_first([1]) == [1]
+    alone.ready()
+    alone.check_same({"data": "a"}, "")
+    with pytest.raises(KeyError), alone.alike():
+        raise KeyError
+    assert hosts.everyone() == hosts.hosts_of(jax.devices()) == hosts.hosts_of_call(None) == alone
+    here = jax.numpy.ones(3)
+    assert hosts.fetch({"a": here})["a"] is here
+
+
+def of_processes(*owners):
+    return [SimpleNamespace(process_index=owner) for owner in owners]
+
+
+def test_devices_are_those_of_one_process_or_of_all(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert hosts.hosts_of(of_processes(1, 1)) == hosts.ALONE
+    assert hosts.hosts_of(of_processes(0, 1, 1, 2)) == hosts.everyone() == hosts.Hosts(3, 1)
+    assert not hosts.everyone().leads
+    for owners in ((0,), (0, 1), (1, 2), (0, 2)):
+        with pytest.raises(ValueError, match=r"of this process alone or of all 3, .*got those of \[.*pass jax.devices"):
+            hosts.hosts_of(of_processes(*owners))
+    monkeypatch.setattr(jax, "devices", lambda: of_processes(0, 0, 1, 1, 2))
+    with pytest.raises(ValueError, match=r"as many of each of 3 processes; got 4; pass a multiple"):
+        chosen_devices(4, 8)
+    with pytest.raises(ValueError, match=r"at most the 5 of all 3 processes; got 6"):
+        chosen_devices(6, 8)
+    assert [device.process_index for device in chosen_devices(3, 8)[0]] == [0, 1, 2]
+    monkeypatch.setattr(jax, "devices", lambda: of_processes(0, 0, 0, 0, 1, 2))
+    with pytest.raises(ValueError, match=r"on each process alike; got 6 of 6; pass a list"):
+        chosen_devices(6, 8)
+
+
+def test_the_same_bits_are_those_of_one_width_on_some_devices():
+    def layout(width, devices):
+        return {"width": width, "devices": devices}
+
+    assert _same_bits(layout(2, 2), layout(2, 8)) and _same_bits(layout(1, 1), layout(1, 4))
+    assert not _same_bits(layout(2, 1), layout(2, 4)) and not _same_bits(layout(2, 4), layout(4, 4))
+
+
+def test_an_error_that_all_know_is_told_once():
+    error = told(ValueError("known"))
+    try:
+        raise RuntimeError("of it") from error
+    except RuntimeError as other:
+        assert is_told(error) and is_told(other) and not is_told(ValueError("new")) and not is_told(None)
+
+
+LONG = """
+import dataclasses
+recipe = dataclasses.replace(recipe, epochs=300)
+tell(done=digest(*train({directory!r}, every=1, keep=2)))
+"""
+HEARTBEAT = 10
+WORDS = ("all processes of a run must live to its end", "JAX distributed service detected fatal errors")
+
+
+def epochs_in(directory):
+    """Return how many lines the history on the disk has."""
+    path = directory / "history.csv"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def kill_one(directory, chance):
+    """Start two processes, kill one after a few epochs more, and return how long the other lived, and what it said."""
+    begun, more, who = epochs_in(directory), chance.randint(1, 40), chance.randint(0, 1)
+    with processes.Processes(BASE + LONG.format(directory=str(directory)), heartbeat=HEARTBEAT) as pair:
+        end = time.monotonic() + 200
+        while epochs_in(directory) < begun + more:
+            assert time.monotonic() < end and all(c.poll() is None for c in pair.children), pair.output(0)[-2000:]
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))  # anywhere in an epoch or in the saving of it
+        pair.children[who].kill()
+        killed, other = time.monotonic(), pair.children[1 - who]
+        saving = any(path.name.endswith(".saving") for path in directory.iterdir())
+        code = other.wait(HEARTBEAT + 60)
+        return who, code, time.monotonic() - killed, saving, pair.output(1 - who)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1])
+def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bits(tmp_path, seed):
+    """Ten kills of one run each, twenty in all."""
+    chance, lived = random.Random(seed), []
+    for _ in range(10):
+        who, code, seconds, saving, output = kill_one(tmp_path / "run", chance)
+        words = [word for word in WORDS if word in output]
+        lived.append((who, code, round(seconds, 1), saving, [WORDS.index(word) for word in words]))
+        print(lived[-1], epochs_in(tmp_path / "run"), flush=True)
+        assert code not in (0, None) and words, output[-3000:]
+        assert seconds < HEARTBEAT + 15, lived
+    first, other = processes.run(BASE + LONG.format(directory=str(tmp_path / "run")))
+    script = "\n" + LONG.format(directory=None)
+    (alone,) = processes.run(BASE + script, 1, 4)
+    assert first == other == alone

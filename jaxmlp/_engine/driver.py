@@ -169,10 +169,10 @@ def drive(
         if ends or late and not begins:
             break
         started = time.monotonic()
-        with hosts.alike():  # a stream may end on one of them
+        with hosts.alike():  # a stream may end on one of them, or a device run out of memory
             closed = source.advance(executor)
+            _wait(executor.runs.status)
         hosts.check_same({"how far the data goes": f"{source.done} {closed} {source.finished}"}, FIX)
-        _wait(executor.runs.status)
         # Only the devices' own time: a slow callback must not shorten the chunks.
         source.took(hosts.of_first(time.monotonic() - started))
         status = executor.status()
@@ -235,9 +235,10 @@ def _wait(array: Array) -> None:
     done = threading.Event()
 
     def wait() -> None:
-        with contextlib.suppress(Exception):  # whoever reads the array raises it
+        with contextlib.suppress(Exception):  # raised below
             array.block_until_ready()
         done.set()
 
     threading.Thread(target=wait, daemon=True).start()
     done.wait()
+    array.block_until_ready()  # at once by now; raises what went wrong

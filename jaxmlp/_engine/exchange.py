@@ -6,6 +6,7 @@ for one that has left.
 
 import contextlib
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,14 +23,21 @@ class HostLost(RuntimeError):
     """A computation of several processes failed: mostly because one of them is gone."""
 
 
-def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None = None) -> list[bytes]:
+def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None = None, about: str = "") -> list[bytes]:
     """Return what each process answers, where all are asked the same.
+
+    Args:
+      what: one of the above.
+      own: the answer of this process.
+      kinds: of errors besides a ValueError, by name, as which that of another process is raised here.
+      about: more of the question, that is the same only on the same line.
 
     Raises:
       ValueError: on all, where one has raised it; else a RuntimeError, or one of the kinds.
     """
     head = np.zeros(HEAD, np.uint8)
-    start = np.array([what, len(own)], np.uint32).tobytes() + own
+    question = what | zlib.crc32(about.encode()) << 8 & 0xFFFFFFFF
+    start = np.array([question, len(own)], np.uint32).tobytes() + own
     head[: min(HEAD, len(start))] = np.frombuffer(start[:HEAD], np.uint8)
     heads = gather(head)
     asked, lengths = np.ascontiguousarray(heads[:, :8]).view(np.uint32).T
@@ -39,20 +47,20 @@ def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None 
         more[: max(0, len(start) - HEAD)] = np.frombuffer(start[HEAD:], np.uint8)
         heads = np.concatenate([heads, gather(more)], axis=1)
     said = [bytes(row[8 : 8 + length]) for row, length in zip(heads, lengths, strict=True)]
-    if what == RAISED or (asked == what).all():
+    if what == RAISED or (asked == question).all():
         return said
-    for who in np.flatnonzero(asked == RAISED):
+    for who in np.flatnonzero(asked & 0xFF == RAISED):
         text = said[who].decode(errors="replace")
         names, _, words = text.partition(": ")
         known = {"ValueError": ValueError, **(kinds or {})}
         kind = next((known[name] for name in names.split("<") if name in known), RuntimeError)
         name = names.split("<")[0]
         raise told(kind(f"process {who} of {len(said)} could not go on, and so none can: {name}: {words}"))
-    places = "; ".join(f"process {who} is at {PLACES[place]}" for who, place in enumerate(asked))
+    places = "; ".join(f"process {who} is at {PLACES[place & 0xFF]}" for who, place in enumerate(asked))
     raise told(RuntimeError(f"all processes must run the same lines with the same arguments; {places}"))
 
 
-def told(error: Exception) -> Exception:
+def told(error: BaseException) -> BaseException:
     """Remember of an error that all processes know it."""
     error._told_to_all = True  # type: ignore[attr-defined]
     return error

@@ -162,6 +162,7 @@ class Executor:
         runs, large = without_keys(self.runs), None
         del self.runs
         if place == SHARDED:
+            self.hosts.ready()
             large = in_order((runs.state, runs.best and runs.best.params), layout=self.layout, count=self.count)
             runs = runs._replace(state=None, best=runs.best and runs.best._replace(params=None))
         first = place == FIRST

@@ -57,15 +57,15 @@ class Hosts:
         """Return for each question whether any process says yes."""
         if not self.many:
             return asked
-        return tuple(any(column) for column in zip(*exchange(EITHER, bytes(asked)), strict=True))
+        return tuple(any(column) for column in zip(*exchange(EITHER, bytes(asked), about=str(len(asked))), strict=True))
 
     def of_first(self, value: float) -> float:
         """Return what the first process says."""
         return float(exchange(FIRST_NUMBER, repr(float(value)).encode())[0]) if self.many else value
 
-    def texts(self, text: str) -> list[str]:
-        """Return what each process says."""
-        return [said.decode() for said in exchange(TEXTS, text.encode())] if self.many else [text]
+    def texts(self, text: str, about: str) -> list[str]:
+        """Return what each process says about something."""
+        return [said.decode() for said in exchange(TEXTS, text.encode(), about=about)] if self.many else [text]
 
     def from_first(self, value: Any) -> Any:
         """Return on all processes what the first has: anything that can be pickled."""
@@ -104,7 +104,10 @@ class Hosts:
         """
         if not self.many:
             return
-        every = [dict(zip(told, text.split("\n"), strict=False)) for text in self.texts("\n".join(told.values()))]
+        every = [
+            dict(zip(told, text.split("\n"), strict=False))
+            for text in self.texts("\n".join(told.values()), " ".join(told))
+        ]
         lines = []
         for what in told:
             if others := [who for who, mine in enumerate(every) if mine.get(what) != every[0].get(what)]:
@@ -131,9 +134,8 @@ class Alike:
             return
         if error is None:
             exchange(DONE, b"", self._kinds)
-        # Nobody is left to be told of a lost process, and who ends at once by Ctrl-C or exit is soon a lost one.
-        elif isinstance(error, Exception) and not isinstance(error, HostLost) and not is_told(error):
-            names = "<".join(each.__name__ for each in type(error).__mro__[:-3])
+        elif not isinstance(error, HostLost) and not is_told(error):  # nobody is left to be told of a lost process
+            names = "<".join(each.__name__ for each in type(error).__mro__[:-2])
             exchange(RAISED, f"{names}: {error}".encode()[:ERROR_BYTES])
             told(error)
 

@@ -241,12 +241,12 @@ def _usable(devices: tuple[Any, ...], hosts: Hosts) -> tuple[int, list[str]]:
     if stats[0] and "bytes_limit" in stats[0]:
         least = min(part * each["bytes_limit"] // whole for each in stats)
         if hosts.many:  # a plan must be one on all of them
-            return min(map(int, hosts.texts(str(least)))) * len(devices), []
+            return min(map(int, hosts.texts(str(least), "memory"))) * len(devices), []
         return sum(part * each["bytes_limit"] // whole for each in stats), []
     there = limits.memory()
     if hosts.many:
         # Processes of one machine share its memory.
-        told = hosts.texts(f"{platform.node()} {'?' if there is None else there}")
+        told = hosts.texts(f"{platform.node()} {'?' if there is None else there}", "memory")
         known = {name: amount for name, amount in (line.rsplit(" ", 1) for line in sorted(told, reverse=True))}
         there = None if "?" in known.values() else min(map(int, known.values())) * len(known)
     if there is not None:

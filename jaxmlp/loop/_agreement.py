@@ -43,7 +43,7 @@ def written(
     return Manifest.of(request.recipe, start, seen, job.stops, plan.layout, job.program), start
 
 
-def check_hosts(hosts: Hosts, manifest: Manifest, **others: Any) -> None:
+def check_hosts(hosts: Hosts, manifest: Manifest, plan: Plan, **others: Any) -> None:
     """Raise on all processes of a run unless all of them train the same.
 
     Raises:
@@ -51,6 +51,8 @@ def check_hosts(hosts: Hosts, manifest: Manifest, **others: Any) -> None:
     """
     if hosts.many:
         told = {**manifest.to_json(), "versions": versions(), **others}
+        devices = [device.id for device in plan.devices if len(plan.devices) > 1]  # one network has each its own
+        told["plan"] = [plan.members, plan.wave, plan.results, devices]
         hosts.check_same({name: _digest(value) for name, value in told.items()}, FIX)
 
 
@@ -59,7 +61,7 @@ def check_request(hosts: Hosts, request: Request, job: Job, plan: Plan) -> None:
     if hosts.many:
         with hosts.alike():
             manifest, _ = written(request, job._replace(program=of_job(job)), plan)
-        check_hosts(hosts, manifest, plan=[plan.members, plan.wave, plan.results])
+        check_hosts(hosts, manifest, plan=plan)
 
 
 def _digest(value: Any) -> str:

@@ -227,7 +227,7 @@ def _placed(
         told = None if feed.stream is None else feed.stream.fingerprint
         with options.hosts.alike():
             manifest, start = written(request, job, plan, steps=options.steps, told=told)
-        check_hosts(options.hosts, manifest, every=options.every, wave=plan.wave)
+        check_hosts(options.hosts, manifest, plan, every=options.every)
         if saving is not None:
             saved = saving.saved
             if saved is not None and request.inputs.params is None:  # it has begun, with those that it was given

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
+from jaxmlp._engine.exchange import is_told
 from jaxmlp._engine.executor import Executor, outcome
-from jaxmlp._engine.hosts import ALONE, HostLost, Hosts
+from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp._engine.plan import Plan
 from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
@@ -217,8 +218,7 @@ class _Calling(Callbacks):
             with self._hosts.alike():
                 super().see(now)
         except BaseException as error:
-            told = isinstance(error, Exception) and not isinstance(error, HostLost) or not self._hosts.many
-            if self._saves is not None and told:  # all save, or none
+            if self._saves is not None and (is_told(error) or not self._hosts.many):  # all save, or none
                 self._saves.keep(now, error)
             raise
 

@@ -21,6 +21,7 @@ PAGES = (
     "CHANGELOG.md",
     "benchmarks/README.md",
     "docs/bits.md",
+    "docs/devices.md",
     "docs/trust.md",
     "docs/objectives.md",
     "docs/programs.md",
@@ -48,6 +49,15 @@ def test_the_page_on_objectives_runs_as_one_program(capsys):
             exec(block, found)
         shown = re.findall(r"^print\(.*# (.+)$", block, re.MULTILINE)
         assert capsys.readouterr().out.strip().splitlines() == shown
+
+
+def test_the_page_on_devices_runs_as_one_program():
+    found = {}
+    for block in blocks("python", "docs/devices.md"):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as it is for a reader
+            exec(block, found)
+    assert len(found["mesh"].devices.flat) == len(jax.devices()) and found["state"].step == 2 * 16
+    assert found["plan"].members == len(found["keys"]) == 8
 
 
 def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_the_page_on_devices_runs_as_one_program():
 
 def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # one of them saves
-    first, parts, members, saved, emulator, equation, dynamics = blocks("python", "README.md")
+    first, parts, members, saved, mesh, emulator, equation, dynamics = blocks("python", "README.md")
     assert not re.search(r"sklearn|orbax|safetensors|matplotlib", first)  # what the core does not bring
     found = {}
     exec(first, found)
@@ -85,6 +85,9 @@ def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "example" / "history.csv").is_file() and len(found["history"]["loss"]) <= 40
     np.testing.assert_allclose(found["few"], found["many"][:2], atol=1e-4)
     np.testing.assert_allclose(found["many"], found["model"].apply(found["params"], found["x"]), atol=1e-5)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(mesh, found)
+    assert found["state"].params[0].w.sharding.mesh == found["mesh"] and len(found["rows"][0].sharding.device_set) == 2
     for loop in (emulator, equation, dynamics):
         assert "\n# after\n" in loop
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as it is for a reader

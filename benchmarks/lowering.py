@@ -24,7 +24,7 @@ import jaxmlp
 from benchmarks import collectives
 from benchmarks.equations import Split, slots
 from jaxmlp import MLP, Recipe, losses, sharding
-from jaxmlp._engine import program
+from jaxmlp._engine import lie, program
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.plan import Layout
@@ -122,7 +122,7 @@ def crowd(sizes: tuple[int, ...], batch: int, rows: int, members: int, width: in
     some = Request(jax.random.split(jax.random.key(0), 2), inputs, recipe, {"learning_rate": np.ones(2, "f")})
     members_of_two, tables = enter(some.entered())
     layout = Layout(width, tuple(found))
-    mesh, places = program.mesh_of(layout), len(found) * slots(members, len(found), width)
+    mesh, places = lie.mesh_of(layout), len(found) * slots(members, len(found), width)
 
     def each(like: Any, count: int) -> Any:
         return jax.tree.map(lambda a: _shape((count, *a.shape[1:]), a.dtype, NamedSharding(mesh, P("members"))), like)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmlp._known import is_far, known
+from jaxmlp._known import on_host as on_host
 from jaxmlp.types import Numeric as Numeric
 from jaxmlp.types import PyTree
 
@@ -123,18 +125,13 @@ def floating(what: str, value: object) -> None:
         )
 
 
-def on_host(value: object) -> np.ndarray | None:
-    """Return the values as a NumPy array where they are known now, None while JAX traces them."""
-    return None if isinstance(value, Tracer) else np.asarray(value)
-
-
 def counts(weights: Numeric) -> np.ndarray:
     """Tell which known weights count: those that are not zero in JAX's own float.
 
     >>> counts(np.array([1.0, 0.0, 1e-60, 1e-40])).tolist()
     [True, False, False, True]
     """
-    return np.asarray(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
+    return known(weights).astype(jax.dtypes.canonicalize_dtype(weights.dtype)) != 0
 
 
 def finite(what: str, value: Numeric) -> None:
@@ -146,6 +143,14 @@ def finite(what: str, value: Numeric) -> None:
     with np.errstate(over="ignore", invalid="ignore"), jax.ensure_compile_time_eval():
         total = value.sum() if isinstance(value, np.ndarray) else jnp.sum(value)
     if np.isfinite(np.asarray(total, np.float64)):
+        return
+    if is_far(value):
+        count = int(jnp.sum(~jnp.isfinite(value)))
+        if count:
+            raise ValueError(
+                f"{what} must be finite; got {count} bad of {value.size} values, in rows of all processes together; "
+                f"drop or impute those rows"
+            )
         return
     values = np.asarray(value, np.float64)
     bad = np.argwhere(~np.isfinite(values))
@@ -163,10 +168,10 @@ def within(what: str, value: object, low: float, high: float, *, open_high: bool
         return
     if not (all(map(is_number, value)) if isinstance(value, list | tuple) and value else is_number(value)):
         raise ValueError(f"{what} must be a number; got {describe(value)}")
-    known = np.asarray(value)
-    inside = (known >= low) & ((known < high) if open_high else (known <= high))
+    values = known(value)
+    inside = (values >= low) & ((values < high) if open_high else (values <= high))
     if not np.all(inside):
-        got = known if known.ndim == 0 else known[~inside].flat[0]
+        got = values if values.ndim == 0 else values[~inside].flat[0]
         if low == 0 and high == np.inf:
             raise ValueError(f"{what} must not be negative{' or NaN' if np.isnan(got) else ''}; got {got}")
         raise ValueError(f"{what} must lie in [{low}, {high}{')' if open_high else ']'}; got {got}")
@@ -179,13 +184,14 @@ def labels(what: str, value: Numeric, classes: int) -> None:
     """
     if not is_array(value) or not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{what} must be integers; got {describe(value)}; pass targets.astype('int32')")
-    known = on_host(value)
-    if known is None or known.size == 0 or (known.min() >= 0 and known.max() < classes):
+    values = None if isinstance(value, Tracer) else known(value)
+    if values is None or values.size == 0 or (values.min() >= 0 and values.max() < classes):
         return
-    bad = known[(known < 0) | (known >= classes)]
+    bad = values[(values < 0) | (values >= classes)]
+    told = "of all processes" if is_far(value) else f"{bad.size} of {values.size} labels are outside"
     raise ValueError(
         f"{what} must be integers in 0 ... {classes - 1}, one for each of the {classes} outputs; got {bad.flat[0]} "
-        f"({bad.size} of {known.size} labels are outside); renumber the labels or widen the last layer"
+        f"({told}); renumber the labels or widen the last layer"
     )
 
 
@@ -223,7 +229,7 @@ def examples(what: str, x: PyTree, y: PyTree, weight: Any) -> int:
 
 def vanished(weight: Numeric) -> str:
     """Return what is said of weights that are zero only once JAX has narrowed them, else ''."""
-    if not np.any(np.asarray(weight)):
+    if not np.any(known(weight)):
         return ""
     return f"; they vanish in {jax.dtypes.canonicalize_dtype(weight.dtype)}: multiply them all by one number"
 

@@ -7,6 +7,7 @@ from jax import Array
 
 from jaxmlp import _compile
 from jaxmlp._naming import metric_names
+from jaxmlp._placement import Placement
 from jaxmlp._preflight import check_outputs, entered, unpack
 from jaxmlp._requests import Moment
 from jaxmlp._state import State
@@ -35,23 +36,23 @@ def evaluate(
       ValueError: for shapes, dtypes and numbers that do not fit; for a loss that asks for the step where none is given.
     """
     bound, data = recipe.bind(hyperparams), entered(data)
-    moment = bound.moment(key, step)
+    data, moment = bound.placement.lay(data), bound.moment(key, step)
     if not _compile.outermost():
         return evaluated(params, data, bound, moment)
     try:
         check_outputs(params, data, bound, moment)  # its values too, which a compiled program cannot
         values = _evaluated_at_once(params, data, bound, moment)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        return evaluated(
-            params, data, bound, moment
-        )  # a metric in NumPy, or one that branches on a value: as it stands
+        # A metric in NumPy, or one that branches on a value: as it stands, and where JAX computes by itself.
+        return evaluated(params, data, bound._replace(placement=Placement()), moment)
     names = metric_names(bound.recipe.metrics)
     return {name: values[name] for name in ("loss", *(n for n in values if n not in ("loss", *names)), *names)}
 
 
 def evaluated(params: Params, data: Data, bound: Bound, moment: Moment) -> dict[str, Array]:
     """Return loss, means of its extras and metrics on all of the data, where everything was checked."""
-    x, y, weight = unpack(data)
+    x, y, weight = bound.placement.batch(unpack(data))
+    params = bound.placement.gathered(params)
     told = bound.told(params, (x, y, weight), *moment, training=False)
     outputs = told.apply(params, x)
     values = bound.measures(outputs, y, told)

@@ -91,3 +91,55 @@ def _over_data(a: Any, spec: P, lead: int, data: int, model: int) -> P:
     else:
         return spec
     return P(*axes)
+
+
+def follow(params: Params, specs: PyTree, tree: PyTree) -> PyTree:
+    """Return the specs of an optimizer's state: those of a parameter where its path and shape end a leaf's, else P().
+
+    >>> specs = follow({"w": np.ones(4)}, {"w": P("data")}, {"mean": {"w": np.ones(4)}, "count": np.ones(())})
+    >>> specs["mean"]["w"] == P("data"), specs["count"] == P()
+    (True, True)
+    """
+    known = {
+        (path, np.shape(a)): spec
+        for (path, a), spec in zip(jax.tree_util.tree_leaves_with_path(params), leaves_of(specs), strict=True)
+    }
+
+    def of(path: Any, a: Any) -> P:
+        ends = (known.get((path[start:], np.shape(a))) for start in range(len(path) + 1))
+        return next((spec for spec in ends if spec is not None), P())
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def leaves_of(specs: PyTree) -> list[P]:
+    """Return the specs of a tree in order."""
+    return jax.tree.leaves(specs, is_leaf=lambda node: isinstance(node, P))
+
+
+def check_specs(params: Params, specs: PyTree, mesh: Mesh | AbstractMesh) -> None:
+    """Raise unless there is a spec for each parameter, of axes of the mesh that divide its dimensions.
+
+    Raises:
+      ValueError: naming the place.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    given = leaves_of(specs)
+    if len(given) != len(leaves) or not all(isinstance(spec, P) for spec in given):
+        raise ValueError(
+            f"rules must be a PartitionSpec for each of the {len(leaves)} parameters, a pytree like them or a function "
+            f"of a path; got {len(given)}; P() leaves one whole"
+        )
+    for (path, a), spec in zip(leaves, given, strict=True):
+        place, shape = jax.tree_util.keystr(path), np.shape(a)
+        axes = [part if isinstance(part, tuple) else () if part is None else (part,) for part in spec]
+        unknown = [axis for part in axes for axis in part if axis not in mesh.axis_names]
+        if unknown or len(axes) > len(shape):
+            raise ValueError(f"rules for {place} must name axes of {mesh.axis_names}, one a dimension; got {spec}")
+        for size, part in zip(shape, axes, strict=False):
+            parts = int(np.prod([mesh.shape[axis] for axis in part], dtype=int))
+            if size % parts:
+                raise ValueError(
+                    f"rules for {place} must split what divides; got {spec}, {parts} parts, for shape {shape}; leave "
+                    f"that dimension whole: None"
+                )

@@ -52,6 +52,6 @@ def share(loss: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in parameters(loss) if name in given}
 
 
-def apart(found: Any) -> tuple[Any, Mapping[str, Any]]:
+def apart(found: Any) -> tuple[Any, dict[str, Any]]:
     """Return what a loss returned as its values and what it says besides."""
     return found if isinstance(found, tuple) and len(found) == 2 else (found, {})

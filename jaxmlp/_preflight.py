@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
@@ -168,7 +169,7 @@ def warn_of_not_finite(params: Params, history: History) -> None:
     """Warn once where a loss or a parameter is NaN or infinite, and the values are known: not while JAX traces."""
     losses = {name: values for name, values in history.items() if name in ("loss", "validation_loss")}
     leaves = jax.tree.leaves((losses, params))
-    if any(isinstance(a, Tracer) or not a.is_fully_addressable for a in leaves):
+    if any(isinstance(a, Tracer) for a in leaves):
         return
     for name, values in losses.items():
         bad = np.flatnonzero(~np.isfinite(np.asarray(values, np.float64)))
@@ -177,7 +178,7 @@ def warn_of_not_finite(params: Params, history: History) -> None:
             break
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            if all(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)) for a in jax.tree.leaves(params)):
+            if all(np.isfinite(_total(a)) for a in jax.tree.leaves(params)):
                 return
         found = "a parameter became NaN or infinite"
     warnings.warn(
@@ -186,6 +187,12 @@ def warn_of_not_finite(params: Params, history: History) -> None:
         RuntimeWarning,
         stacklevel=_check.level_of_caller(),
     )
+
+
+def _total(a: Any) -> Any:
+    """Return the sum of an array: where it is split over devices, on these, so that none has the whole."""
+    split = isinstance(a, jax.Array) and not a.is_fully_replicated
+    return np.asarray(jnp.sum(a), np.float64) if split else np.sum(np.asarray(a), dtype=np.float64)
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _arrays, _check
+from jaxmlp import _arrays, _check, _compile, _placement
 from jaxmlp._dry_run import loose
 from jaxmlp._freezing import check_floats, split
 from jaxmlp._order import check_rows
@@ -38,6 +38,11 @@ def verb(function: Function) -> Function:
     parameters = inspect.signature(function).parameters
     names = [name for name, p in parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD]
 
+    def checked(**given: Any) -> Any:
+        if "state" in given:
+            _check_optimizer(given["state"], given["recipe"])
+        return function(**given)
+
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | options
@@ -50,9 +55,9 @@ def verb(function: Function) -> Function:
             given |= {name: _arrays.leaves_of_numpy(name, given[name]) for name in ("params", "state") if name in given}
             if "recipe" in given:  # bound here, so that the numbers are routed once
                 given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
-            if "state" in given:
-                _check_optimizer(given["state"], given["recipe"])
-            return function(**given)
+                if _compile.outermost() and (placement := _placement.read(given)) is not None:
+                    return _placement.through(checked, given, placement)
+            return checked(**given)
         except Exception as error:
             if not _is_ours(error):
                 _explain(given, error)
@@ -89,7 +94,13 @@ def _check_optimizer(state: Any, bound: Bound) -> None:
 
 def _form(tree: PyTree) -> tuple[Any, tuple[Any, ...]]:
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(jax.typeof(leaf) for leaf in leaves)
+    return structure, tuple(map(_kind, leaves))
+
+
+def _kind(leaf: Any) -> Any:
+    """Return the form of a leaf, wherever it lies."""
+    kind: Any = jax.typeof(leaf)
+    return kind if kind.sharding.mesh.empty else kind.update(sharding=None)
 
 
 @functools.lru_cache(maxsize=256)

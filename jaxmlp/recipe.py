@@ -16,6 +16,7 @@ from jaxmlp._factories import RunLength, check_descends, of_run, takes_run_steps
 from jaxmlp._freezing import Path, begins_with, split
 from jaxmlp._naming import check_extras, metric_names
 from jaxmlp._per_layer import adapted, sees_stacks
+from jaxmlp._placement import Placement
 from jaxmlp._requests import Moment, Told, asked, examples
 from jaxmlp._routing import Numbers as Numbers
 from jaxmlp._routing import names_of_metric, route, takes, takes_key, takes_optional
@@ -137,6 +138,7 @@ class Bound(NamedTuple):
     recipe: Recipe
     numbers: Numbers
     steps: RunLength | Numeric | None = None  # of the run, where the optimizer asks; an array is a member's own
+    placement: Placement = Placement()  # of the run on a mesh
 
     def for_run(self, steps: int) -> "Bound":
         """Return it with the steps of the run, where its optimizer asks for them.
@@ -146,13 +148,11 @@ class Bound(NamedTuple):
         """
         if not takes_run_steps(self.recipe.optimizer):
             return self
-        if isinstance(self.steps, RunLength):
-            if self.steps.steps < steps:
-                raise ValueError(
-                    f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; "
-                    f"bind it without steps"
-                )
-            return self
+        if isinstance(self.steps, RunLength) and self.steps.steps < steps:
+            raise ValueError(
+                f"steps must be at least the {steps} of the run; the recipe was bound to {self.steps.steps}; bind it "
+                f"without steps"
+            )
         return self if self.steps is not None else self._replace(steps=RunLength(steps))
 
     def bind(self, hyperparams: None) -> "Bound":

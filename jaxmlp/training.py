@@ -50,16 +50,18 @@ def start(
     bound = recipe.bind(hyperparams)
     if _compile.outermost():
         check_optimizer(key, bound)
+        if bound.placement.mesh is not None:
+            return _start(key, bound, params=params)
     init_key, loop_key = jax.random.split(key)
     if params is not None:
         check_like("params", params, form_of_start(bound, key, params))
     # A copy: the caller keeps those that were given, whatever is donated later.
     begun: Any = bound.init(init_key) if params is None else jax.tree.map(jnp.copy, params)
     if isinstance(begun, State):
-        return begun
+        return bound.placement.settled(begun)
     with loose():
         opt_state = bound.optimizer().init(begun)
-    return vary_as(State(begun, opt_state, jnp.zeros((), jnp.int32), loop_key))
+    return bound.placement.settled(vary_as(State(begun, opt_state, jnp.zeros((), jnp.int32), loop_key)))
 
 
 @verb
@@ -80,16 +82,19 @@ def step(
       ValueError: for shapes, dtypes and numbers that do not fit each other.
     """
     (x, y, weight), bound = unpack(batch), recipe.bind(hyperparams)
+    x, y = bound.placement.lay((x, y))
+    # On a mesh at once: each operation on its own would gather all weights before the first product.
+    taken = _step_at_once if bound.placement.mesh is not None and _compile.outermost() else _step
     if weight is None:
-        return _step(state, (x, y, None), bound)
+        return taken(state, (x, y, None), bound)
     weight, unit = _weights.near(weight, examples(x))
-    state, metrics = _step(state, (x, y, weight), bound, unit)
+    state, metrics = taken(state, (x, y, bound.placement.lay(weight)), bound, unit)
     return state, metrics | {"weight": metrics["weight"] * unit.astype(metrics["weight"].dtype)}
 
 
 def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State, dict[str, Array]]:
     """Take a step on weights that are near one, which an epoch brings there once for all steps: unit times as large."""
-    x, y, weight = batch
+    x, y, weight = bound.placement.batch(batch)
     _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
     key = jax.random.fold_in(step_key, state.step)
     given = None if weight is None else weight * jnp.asarray(unit, weight.dtype)
@@ -98,7 +103,7 @@ def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State
     trained = point(state.opt_state, trained)
 
     def objective(trained: Params) -> tuple[Array, dict[str, Array]]:
-        params = whole(trained)
+        params = bound.placement.gathered(whole(trained))
         losses, extras = bound.per_example(told.apply(params, x), y, told._replace(params=params))
         return average_near(losses, weight), {name: average_near(values, weight) for name, values in extras.items()}
 
@@ -106,7 +111,11 @@ def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State
     trained, opt_state = update(bound, grads, state.opt_state, trained, loss, lambda p: objective(p)[0])
     params, opt_state = settled(state, trained, opt_state, bound, extras, told)
     total = jnp.asarray(examples(x), loss.dtype) if weight is None else jnp.sum(weight, dtype=loss.dtype)
-    return State(params, opt_state, state.step + 1, state.key), {"loss": loss, "weight": total, **extras}
+    after = bound.placement.settled(State(params, opt_state, state.step + 1, state.key))
+    return after, {"loss": loss, "weight": total, **extras}
+
+
+_step_at_once = _compile.jit(_step)
 
 
 @verb
@@ -121,7 +130,8 @@ def epoch(
     Raises:
       ValueError: for shapes, dtypes and numbers that do not fit each other, and for a batch larger than the data.
     """
-    bound, data = recipe.bind(hyperparams), entered(data)
+    bound = recipe.bind(hyperparams)
+    data = bound.placement.lay(entered(data))
     check_once(state.params, data, bound)
     # JAX knows a loop by the function inside, which each call makes anew: outermost it must be a program of its own.
     loops = bound.recipe.batch_size is not None and _compile.outermost()
@@ -138,13 +148,13 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
     order_key, _ = jax.random.split(jax.random.clone(state.key))
     number = state.step // steps_per_epoch(count, batch_size)
     weight, unit = (None, 1) if weight is None else _weights.scaled(jnp.asarray(weight))  # so that no sum overflows
-    order = epoch_order(order_key, number, n, batch_size, count=rows.count)
+    order = bound.placement.padded(epoch_order(order_key, number, n, batch_size, count=rows.count))
 
     def take_step(carry: tuple[State, Mean], order: Order) -> tuple[tuple[State, Mean], None]:
         state, mean = carry
         # Gathered inside the step: a shuffled copy of the data would cost its size again.
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
-        batch = jax.tree.map(lambda a: pick(a, places), (x, y, weight))
+        batch = bound.placement.batch(jax.tree.map(lambda a: pick(a, places), (x, y, weight)))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
         after, metrics = _step(state, (*batch[:2], present), bound, unit)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
@@ -153,7 +163,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
 
     begun = vary_as((state, empty_mean(state, (x, y, weight), bound)), data, bound, rows)
     (state, mean), _ = jax.lax.scan(take_step, begun, order)
-    return state, mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
+    return bound.placement.settled(state), mean.values | {"weight": mean.weight * jnp.asarray(unit, mean.weight.dtype)}
 
 
 _epoch_at_once = _compile.jit(_epoch)
@@ -204,6 +214,7 @@ def fit(
     data = check_data("data", key, data, bound, measured=validation is None)
     if validation is not None:
         validation = check_data("validation", key, validation, bound, measured=True)
+    data, validation = bound.placement.lay((data, validation))
     bound = ready(key, bound, len(jax.tree.leaves(data[0])[0]))
     # Two programs, of which the first only draws: it compiles in a third of the time. The state is not copied.
     begun = _start(key, bound) if params is None else _start(key, bound, params=params)
@@ -224,7 +235,7 @@ def _run(state: State, data: Data, bound: Bound, validation: Data | None) -> tup
 
     state = vary_as(state, data, bound, validation)  # inside a caller's `shard_map` each device trains its own
     state, history = jax.lax.scan(one_epoch, state, length=bound.recipe.epochs)
-    return state, History(history)
+    return bound.placement.settled(state), History(history)
 
 
 def observed_epoch(

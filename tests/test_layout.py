@@ -7,7 +7,7 @@ ROOM = Path(__file__).parent.parent / "jaxmlp"
 FILES = {path.relative_to(ROOM).with_suffix("").as_posix().replace("/", "."): path for path in ROOM.rglob("*.py")}
 # Each room imports from those before it; rooms of one line know nothing of each other.
 FLOORS = [
-    ["types"],
+    ["types", "_known"],
     ["_check", "_requests"],
     ["_scaling"],
     ["_disk", "_header"],
@@ -19,7 +19,7 @@ FLOORS = [
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_layout", "_stacking", "_roles", "_coupling", "transforms"],
-    ["_averaging", "_freezing", "_structure", "_per_layer"],
+    ["_averaging", "_freezing", "_placement", "_structure", "_per_layer"],
     ["_description", "optimizers"],
     ["mlp"],
     ["_routing"],

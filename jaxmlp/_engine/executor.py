@@ -13,8 +13,9 @@ from jax import Array
 from jaxmlp import _check
 from jaxmlp._engine.hosts import Hosts, fetch, hosts_of
 from jaxmlp._engine.inputs import Member, Tables
+from jaxmlp._engine.lie import in_order, put
 from jaxmlp._engine.plan import EVERYWHERE, FIRST, SHARDED, Layout
-from jaxmlp._engine.program import begin, in_order, put, train_batches, train_epochs
+from jaxmlp._engine.program import begin, train_batches, train_epochs
 from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work
 from jaxmlp._engine.stops import Stops
 from jaxmlp.recipe import Recipe
@@ -54,7 +55,7 @@ class Executor:
         """
         self.job, self.layout, self.hosts = job, layout, hosts_of(layout.devices)
         self.team = self.hosts if team is None else team
-        count, devices = len(job.members.key), len(layout.devices)
+        count, devices = len(job.members.key), layout.lanes
         number = np.arange(count)
         self.slots = number % devices * slots + number // devices
         occupant = np.zeros(devices * slots, int)  # an empty slot holds a copy of member 0 that is never trained

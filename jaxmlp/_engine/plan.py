@@ -18,6 +18,7 @@ from jaxmlp._engine.devices import chosen_devices
 from jaxmlp._engine.entry import check_keys
 from jaxmlp._engine.hosts import Hosts, hosts_of, together
 from jaxmlp._engine.inputs import plain
+from jaxmlp._placement import Placement
 from jaxmlp._trees import is_tree
 from jaxmlp.recipe import Recipe
 from jaxmlp.types import Data, Hyperparams
@@ -39,6 +40,12 @@ class Layout(NamedTuple):
 
     width: int
     devices: tuple[Any, ...]
+    placement: Placement = Placement()  # of one network on a mesh of these devices
+
+    @property
+    def lanes(self) -> int:
+        """How many devices train members of their own."""
+        return len(self.devices) if self.placement.mesh is None else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Plan:
     memory: int  # the budget, in bytes
     results: str = EVERYWHERE  # on which processes they are to be
     reasons: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    placement: Placement = Placement()  # of one network on a mesh
 
     @property
     def slots(self) -> int:
@@ -66,7 +74,7 @@ class Plan:
     @property
     def layout(self) -> Layout:
         """What of the plan changes the program."""
-        return Layout(self.width, self.devices)
+        return Layout(self.width, self.devices, self.placement)
 
     def __str__(self) -> str:
         count, kind = len(self.devices), self.devices[0].platform.upper()

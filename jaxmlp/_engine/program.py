@@ -10,13 +10,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import _compile, training
-from jaxmlp._engine import hosts
+from jaxmlp._engine import lie
 from jaxmlp._engine.inputs import Member, Tables
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.runs import BatchSpan, Best, EpochSpan, Order, Run, Work, with_key
@@ -31,37 +29,12 @@ from jaxmlp.types import Params, PyTree, Status
 RUNNING, STOPPED, DIVERGED = (int(status) for status in (Status.RUNNING, Status.STOPPED, Status.DIVERGED))
 
 
-def mesh_of(layout: Layout) -> Mesh:
-    """Return the mesh of the devices."""
-    return Mesh(np.array(layout.devices), ("members",), axis_types=(AxisType.Auto,))
-
-
-def put(layout: Layout, tree: PyTree, *, shared: bool = False) -> PyTree:
-    """Place arrays on the devices: a copy on each, or a share of the leading axis."""
-    if len(layout.devices) == 1:
-        return jax.device_put(tree, layout.devices[0])
-    sharding = NamedSharding(mesh_of(layout), P() if shared else P("members"))
-    return hosts.spread(tree, sharding) if hosts.hosts_of(layout.devices).many else jax.device_put(tree, sharding)
-
-
-@partial(jax.jit, static_argnames=("layout", "count"))
-def in_order(tree: PyTree, *, layout: Layout, count: int) -> PyTree:
-    """Return arrays of all slots in the order of `count` members, who were dealt to the devices in turn."""
-
-    def one(a: Array) -> Array:
-        dealt = a.reshape(len(layout.devices), -1, *a.shape[1:])
-        members = jnp.swapaxes(dealt, 0, 1).reshape(-1, *a.shape[1:])[:count]
-        return jax.lax.with_sharding_constraint(members, NamedSharding(mesh_of(layout), P("members")))
-
-    return jax.tree.map(one, tree)
-
-
 @_compile.jit(quick=True, static_argnames=("layout", "batched"))
 def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) -> Run:
     """Return the runs of all members before their first epoch; of a stream, the tables hold one batch for the data."""
 
     def one(member: Member, work: Work) -> Run:
-        bound = _bound(recipe, member, work.tables)
+        bound = _bound(recipe, member, work.tables, layout)
         state = training.start(member.key, bound, params=member.params)
         whole = bound._replace(recipe=dataclasses.replace(recipe, batch_size=None)) if batched else bound
         _, record = jax.eval_shape(lambda s, m, t: _epoch(s, m, t, whole), state, member, work.tables)
@@ -77,6 +50,9 @@ def begin(work: Work, recipe: Recipe, *, layout: Layout, batched: bool = False) 
         mean = training.empty_mean(state, work.tables.data, bound) if batched else None
         return Run(state, zero, zero, history, best, mean)
 
+    if layout.placement.mesh is not None:
+        return _alone(one, layout)(work.members, work._replace(members=None))
+
     def on_device(members: Member, work: Work) -> Run:
         blocks = jax.tree.map(lambda a: a.reshape(-1, layout.width, *a.shape[1:]), members)
         runs = jax.lax.map(lambda block: _over(one, layout.width)(block, work), blocks)
@@ -91,7 +67,7 @@ def train_epochs(runs: Run, work: Work, recipe: Recipe, span: EpochSpan, order: 
     _compile.count_trace()
 
     def one(run: Run, member: Member, work: Work, span: EpochSpan) -> Run:
-        bound = _bound(recipe, member, work.tables)
+        bound = _bound(recipe, member, work.tables, layout)
 
         def one_epoch(number: Array, run: Run) -> Run:
             state, record = _epoch(run.state, member, work.tables, bound)
@@ -109,13 +85,16 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
 
     def one(run: Run, member: Member, work: Work, span: BatchSpan) -> Run:
         batches, validation, _ = work.tables
-        bound = _bound(recipe, member, work.tables)
+        bound = _bound(recipe, member, work.tables, layout)
 
         def one_step(i: Array, carry: tuple[State, Mean, Array]) -> tuple[State, Mean, Array]:
             state, mean, first_bad = carry
             size = batches[2].shape[1]  # picked as `epoch` picks, so that the compiler rounds as it does there
             rows = i * size + jnp.arange(size, dtype=jnp.int32)
-            x, y, _ = jax.tree.map(lambda a: pick(a.reshape(-1, *a.shape[2:]), rows), batches)
+            if layout.placement.mesh is None:
+                x, y, _ = jax.tree.map(lambda a: pick(a.reshape(-1, *a.shape[2:]), rows), batches)
+            else:  # where the rows of each lie on devices of their own
+                x, y, _ = jax.tree.map(lambda a: a[i], batches)
             state, metrics = training.step(state, (x, y, batches[2][i]), bound)
             bad = jax.lax.select(_finite(metrics["loss"], state.params), first_bad, jnp.minimum(first_bad, i))
             return state, mean.add(metrics), bad
@@ -145,6 +124,8 @@ def train_batches(runs: Run, work: Work, recipe: Recipe, span: BatchSpan, order:
 
 def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
     """Run `one` over the first blocks of the members in order, on each device."""
+    if layout.placement.mesh is not None:
+        return lambda runs, members, work, span, _: _alone(one, layout)(runs, members, work, span)
 
     def on_device(runs: Run, members: Member, work: Work, span: EpochSpan | BatchSpan, order: Order) -> Run:
         def one_block(b: Array, runs: Run) -> Run:
@@ -171,12 +152,17 @@ def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
     return _on_devices(on_device, layout, (own, own, all_, all_, own))
 
 
+def _alone(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
+    """Run `one` over the one network of a mesh, all of whose devices compute each of its operations."""
+    return lambda *args: lie.settled(_over(one, 1)(*args), layout.placement)
+
+
 def _on_devices(function: Callable[..., Run], layout: Layout, specs: PyTree) -> Callable[..., Run]:
     if (
         len(layout.devices) == 1
     ):  # nothing is shared out, and a caller's mesh, or a solver in the loss, may stand around
         return function
-    return jax.shard_map(function, mesh=mesh_of(layout), in_specs=specs, out_specs=P("members"), check_vma=False)
+    return jax.shard_map(function, mesh=lie.mesh_of(layout), in_specs=specs, out_specs=P("members"), check_vma=False)
 
 
 def _over(function: Callable[..., Run], width: int) -> Callable[..., Run]:
@@ -192,8 +178,8 @@ def _over(function: Callable[..., Run], width: int) -> Callable[..., Run]:
     return alone if width == 1 else together
 
 
-def _bound(recipe: Recipe, member: Member, tables: Tables) -> Bound:
-    return Bound(recipe, member.numbers.joined(tables.numbers), member.steps)
+def _bound(recipe: Recipe, member: Member, tables: Tables, layout: Layout) -> Bound:
+    return Bound(recipe, member.numbers.joined(tables.numbers), member.steps, layout.placement)
 
 
 def _epoch(state: State, member: Member, tables: Tables, bound: Bound) -> tuple[State, dict[str, Array]]:

@@ -26,6 +26,9 @@ RECIPE = {*PARTS, "batch_size"}  # what "recipe" accepts
 ACCEPT = ("recipe", *dict.fromkeys(WORDS.values()))
 
 
+FREE = ("layout.kind:", "layout.mesh:")  # after which a run goes on with other bits, and says so
+
+
 class Change(NamedTuple):
     """A difference between the saved run and the given one: the word that accepts it, if one does, and a line."""
 
@@ -61,7 +64,7 @@ def changes(saved: Any, given: Any) -> list[Change]:
         if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
             continue
         lines = differences(one.get(name), other[name], name)
-        if name == "layout" and _same_bits(one.get(name, {}), other[name]):
+        if name == "layout" and ("mesh" in {**one[name], **other[name]} or _same_bits(one.get(name, {}), other[name])):
             lines = [line for line in lines if not line.startswith("layout.devices:")]
         if name == "data" and isinstance(other[name], list):
             lines = [f"{line}; {LOADER}" for line in lines]
@@ -139,7 +142,7 @@ def check(found: list[Change], accept: frozenset[str], layout: Any, directory: S
     Raises:
       ValueError: with a line for each difference that is not accepted, and the ways out.
     """
-    bits = [change for change in found if change.line.startswith("layout.kind:") or change.word in accept & {"layout"}]
+    bits = [change for change in found if change.line.startswith(FREE) or change.word in accept & {"layout"}]
     refused = [change for change in found if change not in bits and change.word not in accept]
     if not refused:
         return [change.line for change in bits]

@@ -19,13 +19,15 @@ from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
 from jaxmlp._engine.portion import as_part, first_key, portion_of
 from jaxmlp._engine.stops import Stops
+from jaxmlp._engine.wide import executor_of
 from jaxmlp._factories import takes_run_steps
 from jaxmlp.loop._agreement import check_hosts, written
 from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
-from jaxmlp.loop._session import RunOptions, Saving, Session, of_one
-from jaxmlp.loop._steps import Steps, checker
+from jaxmlp.loop._session import RunOptions, Saving, Session
+from jaxmlp.loop._single import back, of_one, on_mesh, plan_of_one
+from jaxmlp.loop._steps import Put, Steps, checker, shared
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
@@ -34,10 +36,11 @@ DIRECTORY = "pass directory= and accept= on each process; the first alone writes
 
 
 class Feed(NamedTuple):
-    """Where batches come from that are not in memory, if they are not, and what checks each."""
+    """Where batches come from that are not in memory, if they are not, what checks each, and what puts it there."""
 
     stream: Stream | None
     check: Callable[[Batch], None]
+    put: Put | None = None
 
 
 def below(options: RunOptions, name: str) -> RunOptions:
@@ -63,6 +66,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     if request.single:
         _check.typed_key(request.key)
     request = request.entered(streamed=is_stream(request.inputs.data))
+    request, placement, outer = on_mesh(request, options.lie)
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     with options.hosts.alike():
@@ -71,12 +75,12 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
             members, tables = enter(entered, None if stream is None else _stream_steps(request, stream))
             job = Job(members, tables, request.recipe, stops)
     with told_by_words(options.rebuilt):
-        plan = _plan(entered, job, options, saving)
+        plan = plan_of_one(placement) if request.single else _plan(entered, job, options, saving)
         if stream is not None:
             job = job._replace(tables=tables._replace(data=None), batch=stream.example)
         if options.directory is not None or options.hosts.many:  # one for all waves
             job = job._replace(program=of_job(job))
-    feed = Feed(stream, checker(entered, members, tables))
+    feed = Feed(stream, checker(entered, members, tables), shared(stream, placement))
 
     def train_wave(job: Job, plan: Plan, number: int) -> Executor:
         if len(job.members.key) == len(members.key):
@@ -98,7 +102,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
             f"a plan with more memory, or train them in several calls"
         )
     states, history = in_waves(job, plan, train_wave)
-    return of_one(states, history) if request.single else (states, history)
+    return back(*of_one(states, history), outer) if request.single else (states, history)
 
 
 def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Request]:
@@ -145,9 +149,7 @@ def _stream_steps(request: Request, stream: Stream) -> int | None:
 
 
 def _plan(request: Request, job: Job, options: RunOptions, saving: Saving | None) -> Plan:
-    """Return how the members run: as the caller says, as the saved run did, or as is best."""
-    if request.single:
-        return Plan(1, 1, (jax.local_devices()[0],), wave=1, member_bytes=0, memory=0)
+    """Return how members run: as the caller says, as the saved run did, or as is best."""
     data, chosen, members, tables = plain(request.inputs.data), options.plan, job.members, job.tables
     waves = None if saving is None or saving.saved is not None else _first_wave(saving.directory, options)
     saved = waves if saving is None or waves is not None else saving.saved
@@ -192,7 +194,7 @@ def _session(
             examples=_examples(job),
         )
     else:
-        source = Steps(epochs, options.every, feed.stream, place, feed.check)
+        source = Steps(epochs, options.every, feed.stream, place, feed.check, feed.put)
     try:
         Session(executor, source, options, saving, request.single).run()
     finally:
@@ -238,7 +240,7 @@ def _placed(
                 if feed.stream is not None and "data" in options.accept:
                     others = manifest.data != saved.manifest.data
                     place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}
-    executor = Executor(job, plan.layout, plan.slots, restore, options.hosts)
+    executor = executor_of(plan.layout)(job, plan.layout, plan.slots, restore, options.hosts)
     job.stops.check_names(executor.runs.history, job.members.numbers.loss)
     return executor, place
 

@@ -6,8 +6,6 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp._engine.driver import Callbacks, Observer, Round, Source, drive
@@ -19,6 +17,7 @@ from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
 from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
+from jaxmlp.loop._single import of_one
 from jaxmlp.loop.streams import Earlier
 from jaxmlp.training import State
 from jaxmlp.types import Callback, History, Status, StrPath
@@ -57,6 +56,7 @@ class RunOptions(NamedTuple):
     earlier: Earlier | None = None  # what the recipes of the call that were trained before have read of a stream
     accept: frozenset[str] = frozenset()  # what may differ from the saved run
     rebuilt: bool = False  # whether the recipe comes from the checkpoint, and is nobody's code
+    lie: Any = None  # parameters or a state that lie where those of a run that is resumed are to
     hosts: Hosts = ALONE  # the processes that run it together
 
 
@@ -151,14 +151,6 @@ class Session:
         error = Interrupted(f"interrupted after {self._place()}; {way}")
         error.state, error.history = self._now()
         return error
-
-
-def of_one(states: State, history: History) -> tuple[State, History]:
-    """Return a population of one as one network: its state, and the history up to where its run ended."""
-    done = int(history.epochs[0])
-    # On the host: under `jax_debug_nans` the device refuses to read past the run's end, where its history is NaN.
-    curves = {name: jnp.asarray(np.asarray(values)[0, :done]) for name, values in history.curves.items()}
-    return jax.tree.map(lambda a: a[0], states), History(curves)
 
 
 class _Checkpointing:

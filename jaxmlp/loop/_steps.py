@@ -1,6 +1,7 @@
 """A stream as a source of the engine's rounds: stacks of batches, read ahead while the one before trains."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,15 @@ from jaxmlp import _check
 from jaxmlp._engine.entry import like_key
 from jaxmlp._engine.executor import Executor
 from jaxmlp._engine.inputs import Member, Request, Tables, first_numbers
+from jaxmlp._engine.share import columns_of, put_share
+from jaxmlp._placement import Placement
 from jaxmlp._preflight import check_data
 from jaxmlp._weights import check_of_stream
-from jaxmlp.loop.streams import Batch, Position, Stream
+from jaxmlp.loop.streams import Batch, Files, Position, Stream
 from jaxmlp.loop.streams._prefetch import ahead
-from jaxmlp.types import Json
+from jaxmlp.types import Data, Json
+
+Put = Callable[[Data], Data]
 
 
 class Steps:
@@ -25,12 +30,21 @@ class Steps:
       stream: what gives the stacks.
       place: where a saved run stood, as `place` wrote it.
       check: raises for a batch whose values are not as they must be.
+      put: puts the batches of a stack where they are to lie, where the executor does not.
     """
 
     unit = "step"
 
-    def __init__(self, epochs: int, every: int | None, stream: Stream, place: Json, check: Callable[[Batch], None]):
-        self._total_epochs, self._stream = epochs, stream
+    def __init__(
+        self,
+        epochs: int,
+        every: int | None,
+        stream: Stream,
+        place: Json,
+        check: Callable[[Batch], None],
+        put: Put | None = None,
+    ):
+        self._total_epochs, self._stream, self._put = epochs, stream, put
         self._position = Position(*place.get("position", ()))
         self._state = place.get("stream", {})
         self.examples: int | None = stream.batch_size
@@ -55,7 +69,8 @@ class Steps:
 
     def advance(self, executor: Executor) -> bool:
         stack = next(self._stacks)
-        executor.train_batches(stack.batches, stack.taken, closes=stack.ends, epoch=self._position.epoch)
+        batches = stack.batches if self._put is None else self._put(stack.batches)
+        executor.train_batches(batches, stack.taken, closes=stack.ends, epoch=self._position.epoch)
         self._position, self._state = stack.after, stack.state
         return stack.ends
 
@@ -84,3 +99,16 @@ def checker(request: Request, members: Member, tables: Tables) -> Callable[[Batc
             check_data("data", key, batch, bound, measured=False)
 
     return check
+
+
+def shared(stream: Stream | None, placement: Placement | None) -> Put | None:
+    """Let each process read the rows of files that lie on its devices alone, and return what puts them there.
+
+    None where a process has the whole of each batch: all that do not read files give it on every process, the same.
+    """
+    if placement is None or not isinstance(stream, Files):
+        return None
+    stream.columns = columns_of(placement, stream.batch_size)
+    if stream.columns is None:
+        return None
+    return partial(put_share, columns=stream.columns, size=stream.batch_size, placement=placement)

@@ -111,16 +111,14 @@ def train(
     """
     directory = None if directory is None else _disk.path_of("directory", directory)
     recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
-    if epochs is not None:
-        recipes = [dataclasses.replace(one, epochs=epochs) for one in recipes]
+    recipes = recipes if epochs is None else [dataclasses.replace(one, epochs=epochs) for one in recipes]
     inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     single = getattr(key, "ndim", 0) == 0
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
     check_part(hyperparams, stops, key)
     _check.positive_int("keep", keep)
-    callbacks, plan = checked_callbacks(callbacks), checked_plan(plan)
-    options = RunOptions(every, callbacks, checked_progress(progress), directory, keep, steps, plan, stops.deadline)
-    options = options._replace(accept=accepted(accept))
+    options = RunOptions(every, checked_callbacks(callbacks), checked_progress(progress), directory, keep, steps)
+    options = options._replace(plan=checked_plan(plan), deadline=stops.deadline, accept=accepted(accept))
     if isinstance(recipe, Recipe):
         return run_saved(Request(key, inputs, recipes[0], hyperparams), stops, options)
     if single:

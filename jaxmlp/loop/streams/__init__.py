@@ -9,6 +9,11 @@ What `loop.train` takes for data, arrays in memory apart:
   iterator has `get_state` and `set_state`, or its order comes of a seed. What is read again is compared;
 - an object of your own that is a `Stream`: for a database, a simulation, or an order of your own. It yields `Stack`s;
   `stacks_of` makes them of single batches.
+
+One network on a mesh of several processes trains on the same batches in the same order as on one. Of files each process
+reads the rows that lie on its own devices, but for those that are small together, which each reads once, whole. A
+loader and a `Stream` give the whole batch on each process, the same, of which each keeps its part: one that is sharded
+by the process would train on other data, and is refused where the first batches differ.
 """
 
 import os

@@ -36,6 +36,7 @@ class Files:
         if batch_size is None or batch_size > n:
             raise ValueError(f"batch_size must be at most the {n} rows of the files, and not None; got {batch_size}")
         self.count, self.batch_size, self.steps = n, batch_size, steps_per_epoch(n, batch_size)
+        self.columns: np.ndarray | None = None  # places of a batch that are read here, where others read the rest
         self._table, self._fingerprint = table, None
         self.shards, self._files = _opened(shards)
         _, loop_key = jax.random.split(key)  # as `start` and `epoch` split it
@@ -70,9 +71,18 @@ class Files:
         first = np.uint32(step * self.batch_size)
         places = partial(_places, count=steps * self.batch_size)
         rows, present = map(np.asarray, places(self._order_key, np.uint32(epoch), first, np.uint32(self.count)))
+        if self.columns is not None:
+            rows, present = self._own(rows, steps), self._own(present, steps, 0)
         x, y, weight = self._gather(rows)
         weight = present if weight is None else present.astype(weight.dtype) * weight
-        return jax.tree.map(lambda a: a.reshape(steps, self.batch_size, *a.shape[1:]), (x, y, weight))
+        return jax.tree.map(lambda a: a.reshape(steps, -1, *a.shape[1:]), (x, y, weight))
+
+    def _own(self, values: np.ndarray, steps: int, filling: int | None = None) -> np.ndarray:
+        """Return those of the places that are read here; places that fill a batch up have its first, or `filling`."""
+        columns = np.asarray(self.columns)
+        there = columns < self.batch_size
+        taken = values.reshape(steps, self.batch_size)[:, np.where(there, columns, 0)]
+        return (taken if filling is None else np.where(there, taken, values.dtype.type(filling))).ravel()
 
     def _gather(self, rows: np.ndarray) -> Batch:
         """Return a copy of these rows of (x, y, weight or None)."""

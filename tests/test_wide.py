@@ -1,0 +1,246 @@
+"""One network on a mesh of devices in the loop: it trains as `fit` does there, its state stays, and its run goes on.
+
+What needs more devices than this process has is asked in children; a run is killed in one and goes on in another.
+"""
+
+import shutil
+import signal
+
+import jax
+import pytest
+from processes import Processes, run
+
+# As in this process: equal bits need equal compilers.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+# What a child begins with, for the questions that this process answers itself.
+HERE = """
+import jax, jax.numpy as jnp, numpy as np, optax
+import jaxmlp
+from jaxmlp import MLP, Recipe, loop, losses
+"""
+COMMON = """
+import os, signal, tempfile, warnings
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jaxmlp import sharding
+from jaxmlp._placement import spread
+X = np.random.default_rng(0).normal(size=(64, 3)).astype("f")
+Y = np.sin(X.sum(1, keepdims=True))
+KEY, RATE, QUIET = jax.random.key(1), {"learning_rate": 0.01}, {"progress": False}
+NET = MLP((3, 16, 16, 1))
+RECIPE = Recipe(NET, losses.squared_error, optax.adam, epochs=6, batch_size=12)
+BEGUN = NET.init(jax.random.split(KEY)[0])
+
+def mesh_of(shape, kind=AxisType.Auto):
+    devices = np.array(jax.devices()[: int(np.prod(list(shape.values())))]).reshape(list(shape.values()))
+    return Mesh(devices, tuple(shape), axis_types=(kind,) * len(shape))
+
+def placed(mesh, fsdp=False):
+    specs = sharding.rules(NET, mesh, fsdp=fsdp)
+    return jax.tree.map(lambda a, spec: spread(a, mesh, spec), BEGUN, specs)
+
+def table(mesh, x=X, y=Y):
+    return tuple(spread(a, mesh, P("data" if "data" in mesh.axis_names else None)) for a in (x, y))
+
+def words(tree):  # keys as integers, which NumPy can hold
+    kinds = jax.tree.map(lambda a: jnp.issubdtype(a.dtype, jax.dtypes.prng_key), tree)
+    return jax.tree.leaves(jax.tree.map(lambda a, is_key: jax.random.key_data(a) if is_key else a, tree, kinds))
+
+def far(one, other):
+    return max(float(np.abs(np.asarray(a, "f8") - np.asarray(b, "f8")).max()) for a, b in zip(words(one), words(other)))
+
+def same(one, other):
+    return all(bool((np.asarray(a) == np.asarray(b)).all()) for a, b in zip(words(one), words(other), strict=True))
+
+def lies_as(one, other):
+    return all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in zip(words(one), words(other), strict=True))
+
+def train(mesh, fsdp=False, recipe=RECIPE, rate=RATE, **options):
+    if mesh is None:
+        return loop.train(KEY, (X, Y), recipe, rate, params=BEGUN, **QUIET, **options)
+    return loop.train(KEY, table(mesh), recipe, rate, params=placed(mesh, fsdp), **QUIET, **options)
+
+class Ended(Exception):
+    pass
+
+def ending(epochs):
+    def end(state, history):
+        if len(history["loss"]) == epochs:
+            raise Ended
+    return [end]
+
+def begun(mesh, directory, fsdp=False):
+    try:
+        train(mesh, fsdp, directory=directory, every=1, callbacks=ending(3))
+    except Ended:
+        pass
+
+def on(shape):
+    return shape and mesh_of(shape)
+
+DP, TP, BOTH, FEW = {"data": 8}, {"model": 8}, {"data": 4, "model": 2}, {"data": 2}
+MESHES = {"dp": (DP, False), "tp": (TP, False), "both": (BOTH, False), "fsdp": (DP, True)}
+"""
+# Saves after every epoch and is killed after the third, before anything can be tidied up.
+KILLED = """
+def kill(state, history):
+    if len(history["loss"]) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(on({shape}), directory={directory!r}, every=1, callbacks=[kill])
+"""
+ONE_CHILD = """
+told = {}
+reference, losses_of_one = jaxmlp.fit(KEY, (X, Y), RECIPE, RATE, params=BEGUN)
+for name, (shape, fsdp) in MESHES.items():
+    mesh, seen = mesh_of(shape), []
+    fitted, fit_history = jaxmlp.fit(KEY, table(mesh), RECIPE, RATE, params=placed(mesh, fsdp))
+    state, history = train(mesh, fsdp, every=2, callbacks=[lambda s, h: seen.append((s, h))])
+    told[name] = {
+        "far from one device": far((state.params, history["loss"]), (reference.params, losses_of_one["loss"])),
+        "far from fit": far((state.params, history["loss"]), (fitted.params, fit_history["loss"])),
+        "lies as in fit": lies_as(state.params, fitted.params) and lies_as(state.opt_state, fitted.opt_state),
+        "seen": [len(h["loss"]) for _, h in seen],
+        "seen lies": all(lies_as(s.params, fitted.params) for s, _ in seen),
+        "split": not state.params[1].w.sharding.is_fully_replicated,
+    }
+
+mesh = mesh_of(BOTH)
+check = {"validation": (X[:10], Y[:10])}
+wide = train(mesh, every=1, stop=loop.Patience(1), **check)
+alone = train(None, every=1, stop=loop.Patience(1), **check)
+told["patience"] = [far(wide[0].params, alone[0].params), list(wide[1]) == list(alone[1]),
+                    wide[0].params[1].w.sharding.is_equivalent_to(placed(mesh)[1].w.sharding, 2)]
+level = float(losses_of_one["loss"][2])
+told["target"] = len(train(mesh, stop=loop.Target("loss", at_most=level * 1.001))[1]["loss"])
+told["budget"] = len(train(mesh, every=1, stop=loop.Budget(1e-6))[1]["loss"])
+try:
+    train(mesh, rate={"learning_rate": 1e38})
+except loop.NonFinite as error:
+    told["non-finite"] = lies_as(error.state.params, placed(mesh))
+def interrupt(state, history):
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    train(mesh, every=1, callbacks=[interrupt])
+except loop.Interrupted as error:
+    told["interrupted"] = [len(error.history["loss"]), lies_as(error.state.params, placed(mesh))]
+
+told["moved"] = []
+for one, two in ((BOTH, FEW), (BOTH, None), (None, BOTH), (TP, DP), (BOTH, BOTH)):
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        begun(on(one), directory)
+        state, history = train(on(two), directory=directory, every=1)
+    lies = two is None or lies_as(state.params, placed(mesh_of(two)))
+    told["moved"].append([far((state.params, history["loss"]), (reference.params, losses_of_one["loss"])), lies,
+                          [str(w.message) for w in caught if "layout" in str(w.message)]])
+told["killed"] = same(train(mesh, directory=KILLED, every=1), train(mesh, every=1))
+
+with tempfile.TemporaryDirectory() as folder:
+    np.save(f"{folder}/x.npy", X), np.save(f"{folder}/y.npy", Y)
+    state, history = loop.train(KEY, folder, RECIPE, RATE, params=placed(mesh), **QUIET)
+told["stream"] = [far(state.params, reference.params), lies_as(state.params, placed(mesh))]
+tell(**told)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Return the directory of a run on 4 x 2 devices whose process was killed."""
+    directory = tmp_path_factory.mktemp("killed") / "run"
+    shape = {"data": 4, "model": 2}
+    with Processes(COMMON + KILLED.format(shape=shape, directory=str(directory)), 1, 8, env=QUICK) as processes:
+        assert processes.wait() == [-signal.SIGKILL], processes.output(0)[:3000]
+    return directory
+
+
+@pytest.fixture(scope="module")
+def told(killed, tmp_path_factory):
+    """Return what one child with eight devices found."""
+    mine = tmp_path_factory.mktemp("copy") / "run"
+    shutil.copytree(killed, mine)
+    return run(COMMON + f"KILLED = {str(mine)!r}" + ONE_CHILD, 1, 8, env=QUICK)[0]
+
+
+@pytest.mark.parametrize("name", ["dp", "tp", "both", "fsdp"])
+def test_a_network_trains_on_a_mesh_as_on_one_device_and_as_fit_does_there(told, name):
+    found = told[name]
+    assert found["far from one device"] < 1e-6
+    assert found["far from fit"] == 0
+    assert found["lies as in fit"] and found["seen lies"]
+    assert found["seen"] == [2, 4, 6]
+    assert found["split"] == (name != "dp")
+
+
+def test_rules_end_a_run_on_a_mesh_as_one_on_one_device(told):
+    far, names, lies = told["patience"]
+    assert far < 1e-6 and names and lies
+    assert told["target"] == 3 and told["budget"] == 1
+
+
+def test_errors_of_a_run_on_a_mesh_have_the_state_as_it_lies(told):
+    assert told["non-finite"]
+    assert told["interrupted"] == [1, True]
+
+
+def test_a_run_goes_on_over_other_devices_and_says_so(told):
+    *others, again = told["moved"]
+    for far, lies, warned in others:
+        assert far < 1e-6 and lies
+        assert warned and "only equal devices promise equal bits" in warned[0]
+    assert again[1:] == [True, []]
+
+
+def test_a_run_on_a_mesh_that_is_killed_ends_with_the_bits_of_one_that_was_not(told):
+    assert told["killed"]
+
+
+def test_a_run_that_is_killed_goes_on_in_a_process_with_fewer_devices(killed, told, tmp_path):
+    shutil.copytree(killed, tmp_path / "run")
+    names: dict = {}
+    exec(HERE + COMMON, names)
+    with pytest.warns(UserWarning, match="only equal devices promise equal bits"):
+        state, history = names["train"](names["mesh_of"]({"data": 2}), directory=tmp_path / "run", every=1)
+    assert len(state.params[1].w.sharding.device_set) == len(jax.devices()) == 2
+    straight, losses = names["train"](None)
+    assert names["far"]((state.params, history["loss"]), (straight.params, losses["loss"])) < 1e-6
+
+
+def test_files_are_read_by_a_mesh_in_the_order_of_one_device(told):
+    far, lies = told["stream"]
+    assert far < 1e-6 and lies
+
+
+# Each process says which rows of the files it has read after the first batch, which tells shapes.
+READING = """
+from jaxmlp.loop.streams import Files
+rows, gather = [], Files._gather
+def spy(self, which):
+    rows.append(np.array(which).tolist())
+    return gather(self, which)
+Files._gather = spy
+mesh, told = mesh_of({"data": 4}), {}
+for size in (16, 14):  # the devices do not divide the second
+    rows.clear()
+    recipe = Recipe(NET, losses.squared_error, optax.adam, epochs=2, batch_size=size)
+    state, history = loop.train(KEY, FOLDER, recipe, RATE, params=placed(mesh), **QUIET)
+    alone, losses_of_one = jaxmlp.fit(KEY, (X, Y), recipe, RATE, params=BEGUN)
+    weights = [np.asarray(a.addressable_data(0)) for a in jax.tree.leaves(state.params)]
+    told[str(size)] = {"rows": rows[1:], "far": [far(weights, jax.tree.leaves(alone.params)),
+                                                 far(history["loss"], losses_of_one["loss"])]}
+tell(**told)
+"""
+
+
+def test_each_process_reads_its_own_rows_of_files(tmp_path):
+    names: dict = {}
+    exec(HERE + COMMON, names)
+    np = names["np"]
+    np.save(tmp_path / "x.npy", names["X"]), np.save(tmp_path / "y.npy", names["Y"])
+    found = run(COMMON + f"FOLDER = {str(tmp_path)!r}" + READING, 2, 2, env=QUICK)
+    for told in found:
+        assert max(told["16"]["far"] + told["14"]["far"]) < 1e-6
+    one, other = (told["16"]["rows"] for told in found)
+    for mine, others in zip(one, other, strict=True):  # an epoch each
+        assert len(mine) == len(others) == 32 and sorted(mine + others) == list(range(64))
+    one, other = (told["14"]["rows"] for told in found)
+    for mine, others in zip(one, other, strict=True):  # 5 batches, of 8 places on each process
+        assert len(mine) == len(others) == 40 and set(mine + others) == set(range(64))

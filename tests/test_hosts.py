@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import processes
 import pytest
 
@@ -299,3 +300,83 @@ def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bi
     script = "\n" + LONG.format(directory=None)
     (alone,) = processes.run(BASE + script, 1, 4)
     assert first == other == alone
+
+
+# What takes longer: the same on two processes of two devices as on one of four.
+MORE = """
+told, apart = {{}}, {{}}
+recipes = [dataclasses.replace(recipe, epochs=4, batch_size=size) for size in (16, 32)] * 4
+states, history = population.fit(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}})
+told["lists"] = [np.asarray(history["loss"]).tolist(), np.asarray(states[3].params[0].w).tolist()]
+states, history = loop.train(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}}, directory="{folder}/lists{{}}".format(COUNT),
+                             progress=False)
+told["lists of a loop"] = np.asarray(history["loss"]).tolist()
+scores = population.cross_validate(jax.random.key(1), (x, y), recipe, {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4)
+told["cross-validation"] = [np.asarray(scores.scores["loss"]).tolist(), scores.best()]
+told["mapped"] = digest(*loop.train(keys, "{folder}/files", recipe, rates, every=2, progress=False))
+spans = []
+def part():
+    result = train("{folder}/budget{{}}".format(COUNT), stop=[loop.Patience(3), loop.Budget(1e-6)], every=None)
+    spans.append(result[1]["loss"].shape[1] - int(np.isnan(np.asarray(result[1]["loss"])[0]).sum()))
+    return result
+for _ in range(8):
+    result = part()
+told["budget"] = digest(*result)
+assert len(set(spans)) > 2, spans
+if COUNT > 1:
+    plan = population.plan(8, (x, y), recipe, results="first")
+    apart["first"] = raised(population.cross_validate, jax.random.key(1), (x, y), recipe,
+                            {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4, plan=plan)
+    if WHO == 0:
+        open("{folder}/file", "w").close()
+    apart["no folder"] = raised(train, "{folder}/file")
+    from jaxmlp.loop import _saving
+    save, count = _saving.Checkpoints.save, []
+    def full(*args, **options):
+        count.append(0)
+        if len(count) == 3:
+            raise loop.NotSaved("the disk is full")
+        return save(*args, **options)
+    _saving.Checkpoints.save = full  # which the first alone calls
+    try:
+        train("{folder}/full")
+    except loop.NotSaved as error:
+        apart["full"] = [str(error), digest(error.state, error.history), len(count)]
+    _saving.Checkpoints.save = save
+    told["after"] = digest(*train("{folder}/full"))
+    def warn(states, history):
+        if WHO == 1:
+            warnings.warn("of one")
+    with warnings.catch_warnings():
+        if WHO == 1:
+            warnings.simplefilter("error")
+        apart["warning"] = raised(train, callbacks=[warn])
+    def end(states, history):
+        if WHO == 1:
+            raise KeyboardInterrupt
+    apart["Ctrl-C"] = raised(population.fit, keys, (x, y), recipe, rates, callbacks=[end])
+    states, history = fit(results="sharded")
+    apart["sharded"] = [str(states.params[0].w.sharding.spec), states.params[0].w.is_fully_addressable]
+else:
+    told["after"] = digest(*train())
+tell(told=told, apart=apart)
+"""
+
+
+@pytest.mark.long
+def test_all_else_is_that_of_one_process(tmp_path):
+    (tmp_path / "files").mkdir()
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype("f")
+    np.save(tmp_path / "files" / "x.npy", x)
+    np.save(tmp_path / "files" / "y.npy", np.sin(x[:, :1]))
+    script = "import dataclasses\n" + BASE + MORE.format(folder=tmp_path)
+    first, other = processes.run(script)
+    (alone,) = processes.run(script, 1, 4)
+    assert first["told"] == other["told"] == alone["told"]
+    one, two = first["apart"], other["apart"]
+    assert one["first"] == two["first"] and "plan must bring the results to all processes" in one["first"]
+    assert "is a file; pass another" in one["no folder"] and one["no folder"] in two["no folder"]
+    assert "the disk is full" in two["full"][0] and one["full"][1] == two["full"][1] and two["full"][2] == 0
+    assert "UserWarning: of one" in two["warning"] and "could not go on" in one["warning"]
+    assert two["Ctrl-C"].startswith("KeyboardInterrupt") and "process 1 of 2 could not go on" in one["Ctrl-C"]
+    assert one["sharded"] == two["sharded"] and "members" in one["sharded"][0] and not one["sharded"][1]

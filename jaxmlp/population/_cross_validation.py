@@ -12,10 +12,10 @@ from jaxmlp import _arrays, _check
 from jaxmlp import data as tables
 from jaxmlp._choice import Figure
 from jaxmlp._engine.columns import as_number
-from jaxmlp._engine.hosts import together
+from jaxmlp._engine.hosts import hosts_of, together
 from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, plain, shared
 from jaxmlp._engine.options import checked_plan
-from jaxmlp._engine.plan import Plan
+from jaxmlp._engine.plan import FIRST, Plan
 from jaxmlp._preflight import entered
 from jaxmlp._trees import is_tree
 from jaxmlp.population._fit import Options, train
@@ -158,7 +158,13 @@ def cross_validate(
     keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]
     numbers = {name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in hyperparams.items()}
     inputs = Inputs(shared(*table), rows=own[fold], validation_rows=held_out[fold])
-    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(checked_plan(plan)))
+    plan = checked_plan(plan)
+    if plan is not None and plan.results == FIRST and hosts_of(plan.devices).many:
+        raise ValueError(
+            "plan must bring the results to all processes, each of which chooses by the scores; got results='first'; "
+            "pass 'everywhere', or 'sharded' for states that stay on their devices"
+        )
+    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(plan))
     shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
     scores = {
         name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(*shape, *values.shape[2:])

@@ -308,10 +308,11 @@ told, apart = {{}}, {{}}
 recipes = [dataclasses.replace(recipe, epochs=4, batch_size=size) for size in (16, 32)] * 4
 states, history = population.fit(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}})
 told["lists"] = [np.asarray(history["loss"]).tolist(), np.asarray(states[3].params[0].w).tolist()]
-states, history = loop.train(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}}, directory="{folder}/lists{{}}".format(COUNT),
-                             progress=False)
+where = {{"directory": "{folder}/lists{{}}".format(COUNT), "progress": False}}
+states, history = loop.train(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}}, **where)
 told["lists of a loop"] = np.asarray(history["loss"]).tolist()
-scores = population.cross_validate(jax.random.key(1), (x, y), recipe, {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4)
+two = {{"learning_rate": np.array([1e-3, 1e-2])}}
+scores = population.cross_validate(jax.random.key(1), (x, y), recipe, two, folds=4)
 told["cross-validation"] = [np.asarray(scores.scores["loss"]).tolist(), scores.best()]
 told["mapped"] = digest(*loop.train(keys, "{folder}/files", recipe, rates, every=2, progress=False))
 spans = []

@@ -12,7 +12,7 @@ import pytest
 
 from jaxmlp._engine import hosts
 from jaxmlp._engine.devices import chosen_devices
-from jaxmlp._engine.exchange import is_told, told
+from jaxmlp._engine.exchange import forget, is_told, told
 from jaxmlp.loop._changes import _same_bits
 
 # What all children know: twelve members, of which one diverges, and digests of every bit of a result.
@@ -146,8 +146,10 @@ def raising(error):
     return [call]
 
 ask("callback", train, "{folder}/callback", callbacks=raising(KeyError("of one")), every=None)
+again = OSError("of one")
+for _ in range(2):  # the same error in two calls
+    ask("callback of a fit", population.fit, **given | {"callbacks": raising(again)})
 ask("exit", train, callbacks=raising(SystemExit(3)))
-ask("callback of a fit", population.fit, **given | {"callbacks": raising(OSError("of one"))})
 
 class Batches:
     def __init__(self, ends, error=None):
@@ -251,6 +253,8 @@ def test_an_error_that_all_know_is_told_once():
         raise RuntimeError("of it") from error
     except RuntimeError as other:
         assert is_told(error) and is_told(other) and not is_told(ValueError("new")) and not is_told(None)
+        forget(other)
+        assert not is_told(other) and not is_told(error)
 
 
 LONG = """
@@ -304,15 +308,16 @@ def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bi
 
 # What takes longer: the same on two processes of two devices as on one of four.
 MORE = """
+rate = {{"learning_rate": 0.01}}
+crossed = jax.random.key(1), (x, y), recipe, {{"learning_rate": np.array([1e-3, 1e-2])}}
 told, apart = {{}}, {{}}
 recipes = [dataclasses.replace(recipe, epochs=4, batch_size=size) for size in (16, 32)] * 4
-states, history = population.fit(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}})
+states, history = population.fit(keys[:8], (x, y), recipes, rate)
 told["lists"] = [np.asarray(history["loss"]).tolist(), np.asarray(states[3].params[0].w).tolist()]
-where = {{"directory": "{folder}/lists{{}}".format(COUNT), "progress": False}}
-states, history = loop.train(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}}, **where)
+saved = {{"directory": "{folder}/lists{{}}".format(COUNT), "progress": False}}
+states, history = loop.train(keys[:8], (x, y), recipes, rate, **saved)
 told["lists of a loop"] = np.asarray(history["loss"]).tolist()
-two = {{"learning_rate": np.array([1e-3, 1e-2])}}
-scores = population.cross_validate(jax.random.key(1), (x, y), recipe, two, folds=4)
+scores = population.cross_validate(*crossed, folds=4)
 told["cross-validation"] = [np.asarray(scores.scores["loss"]).tolist(), scores.best()]
 told["mapped"] = digest(*loop.train(keys, "{folder}/files", recipe, rates, every=2, progress=False))
 spans = []
@@ -325,9 +330,8 @@ for _ in range(8):
 told["budget"] = digest(*result)
 assert len(set(spans)) > 2, spans
 if COUNT > 1:
-    plan = population.plan(8, (x, y), recipe, results="first")
-    apart["first"] = raised(population.cross_validate, jax.random.key(1), (x, y), recipe,
-                            {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4, plan=plan)
+    plan = planned(8, results="first")
+    apart["first"] = raised(population.cross_validate, *crossed, folds=4, plan=plan)
     if WHO == 0:
         open("{folder}/file", "w").close()
     apart["no folder"] = raised(train, "{folder}/file")

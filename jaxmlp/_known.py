@@ -18,7 +18,9 @@ def on_host(value: object) -> np.ndarray | None:
 
 def is_far(value: object) -> bool:
     """Tell whether a part of an array is with other processes alone."""
-    return isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated)
+    if not isinstance(value, jax.Array) or isinstance(value, Tracer):
+        return False
+    return not (value.is_fully_addressable or value.is_fully_replicated)
 
 
 def known(value: Any) -> np.ndarray:

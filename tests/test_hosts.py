@@ -304,14 +304,16 @@ def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bi
 
 # What takes longer: the same on two processes of two devices as on one of four.
 MORE = """
+rate = {{"learning_rate": 0.01}}
+crossed = jax.random.key(1), (x, y), recipe, {{"learning_rate": np.array([1e-3, 1e-2])}}
 told, apart = {{}}, {{}}
 recipes = [dataclasses.replace(recipe, epochs=4, batch_size=size) for size in (16, 32)] * 4
-states, history = population.fit(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}})
+states, history = population.fit(keys[:8], (x, y), recipes, rate)
 told["lists"] = [np.asarray(history["loss"]).tolist(), np.asarray(states[3].params[0].w).tolist()]
-states, history = loop.train(keys[:8], (x, y), recipes, {{"learning_rate": 0.01}}, directory="{folder}/lists{{}}".format(COUNT),
-                             progress=False)
+saved = {{"directory": "{folder}/lists{{}}".format(COUNT), "progress": False}}
+states, history = loop.train(keys[:8], (x, y), recipes, rate, **saved)
 told["lists of a loop"] = np.asarray(history["loss"]).tolist()
-scores = population.cross_validate(jax.random.key(1), (x, y), recipe, {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4)
+scores = population.cross_validate(*crossed, folds=4)
 told["cross-validation"] = [np.asarray(scores.scores["loss"]).tolist(), scores.best()]
 told["mapped"] = digest(*loop.train(keys, "{folder}/files", recipe, rates, every=2, progress=False))
 spans = []
@@ -324,9 +326,8 @@ for _ in range(8):
 told["budget"] = digest(*result)
 assert len(set(spans)) > 2, spans
 if COUNT > 1:
-    plan = population.plan(8, (x, y), recipe, results="first")
-    apart["first"] = raised(population.cross_validate, jax.random.key(1), (x, y), recipe,
-                            {{"learning_rate": np.array([1e-3, 1e-2])}}, folds=4, plan=plan)
+    plan = planned(8, results="first")
+    apart["first"] = raised(population.cross_validate, *crossed, folds=4, plan=plan)
     if WHO == 0:
         open("{folder}/file", "w").close()
     apart["no folder"] = raised(train, "{folder}/file")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp._engine.exchange import (
@@ -216,19 +216,20 @@ def fetch(tree: PyTree) -> Any:
         with told_by_words():
             pieces = -(-a.nbytes // PIECE)
             if pieces > 1 and isinstance(a.sharding, NamedSharding) and a.sharding.spec == P("members"):
-                return _in_pieces(a, a.sharding.mesh, pieces)
+                return _in_pieces(a, a.sharding, pieces)
             return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
     return jax.tree.map(one, tree)
 
 
-def _in_pieces(a: jax.Array, mesh: Mesh, pieces: int) -> np.ndarray:
+def _in_pieces(a: jax.Array, lies: NamedSharding, pieces: int) -> np.ndarray:
     """Return an array whose first axis is shared out: the whole of it may be more than a device holds."""
-    found = np.empty((mesh.size, len(a) // mesh.size, *a.shape[1:]), a.dtype)
+    devices, whole = lies.mesh.size, NamedSharding(lies.mesh, P())
+    found = np.empty((devices, len(a) // devices, *a.shape[1:]), a.dtype)
     size = -(-found.shape[1] // pieces)
     for start in range(0, found.shape[1], size):
         start = min(start, found.shape[1] - size)
-        piece = _piece(a, np.int32(start), size=size, to=NamedSharding(mesh, P()))
+        piece = _piece(a, np.int32(start), size=size, to=whole)
         found[:, start : start + size] = np.asarray(piece.addressable_data(0))
     return found.reshape(a.shape)
 

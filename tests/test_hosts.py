@@ -12,7 +12,7 @@ import pytest
 
 from jaxmlp._engine import hosts
 from jaxmlp._engine.devices import chosen_devices
-from jaxmlp._engine.exchange import is_told, told
+from jaxmlp._engine.exchange import forget, is_told, told
 from jaxmlp.loop._changes import _same_bits
 
 # What all children know: twelve members, of which one diverges, and digests of every bit of a result.
@@ -146,8 +146,10 @@ def raising(error):
     return [call]
 
 ask("callback", train, "{folder}/callback", callbacks=raising(KeyError("of one")), every=None)
+again = OSError("of one")
+for _ in range(2):  # the same error in two calls
+    ask("callback of a fit", population.fit, **given | {"callbacks": raising(again)})
 ask("exit", train, callbacks=raising(SystemExit(3)))
-ask("callback of a fit", population.fit, **given | {"callbacks": raising(OSError("of one"))})
 
 class Batches:
     def __init__(self, ends, error=None):
@@ -251,6 +253,8 @@ def test_an_error_that_all_know_is_told_once():
         raise RuntimeError("of it") from error
     except RuntimeError as other:
         assert is_told(error) and is_told(other) and not is_told(ValueError("new")) and not is_told(None)
+        forget(other)
+        assert not is_told(other) and not is_told(error)
 
 
 LONG = """

@@ -71,6 +71,13 @@ def is_told(error: BaseException | None) -> bool:
     return error is not None and (getattr(error, "_told_to_all", False) or is_told(error.__cause__))
 
 
+def forget(error: BaseException | None) -> None:
+    """Let an error, and that of which it was made, be new again."""
+    while error is not None:
+        error.__dict__.pop("_told_to_all", None)
+        error = error.__cause__
+
+
 def gather(own: Any) -> np.ndarray:
     """Return what each process has, (processes, ...)."""
     from jax.experimental import multihost_utils

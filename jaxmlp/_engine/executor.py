@@ -159,13 +159,12 @@ class Executor:
         Array by array, and each is freed before the next is read, so that the results do not need their room twice.
         Of several processes each gets them all, or the first alone; or the states stay where they are trained.
         """
-        runs, large = without_keys(self.runs), None
+        runs, large, first = without_keys(self.runs), None, place == FIRST
         del self.runs
         if place == SHARDED:
             self.hosts.ready()
             large = in_order((runs.state, runs.best and runs.best.params), layout=self.layout, count=self.count)
             runs = runs._replace(state=None, best=runs.best and runs.best._replace(params=None))
-        first = place == FIRST
         epochs = np.asarray(fetch(runs.epochs))[self.slots][: None if self.hosts.leads or not first else 0]
         history = {
             name: to(_filled({name: self._collect(leaf, first)}, epochs, np.nan)[name])

@@ -26,6 +26,7 @@ from jaxmlp._engine.exchange import (
     TEXTS,
     HostLost,
     exchange,
+    forget,
     is_told,
     told,
     told_by_words,
@@ -124,20 +125,33 @@ class Hosts:
 class Alike:
     """What `Hosts.alike` enters."""
 
+    _entered = 0  # how many of them this process is in, one in another
+
     def __init__(self, hosts: Hosts, kinds: tuple[type[Exception], ...]):
         self._hosts, self._kinds = hosts, {kind.__name__: kind for kind in kinds}
 
     def __enter__(self) -> None:
-        pass
+        Alike._entered += self._hosts.many
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if not self._hosts.many:
             return
+        Alike._entered -= 1
+        try:
+            self._tell(error)
+        except Exception as other:
+            error = other
+            raise
+        finally:
+            if not Alike._entered:  # who raises the same error again, in another call, has to tell it again
+                forget(error)
+
+    def _tell(self, error: BaseException | None) -> None:
         if error is None:
             exchange(DONE, b"", self._kinds)
         elif not isinstance(error, HostLost) and not is_told(error):  # nobody is left to be told of a lost process
             names = "<".join(each.__name__ for each in type(error).__mro__[:-2])
-            exchange(RAISED, f"{names}: {error}".encode()[:ERROR_BYTES])
+            exchange(RAISED, f"{names}: {error}".encode(errors="replace")[:ERROR_BYTES])
             told(error)
 
 

@@ -158,13 +158,7 @@ def cross_validate(
     keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]
     numbers = {name: jnp.asarray(value)[setting] if stacked[name] else value for name, value in hyperparams.items()}
     inputs = Inputs(shared(*table), rows=own[fold], validation_rows=held_out[fold])
-    plan = checked_plan(plan)
-    if plan is not None and plan.results == FIRST and hosts_of(plan.devices).many:
-        raise ValueError(
-            "plan must bring the results to all processes, each of which chooses by the scores; got results='first'; "
-            "pass 'everywhere', or 'sharded' for states that stay on their devices"
-        )
-    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(plan))
+    states, history = train(Request(keys, inputs, recipe, numbers), options=Options(_checked(plan)))
     shape = (settings_ * seeds, folds) if any(stacked.values()) or seeds > 1 else (folds,)
     scores = {
         name.removeprefix("validation_"): jnp.asarray(values[:, -1]).reshape(*shape, *values.shape[2:])
@@ -172,6 +166,16 @@ def cross_validate(
         if name.startswith("validation_")
     }
     return CrossValidation(scores, states, history, splits, found, seeds)
+
+
+def _checked(plan: Any) -> Plan | None:
+    plan = checked_plan(plan)
+    if plan is not None and plan.results == FIRST and hosts_of(plan.devices).many:
+        raise ValueError(
+            "plan must bring the results to all processes, each of which chooses by the scores; got results='first'; "
+            "pass 'everywhere', or 'sharded' for states that stay on their devices"
+        )
+    return plan
 
 
 def _numbers(name: str, value: Any) -> Any:

@@ -385,3 +385,44 @@ def test_all_else_is_that_of_one_process(tmp_path):
     assert "UserWarning: of one" in two["warning"] and "could not go on" in one["warning"]
     assert two["Ctrl-C"].startswith("KeyboardInterrupt") and "process 1 of 2 could not go on" in one["Ctrl-C"]
     assert one["sharded"] == two["sharded"] and "members" in one["sharded"][0] and not one["sharded"][1]
+
+
+# A loader that all members share, one network, a callback of one process alone, and devices that are not as many of each.
+SHARED = """
+class Batches:
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+    def __iter__(self):
+        order = np.random.default_rng(self.epoch).permutation(64)
+        for i in range(0, 64, 16):
+            yield x[order[i : i + 16]], y[order[i : i + 16]]
+
+def stream(**options):
+    return loop.train(keys, Batches(), recipe, rates, validation=validation, progress=False, every=3, **options)
+
+def cut(states, history):
+    if WHO == COUNT - 1 and history["loss"].shape[1] == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+where = "{folder}/{{}}".format(COUNT)
+told = {{"stream": digest(*stream())}}
+told["cut"] = raised(stream, directory=where, callbacks=[cut] if WHO == COUNT - 1 else []).split(";")[0]
+told["resumed"] = digest(*stream(directory=where))
+one = jax.random.key(3), (x, y), recipe, {{"learning_rate": 0.01}}
+state, history = loop.train(*one, directory=f"{{where}}-one", progress=False)
+told["one"] = digest(state, history)
+told["some"] = digest(*fit(devices=jax.devices()[:3]))
+seen = []
+population.fit(keys, (x, y), recipe, rates, callbacks=[lambda s, h: seen.append(digest(s, h))] if WHO == 0 else [])
+tell(told=told, seen=seen)
+"""
+
+
+@pytest.mark.long
+def test_streams_and_odd_calls_are_those_of_one_process(tmp_path):
+    script = BASE + SHARED.format(folder=tmp_path)
+    first, other = processes.run(script)
+    (alone,) = processes.run(script, 1, 4)
+    assert first["told"] == other["told"] == alone["told"]
+    assert alone["told"]["resumed"] == alone["told"]["stream"] and "interrupted after step" in alone["told"]["cut"]
+    assert first["seen"] == alone["seen"] and len(alone["seen"]) == 8 and not other["seen"]

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
 
 from jaxmlp._engine.exchange import (
     ARRAYS,
@@ -34,7 +35,7 @@ from jaxmlp.types import PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 ERROR_BYTES = 2000  # of an error's text, that the other processes are told
-PIECE = 2**28  # bytes of what the first process sends at once
+PIECE = 2**28  # bytes of what is sent at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +215,9 @@ def spread(tree: PyTree, sharding: Sharding) -> Any:
 
 def fetch(tree: PyTree) -> Any:
     """Return arrays whose values this process can read: as they are, or brought here from all processes, by all."""
-    if any(isinstance(a, jax.Array) and not a.is_fully_addressable for a in jax.tree.leaves(tree)):
+    afar = [a for a in jax.tree.leaves(tree) if isinstance(a, jax.Array) and not a.is_fully_addressable]
+    if afar:
+        jax.block_until_ready(afar)  # raises what went wrong on this process's devices, before others wait for it
         everyone().ready()
 
     def one(a: Any) -> Any:
@@ -225,6 +228,28 @@ def fetch(tree: PyTree) -> Any:
         from jax.experimental import multihost_utils
 
         with told_by_words():
+            pieces = -(-a.nbytes // PIECE)
+            if pieces > 1 and isinstance(a.sharding, NamedSharding) and a.sharding.spec == P("members"):
+                return _in_pieces(a, a.sharding, pieces)
             return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
     return jax.tree.map(one, tree)
+
+
+def _in_pieces(a: jax.Array, lies: NamedSharding, pieces: int) -> np.ndarray:
+    """Return an array whose first axis is shared out: the whole of it may be more than a device holds."""
+    devices, whole = lies.mesh.size, NamedSharding(lies.mesh, P())
+    found = np.empty((devices, len(a) // devices, *a.shape[1:]), a.dtype)
+    size = -(-found.shape[1] // pieces)
+    for start in range(0, found.shape[1], size):
+        start = min(start, found.shape[1] - size)
+        piece = _piece(a, np.int32(start), size=size, to=whole)
+        found[:, start : start + size] = np.asarray(piece.addressable_data(0))
+    return found.reshape(a.shape)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "to"))
+def _piece(a: jax.Array, start: Any, *, size: int, to: NamedSharding) -> jax.Array:
+    """Return so many entries of each device's share, (devices, size, ...), on all devices."""
+    shares = a.reshape(to.mesh.size, -1, *a.shape[1:])
+    return jax.lax.with_sharding_constraint(jax.lax.dynamic_slice_in_dim(shares, start, size, axis=1), to)

@@ -7,8 +7,14 @@ import shutil
 import signal
 
 import jax
+import numpy as np
+import optax
 import pytest
 from processes import Processes, run
+
+from jaxmlp import MLP, Recipe, loop, losses, sharding
+from jaxmlp._engine.hosts import Hosts
+from jaxmlp.loop import _single
 
 # As in this process: equal bits need equal compilers.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -244,3 +250,13 @@ def test_each_process_reads_its_own_rows_of_files(tmp_path):
     one, other = (told["14"]["rows"] for told in found)
     for mine, others in zip(one, other, strict=True):  # 5 batches, of 8 places on each process
         assert len(mine) == len(others) == 40 and set(mine + others) == set(range(64))
+
+
+def test_a_network_over_processes_is_not_saved_by_one_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(_single, "hosts_of", lambda devices: Hosts(2, 0))
+    mesh = jax.make_mesh((len(jax.devices()),), ("data",))
+    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adam, epochs=1)
+    state = sharding.start(jax.random.key(0), recipe, {"learning_rate": 0.1}, mesh=mesh)
+    data, how = (np.ones((4, 3), "f"), np.ones((4, 1), "f")), {"directory": tmp_path / "run", "progress": False}
+    with pytest.raises(ValueError, match="directory must be None for one network that lies on several processes"):
+        loop.train(jax.random.key(0), data, recipe, {"learning_rate": 0.1}, params=state, **how)

@@ -26,7 +26,7 @@ from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
 from jaxmlp.loop._saving import RunDirectory, SavedRun
 from jaxmlp.loop._session import RunOptions, Saving, Session
-from jaxmlp.loop._single import back, of_one, on_mesh, plan_of_one
+from jaxmlp.loop._single import back, check_directory, of_one, on_mesh, plan_of_one
 from jaxmlp.loop._steps import Put, Steps, checker, shared
 from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
@@ -67,6 +67,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         _check.typed_key(request.key)
     request = request.entered(streamed=is_stream(request.inputs.data))
     request, placement, outer = on_mesh(request, options.lie)
+    check_directory(placement, options.directory)
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     with options.hosts.alike():

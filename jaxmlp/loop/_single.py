@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from jaxmlp._engine.hosts import hosts_of
 from jaxmlp._engine.inputs import Request
 from jaxmlp._engine.lie import of_first
 from jaxmlp._engine.plan import Plan
@@ -42,6 +43,20 @@ def on_mesh(request: Request, lie: Any = None) -> tuple[Request, Placement | Non
     data, validation, params = moved((data, inputs.validation, inputs.params), placement.mesh)
     inputs = inputs._replace(data=inputs.data if data is None else data, validation=validation, params=params)
     return request._replace(inputs=inputs), placement, outer
+
+
+def check_directory(placement: Placement | None, directory: Any) -> None:
+    """Raise where a network is to be saved that no process has the whole of.
+
+    Raises:
+      ValueError: which says what can be done.
+    """
+    if directory is not None and placement is not None and hosts_of(tuple(placement.mesh.devices.flat)).many:
+        raise ValueError(
+            "directory must be None for one network that lies on several processes, of which none has the whole to "
+            "write; save the state in a callback by orbax.checkpoint, which writes from all of them, and go on by "
+            "params=state; or lay the network on the devices of one process"
+        )
 
 
 def plan_of_one(placement: Placement | None) -> Plan:

@@ -5,6 +5,7 @@ mathematics: progress, callbacks, checkpoints, signals.
 """
 
 from jaxmlp import records as records
+from jaxmlp._engine.exchange import HostLost as HostLost
 from jaxmlp._engine.stops import Budget as Budget
 from jaxmlp._engine.stops import Halving as Halving
 from jaxmlp._engine.stops import Patience as Patience
@@ -16,5 +17,5 @@ from jaxmlp.loop._train import resume as resume
 from jaxmlp.loop._train import train as train
 from jaxmlp.loop.streams import npy as npy
 
-for _error in (Interrupted, NonFinite, NotSaved):
+for _error in (HostLost, Interrupted, NonFinite, NotSaved):
     _error.__module__ = __name__  # as a traceback shows them

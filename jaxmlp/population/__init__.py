@@ -3,6 +3,7 @@
 Seeds, hyperparameters, folds and bootstraps are one idea here. A member is what `jaxmlp.fit` would make of it alone.
 """
 
+from jaxmlp._engine.exchange import HostLost as HostLost
 from jaxmlp._engine.inputs import each as each
 from jaxmlp._engine.inputs import shared as shared
 from jaxmlp._engine.plan import Plan as Plan

@@ -387,7 +387,7 @@ def test_all_else_is_that_of_one_process(tmp_path):
     assert one["sharded"] == two["sharded"] and "members" in one["sharded"][0] and not one["sharded"][1]
 
 
-# A loader that all members share, one network, a callback of one process alone, and devices that are not as many of each.
+# A loader that all members share, one network, a callback of one process alone, and not as many devices of each.
 SHARED = """
 class Batches:
     def set_epoch(self, epoch):

@@ -133,8 +133,8 @@ def _blocks(one: Callable[..., Run], layout: Layout) -> Callable[..., Run]:
             mine, theirs = jax.tree.map(lambda a: a.at[who].get(mode="promise_in_bounds"), (runs, members))
             # Where a device has one block alone, XLA sees that `who` are all and fuses what was gathered into the step,
             # which then rounds otherwise: a member's bits must not depend on how many there are.
-            own = jax.lax.optimization_barrier((theirs.key, theirs.numbers, theirs.steps))
-            theirs = theirs._replace(key=own[0], numbers=own[1], steps=own[2])
+            own = jax.lax.optimization_barrier((jax.random.key_data(theirs.key), theirs.numbers, theirs.steps))
+            theirs = theirs._replace(key=jax.random.wrap_key_data(own[0], impl=impl), numbers=own[1], steps=own[2])
             mine = with_key(mine, jax.random.wrap_key_data(mine.state.key, impl=impl))
             mine = _over(one, layout.width)(mine, theirs, work, span)
             mine = with_key(mine, jax.random.key_data(mine.state.key))

@@ -387,11 +387,7 @@ def test_all_else_is_that_of_one_process(tmp_path):
     assert one["sharded"] == two["sharded"] and "members" in one["sharded"][0] and not one["sharded"][1]
 
 
-<<<<<<< HEAD
 # A loader that all members share, one network, a callback of one process alone, and devices that differ in number.
-=======
-# A loader that all members share, one network, a callback of one process alone, and not as many devices of each.
->>>>>>> hosttests2
 SHARED = """
 class Batches:
     def set_epoch(self, epoch):

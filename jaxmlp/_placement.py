@@ -5,7 +5,6 @@ JAX's compiler loses the placement of rows in the gather of a batch, and would t
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, get_abstract_mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, get_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp._layout import DATA, follow, leaves_of
+from jaxmlp._mesh import automatic as automatic
+from jaxmlp._mesh import beside, is_on
+from jaxmlp._mesh import moved as moved
+from jaxmlp._mesh import spread as spread
 from jaxmlp.types import PyTree
 
 Specs = tuple[P, ...]  # of the leaves of a tree, in their order
@@ -97,7 +100,7 @@ class Placement:
             return tree
 
         def put(a: Any) -> Any:
-            if isinstance(a, Tracer) or not isinstance(a, np.ndarray | jax.Array) or _is_on(a, self.mesh):
+            if isinstance(a, Tracer) or not isinstance(a, np.ndarray | jax.Array) or is_on(a, self.mesh):
                 return a
             rows = P(self.rows) if a.ndim and len(a) % self.parts == 0 else P()
             return spread(a, self.mesh, rows)
@@ -141,7 +144,7 @@ def placement(mesh: Any, state: Any, data: Any) -> Placement:
     """Return how a state, or parameters alone, and data lie on a mesh."""
     mesh = automatic(mesh)
     params, opt_state = (state.params, state.opt_state) if hasattr(state, "opt_state") else (state, None)
-    there = [leaf for leaf in jax.tree.leaves(opt_state) if _is_on(leaf, mesh)]
+    there = [leaf for leaf in jax.tree.leaves(opt_state) if is_on(leaf, mesh)]
     return Placement(
         mesh,
         _rows_of(data, mesh),
@@ -160,28 +163,12 @@ def _rows_of(data: Any, mesh: Any) -> tuple[str, ...]:
     return (DATA,) if DATA in mesh.axis_names else ()
 
 
-def _is_on(a: Any, mesh: Any) -> bool:
-    laid = getattr(a, "sharding", None)
-    return isinstance(laid, NamedSharding) and automatic(laid.mesh) == mesh
-
-
 def _spec_of(a: Any, mesh: Any) -> P:
     """Return over which axes an array, or its shape, is split; P() for one that lies whole or elsewhere."""
-    spec = list(a.sharding.spec) if _is_on(a, mesh) else []
+    spec = list(a.sharding.spec) if is_on(a, mesh) else []
     while spec and spec[-1] is None:  # so that P("data", None) and P("data") are one program
         spec.pop()
     return P(*spec)
-
-
-@functools.lru_cache(maxsize=64)
-def automatic(mesh: Any) -> Any:
-    """Return the mesh of the same devices whose axes JAX shards by itself."""
-    kinds = (AxisType.Auto,) * len(mesh.axis_names)
-    if mesh.axis_types == kinds:
-        return mesh
-    if isinstance(mesh, AbstractMesh):
-        return AbstractMesh(mesh.axis_sizes, mesh.axis_names, axis_types=kinds)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
 def _mesh_of(name: str, tree: PyTree, mesh: Any) -> Any:
@@ -215,41 +202,17 @@ def through(function: Callable[..., Any], given: dict[str, Any], placed: Placeme
     """
     mesh, outer = placed.mesh, None
     for leaf in jax.tree.leaves([given.get(name) for name in (*STATES, *TABLES)]):
-        if _is_on(leaf, mesh) and leaf.sharding.mesh != mesh:
+        if is_on(leaf, mesh) and leaf.sharding.mesh != mesh:
             outer = leaf.sharding.mesh
     given = {**given, **{name: moved(given[name], mesh) for name in (*STATES, *TABLES) if name in given}}
     for name in (*STATES, "key"):
         if given.get(name) is not None:
-            given[name] = jax.tree.map(lambda a: a if _is_on(a, mesh) else spread(a, mesh, P()), given[name])
-    given["recipe"] = given["recipe"]._replace(placement=placed)
+            given[name] = jax.tree.map(lambda a: a if is_on(a, mesh) else spread(a, mesh, P()), given[name])
+    for name in ("rows", "step"):
+        if given.get(name) is not None:
+            given[name] = beside(given[name], mesh)
+    bound = given["recipe"]
+    given["recipe"] = bound._replace(numbers=beside(bound.numbers, mesh), placement=placed)
     with contextlib.nullcontext() if get_abstract_mesh().empty else jax.set_mesh(mesh):
         result = function(**given)
     return result if outer is None else moved(result, outer)
-
-
-def moved(tree: PyTree, mesh: Any) -> Any:
-    """Return a tree with each array of a mesh of the same devices on this one, without a byte sent."""
-
-    def move(a: Any) -> Any:
-        laid = getattr(a, "sharding", None)
-        if not isinstance(laid, NamedSharding) or laid.mesh == mesh or automatic(laid.mesh) != automatic(mesh):
-            return a
-        return jax.device_put(a, NamedSharding(mesh, laid.spec))
-
-    return jax.tree.map(move, tree)
-
-
-def spread(a: Any, mesh: Mesh, spec: P) -> Any:
-    """Return an array on a mesh, of which this process may have a part of the devices alone.
-
-    What lies on several processes is moved between the devices; of what does not, each process has the whole, the same.
-    """
-    to = NamedSharding(mesh, spec)
-    if to.is_fully_addressable or (isinstance(a, jax.Array) and not a.is_fully_addressable):
-        return jax.device_put(a, to)
-    if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-        words = spread(jax.random.key_data(a), mesh, spec)
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(a))
-    known = np.asarray(a)
-    known = known.astype(jax.dtypes.canonicalize_dtype(known.dtype), copy=False)
-    return jax.make_array_from_callback(known.shape, to, lambda index: known[index])

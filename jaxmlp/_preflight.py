@@ -178,7 +178,7 @@ def warn_of_not_finite(params: Params, history: History) -> None:
             break
     else:
         with np.errstate(over="ignore", invalid="ignore"):
-            if all(np.isfinite(_total(a)) for a in jax.tree.leaves(params)):
+            if all(map(_is_finite, jax.tree.leaves(params))):
                 return
         found = "a parameter became NaN or infinite"
     warnings.warn(
@@ -189,10 +189,11 @@ def warn_of_not_finite(params: Params, history: History) -> None:
     )
 
 
-def _total(a: Any) -> Any:
-    """Return the sum of an array: where it is split over devices, on these, so that none has the whole."""
-    split = isinstance(a, jax.Array) and not a.is_fully_replicated
-    return np.asarray(jnp.sum(a), np.float64) if split else np.sum(np.asarray(a), dtype=np.float64)
+def _is_finite(a: Any) -> bool:
+    """Tell whether an array is finite: where it is split over devices, on these, so that none has the whole."""
+    if isinstance(a, jax.Array) and not a.is_fully_replicated:
+        return bool(jnp.all(jnp.isfinite(a)))
+    return bool(np.isfinite(np.sum(np.asarray(a), dtype=np.float64)))
 
 
 @partial(jax.jit, static_argnums=0)  # for its cache of shapes; never run

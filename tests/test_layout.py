@@ -18,7 +18,7 @@ FLOORS = [
     ["_bounds", "_classes", "_composed", "_evidence", "_likelihoods", "_pairs", "_scaled", "_slopes"],
     ["layer", "losses", "data", "_labels"],
     ["_classification", "_ranking", "_regression"],
-    ["metrics", "linear", "_layout", "_stacking", "_roles", "_coupling", "transforms"],
+    ["metrics", "linear", "_layout", "_mesh", "_stacking", "_roles", "_coupling", "transforms"],
     ["_averaging", "_freezing", "_placement", "_structure", "_per_layer"],
     ["_description", "optimizers"],
     ["mlp"],

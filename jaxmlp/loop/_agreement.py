@@ -18,7 +18,8 @@ from jaxmlp.loop._start import Start
 
 FIX = (
     "each process must be given the same arguments, files and versions; what is drawn must come of one key or seed, "
-    "and file names must be sorted"
+    "and file names must be sorted; what a process is to train by itself has a plan of devices=jax.local_devices(), or "
+    "is one network for jaxmlp.fit"
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmlp._engine.hosts import fetch
 from jaxmlp._placement import Placement
 from jaxmlp.loop._mapped import MappedFile
 from jaxmlp.types import Data, Json
@@ -37,7 +38,7 @@ def of_array(array: Any, full: bool = False) -> Json:
             stop = min(start + BLOCK, array.nbytes)
             digest.update(_block(array, start, stop) if file is None else file.block(start, stop))
     else:
-        flat = np.asarray(array)
+        flat = np.asarray(fetch(array))
         flat = (flat if flat.flags.c_contiguous else np.ascontiguousarray(flat)).reshape(-1).view(np.uint8)
         digest.update(flat.data)
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest.hexdigest()[:32]}

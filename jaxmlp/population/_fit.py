@@ -12,7 +12,7 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.hosts import hosts_of_call, together
+from jaxmlp._engine.hosts import fetch, hosts_of_call, together
 from jaxmlp._engine.inputs import Inputs, Request, plain
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
@@ -170,6 +170,7 @@ def train(
     """Train the members of one recipe."""
     check_keys(request.key)
     hosts = hosts_of_call(options.plan and options.plan.devices)
+    request = request._replace(inputs=fetch(request.inputs))  # what lies on several processes, members share whole
     with hosts.alike():
         request = request.entered()
         members, tables = enter(request)

@@ -59,11 +59,13 @@ def spread(a: Any, mesh: Mesh, spec: P) -> Any:
     What lies on several processes is moved between the devices; of what does not, each process has the whole, the same.
     """
     to = NamedSharding(mesh, spec)
-    if to.is_fully_addressable or (isinstance(a, jax.Array) and not a.is_fully_addressable):
+    if to.is_fully_addressable:
         return jax.device_put(a, to)
     if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         words = spread(jax.random.key_data(a), mesh, spec)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(a))
+    if isinstance(a, jax.Array) and not a.is_fully_addressable:
+        return jax.device_put(a, to)
     known = np.asarray(a)
     known = known.astype(jax.dtypes.canonicalize_dtype(known.dtype), copy=False)
     return jax.make_array_from_callback(known.shape, to, lambda index: known[index])

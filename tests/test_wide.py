@@ -260,3 +260,33 @@ def test_a_network_over_processes_is_not_saved_by_one_of_them(tmp_path, monkeypa
     data, how = (np.ones((4, 3), "f"), np.ones((4, 1), "f")), {"directory": tmp_path / "run", "progress": False}
     with pytest.raises(ValueError, match="directory must be None for one network that lies on several processes"):
         loop.train(jax.random.key(0), data, recipe, {"learning_rate": 0.1}, params=state, **how)
+
+
+# Arrays that lie on the devices of all processes, on a mesh as JAX makes it, at each door.
+FAR = """
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxmlp import population, sharding
+x = np.random.default_rng(0).normal(size=(96, 16)).astype("f")
+recipe = Recipe(MLP((16, 32, 32, 1), "tanh"), losses.squared_error, optax.adam, epochs=2, batch_size=32)
+key, rate, mesh, quiet = jax.random.key(0), {"learning_rate": 0.01}, jax.make_mesh((4,), ("data",)), {"progress": False}
+there = NamedSharding(mesh, P("data"))
+d = tuple(jax.make_array_from_callback(a.shape, there, lambda i, a=a: a[i]) for a in (x, np.sin(x[:, :1])))
+born = sharding.start(key, recipe, rate, mesh=mesh)
+one = jax.device_put(np.float32(0.01), jax.local_devices()[0])
+found = {
+    "fit": jaxmlp.fit(key, d, recipe, rate, params=born)[1]["loss"],
+    "number": jaxmlp.fit(key, d, recipe, {"learning_rate": one})[1]["loss"],
+    "loop": loop.train(key, d, recipe, rate, validation=d, params=born, **quiet)[1]["validation_loss"],
+    "members": population.fit(jax.random.split(key, 4), d, recipe, rate)[1]["loss"],
+    "members of a loop": loop.train(jax.random.split(key, 4), d, recipe, rate, **quiet)[1]["loss"],
+}
+tell(**{name: np.asarray(values, float).tolist() for name, values in found.items()})
+"""
+
+
+@pytest.mark.long
+def test_arrays_over_processes_on_a_mesh_of_explicit_axes_are_those_of_one_process():
+    one, *two = run(FAR, 1, 4)[0], *run(FAR, 2, 2)
+    assert two[0] == two[1] and one.keys() == two[0].keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(two[0][name], values, rtol=1e-5, err_msg=name)

@@ -15,6 +15,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=12)
 settings.load_profile("suite")
+collect_ignore = ["sharded.py"]  # a program of its own on eight devices; looked at for doctests, it would set them here
 
 
 def pytest_collection_modifyitems(items):

@@ -303,8 +303,8 @@ def test_another_layout_is_refused_and_the_saved_one_is_taken(tmp_path, monkeypa
     with pytest.raises(ValueError, match=r"layout.devices: saved 2, given 1\n.*go on with devices of that number"):
         run(devices=1, directory=tmp_path)
     with monkeypatch.context() as patch:  # on a machine with fewer
-        one = jax.local_devices()[:1]
-        patch.setattr(jax, "local_devices", lambda: one)
+        one = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda: one)
         with pytest.raises(ValueError, match="layout.devices: saved 2, given 1"):
             loop.resume(tmp_path, (X, Y), progress=False)
     same(loop.resume(tmp_path, (X, Y), progress=False), run())
@@ -324,8 +324,8 @@ def test_a_folder_of_shards_that_do_not_fit_is_named(tmp_path):
 
 
 def test_other_versions_are_named_by_a_warning(run, monkeypatch):
-    versions = {**_saving._versions(), "jax": "0.1"}
-    monkeypatch.setattr(_saving, "_versions", lambda: versions)
+    versions = {**_saving.versions(), "jax": "0.1"}
+    monkeypatch.setattr(_saving, "versions", lambda: versions)
     with pytest.warns(
         UserWarning, match=r"version.jax: saved .*, given 0.1: the run goes on, but only equal versions"
     ) as seen:

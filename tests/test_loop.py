@@ -19,7 +19,7 @@ import pytest
 
 import jaxmlp
 from jaxmlp import MLP, Recipe, loop, losses, metrics, population, records, training
-from jaxmlp.loop import _checkpoints, _description, _progress, _saving
+from jaxmlp.loop import _checkpoints, _description, _progress, _saved
 from jaxmlp.loop.streams import _npy
 
 pytestmark = pytest.mark.bits
@@ -324,8 +324,8 @@ def test_a_folder_of_shards_that_do_not_fit_is_named(tmp_path):
 
 
 def test_other_versions_are_named_by_a_warning(run, monkeypatch):
-    versions = {**_saving.versions(), "jax": "0.1"}
-    monkeypatch.setattr(_saving, "versions", lambda: versions)
+    versions = {**_saved.versions(), "jax": "0.1"}
+    monkeypatch.setattr(_saved, "versions", lambda: versions)
     with pytest.warns(
         UserWarning, match=r"version.jax: saved .*, given 0.1: the run goes on, but only equal versions"
     ) as seen:
@@ -575,7 +575,7 @@ def test_enough_improvement_resets_patience_and_the_least_loss_chooses_the_weigh
 
 def test_a_checkpoint_of_a_time_when_patience_counted_from_the_best_epoch_goes_on(tmp_path):
     from jaxmlp._engine.runs import Best, Run
-    from jaxmlp.loop._saving import SavedRun
+    from jaxmlp.loop._saved import SavedRun
 
     zero = np.zeros(1, np.int32)
     best = Best((np.ones((1, 2), "f"),), np.full(1, 0.5, "f"), zero + 4, np.full(1, 0.5, "f"), zero + 4)

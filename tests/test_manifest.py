@@ -16,7 +16,7 @@ from jaxmlp import MLP, Recipe, losses, metrics
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.program import Run
 from jaxmlp._engine.stops import Budget, Halving, Patience, Stops, Target
-from jaxmlp.loop import _checkpoints, _description, _digest, _saving, _table
+from jaxmlp.loop import _checkpoints, _description, _digest, _saved, _table
 from jaxmlp.loop._description import describe, rebuild
 from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._saving import Place, RunDirectory
@@ -328,6 +328,6 @@ def test_the_store_keeps_the_newest_and_the_lowest_score(tmp_path):
 
 def test_other_versions_are_named(tmp_path):
     made = manifest()
-    saved = _saving.SavedRun(tmp_path, made, {}, {}, None, {**_saving.versions(), "jax": "0.1"})
+    saved = _saved.SavedRun(tmp_path, made, {}, {}, None, {**_saved.versions(), "jax": "0.1"})
     with pytest.warns(UserWarning, match=r"version.jax: saved 0.1, given .*: the run goes on, but only equal versions"):
         saved.check(made)

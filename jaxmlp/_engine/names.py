@@ -9,14 +9,20 @@ from jaxmlp._engine.executor import without_keys
 from jaxmlp.types import PyTree
 
 
-def flat(tree: PyTree, prefix: str) -> dict[str, np.ndarray]:
+def flat(tree: PyTree, prefix: str) -> dict[str, Any]:
     """Return the arrays of a tree by name, typed keys as the integers behind them.
+
+    They are of NumPy, but for those that no process alone has, which stay as they lie.
 
     >>> list(flat({"w": np.zeros(2), "layers": (np.ones(3),)}, "run"))
     ['run.layers.0', 'run.w']
     """
     leaves = jax.tree_util.tree_leaves_with_path(without_keys(tree))
-    return {path_name(prefix, path): np.asarray(leaf) for path, leaf in leaves}
+    afar = (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for _, leaf in leaves)
+    return {
+        path_name(prefix, path): leaf if far else np.asarray(leaf)
+        for (path, leaf), far in zip(leaves, afar, strict=True)
+    }
 
 
 def path_name(prefix: str, path: Any) -> str:

@@ -13,7 +13,7 @@ from jaxmlp._trees import with_trees
 from jaxmlp.loop._digest import of_data
 from jaxmlp.loop._manifest import Manifest, Seen
 from jaxmlp.loop._program import of_job
-from jaxmlp.loop._saving import versions
+from jaxmlp.loop._saved import versions
 from jaxmlp.loop._start import Start
 
 FIX = (

@@ -61,7 +61,9 @@ def with_best(
     for name, leaf in wanted.items():
         if name.startswith(f"{BEST}params") and (current := found.get(name.replace(BEST, "run.state.", 1))) is not None:
             one = stays.reshape(-1, *[1] * (current.ndim - 1))
-            kept[name] = np.where(one, found[name], current) if stays.any() else current
+            kept[name] = (
+                current if not stays.any() else found[name] if stays.all() else np.where(one, found[name], current)
+            )
         elif name.startswith(BEST) and name.removeprefix(BEST) in fresh:
             kept[name] = fresh[name.removeprefix(BEST)].astype(leaf.dtype)
     return kept

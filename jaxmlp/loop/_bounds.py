@@ -5,7 +5,7 @@ never had is refused, and what is left costs about what the files take or what t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jaxmlp._engine import limits
@@ -28,8 +28,8 @@ def last_number(manifest: Manifest) -> int:
     return epochs * manifest.steps if manifest.steps else max(epochs, NUMBERS)  # not each stream tells its length
 
 
-def check_forms(manifest: Manifest, forms: Mapping[str, Form]) -> None:
-    """Raise unless a run of a manifest may have arrays of these forms.
+def check_forms(manifest: Manifest, forms: Mapping[str, Form], later: Collection[str] = ()) -> None:
+    """Raise unless a run of a manifest may have arrays of these forms, of which some are not read now.
 
     Raises:
       ValueError: with the array, or the word that does not fit.
@@ -62,7 +62,8 @@ def check_forms(manifest: Manifest, forms: Mapping[str, Form]) -> None:
             f"arrays of the checkpoint must be those of {members:,} models of {parameters:,} weights; they take "
             f"{state:,} bytes"
         )
-    total, (part, whole), there = sum(form.bytes for form in forms.values()), USABLE, limits.memory()
+    (part, whole), there = USABLE, limits.memory()
+    total = sum(form.bytes for name, form in forms.items() if name not in later)
     if there is not None and total > part * there // whole:
         raise ValueError(f"arrays of the checkpoint must fit in memory, of {there:,} bytes; they take {total:,}")
     width = manifest.layout["width"]

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxmlp import _check, _disk
 from jaxmlp.loop import _folder, _ours, _places, _reading, _trouble
-from jaxmlp.loop._reading import FORMAT, Check, Saved
+from jaxmlp.loop._reading import FORMAT, Check, Later, Saved
 from jaxmlp.types import Json, StrPath
 
 _sums = _folder.sums
@@ -94,6 +94,29 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._write, args=(number, arrays, meta, first), daemon=True)
         self._thread.start()
 
+    def begin(self, number: int, first: Callable[[], None]) -> Path:
+        """Do `first`, and return a folder for the arrays of a checkpoint, which others write; `finish` counts it.
+
+        Raises:
+          NotSaved: where that cannot be done.
+        """
+        self.wait()
+        saving = self.directory / _ours.saving_name(number)
+        with _trouble.writing(self.directory, NotSaved):
+            first()
+            saving.mkdir()
+        return saving
+
+    def finish(self, number: int, saving: Path, meta: Json, *, score: float | None = None) -> None:
+        """Let a checkpoint count whose arrays have been written and read back.
+
+        Raises:
+          NotSaved: where it could not be written.
+        """
+        with _trouble.writing(self.directory, NotSaved):
+            _folder.tell(saving, {"format": FORMAT, **meta, "score": score})
+            self._close(number, saving)
+
     def wait(self) -> None:
         """Wait until everything is on disk; warn where an older checkpoint could not be removed.
 
@@ -139,17 +162,18 @@ class Checkpoints:
         if taken:
             raise ValueError(_trouble.names_taken(self.directory, taken))
 
-    def recover(self, check: Check | None = None) -> Saved | None:
+    def recover(self, check: Check | None = None, later: Later | None = None) -> Saved | None:
         """Return the newest whole checkpoint; damaged ones above it are named by a warning, and set aside.
 
         Args:
           check: raises a ValueError unless the arrays may be read, of what is said of them and of what they are.
+          later: tells which are not read now.
 
         Raises:
           ValueError: where checkpoints are there and none is whole, where a file of one cannot be read, and where it
             was written in another format. Nothing is changed then.
         """
-        saved, damaged = _reading.newest(self.directory, check)
+        saved, damaged = _reading.newest(self.directory, check, later)
         for folder, problems in damaged:
             self._set_aside(folder, problems)
         return saved
@@ -179,12 +203,14 @@ class Checkpoints:
             if first is not None:
                 first()
             _folder.write(saving, arrays, meta)
-            _folder.close(saving, _sums(saving))
-            _places.put(saving, self._folder(number))
+            self._close(number, saving)
         except BaseException as error:  # raised by the next `save` or `wait`
             shutil.rmtree(saving, ignore_errors=True)
             self._error = error
-            return
+
+    def _close(self, number: int, saving: Path) -> None:
+        _folder.close(saving, _sums(saving))
+        _places.put(saving, self._folder(number))
         try:
             for later in self.numbers():
                 if later > number:  # of other rules, from before the run went back: it must not be taken for the newest

@@ -3,13 +3,14 @@
 `arrays/` holds the arrays, `run.json` what the caller says of them, and `SHA256SUMS` a digest of every file of both.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -39,6 +40,24 @@ class Form(NamedTuple):
     def bytes(self) -> int:
         """How many bytes the array takes."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An array of a checkpoint that was not read yet."""
+
+    folder: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
 
 def damages(folder: Path) -> list[str]:
@@ -80,11 +99,16 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
     ocp = _orbax()
     folder.mkdir()
     with _plain(folder) as plain:
-        _checkpointer().save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
-    back = read_arrays(folder)
+        _checkpointer(ocp.StandardCheckpointHandler).save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
+    back = read_arrays(folder, arrays)
     lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
     if lost:
         raise ValueError(f"{lost[0]} and {len(lost) - 1} more are not read as they were written")
+    tell(folder, meta)
+
+
+def tell(folder: Path, meta: Json) -> None:
+    """Write what the caller says of the arrays of a checkpoint."""
     # The names of the files stand in one of them, so that a list of digests that was cut short is seen.
     files = _ours(sorted(path.relative_to(folder).as_posix() for path in _disk.files_below(folder)))
     text = json.dumps({**meta, "files": files}, indent=1)
@@ -107,7 +131,7 @@ def read_forms(folder: Path) -> dict[str, Form]:
     """
     found = {}
     with _plain(folder) as plain:
-        told = _checkpointer().metadata(plain / ARRAYS).item_metadata.tree
+        told = _checkpointer(_orbax().StandardCheckpointHandler).metadata(plain / ARRAYS).item_metadata.tree
     for name, array in told.items():
         shape, chunk = getattr(array, "shape", None), getattr(getattr(array, "storage", None), "chunk_shape", None)
         if not isinstance(name, str) or not isinstance(shape, tuple):
@@ -120,11 +144,16 @@ def read_forms(folder: Path) -> dict[str, Form]:
     return found
 
 
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a checkpoint; raises whatever Orbax does for what it cannot read."""
-    ocp = _orbax()
+def read_arrays(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return arrays of a checkpoint by name; raises whatever Orbax does for what it cannot read."""
+    ocp, wanted = _orbax(), dict.fromkeys(names, 0)
+    if not wanted:
+        return {}
+    # As NumPy's, wherever those that wrote them had them: their devices need not be here.
+    kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
+    args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
     with _plain(folder) as plain:
-        arrays = _checkpointer().restore(plain / ARRAYS, args=ocp.args.StandardRestore())
+        arrays = _checkpointer(ocp.PyTreeCheckpointHandler).restore(plain / ARRAYS, args=args)
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -149,12 +178,12 @@ def _orbax() -> Any:
     return _check.extra("orbax.checkpoint", "checkpoint")
 
 
-def _checkpointer() -> Any:
+def _checkpointer(handler: Any) -> Any:
     """Return what writes and reads arrays of this process; of several, Orbax would wait for the others otherwise."""
     ocp, own = _orbax(), jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
     options = {"multiprocessing_options": alone} if jax.process_count() > 1 else {}
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler(**options), **options)
+    return ocp.Checkpointer(handler(**options), **options)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from jaxmlp._trees import first, on_host
 from jaxmlp.loop._parts import PartRun, check_together, read_parts
 from jaxmlp.loop._resuming import check_size, checked_run
 from jaxmlp.loop._run import told_by_words
-from jaxmlp.loop._saving import ONCE
+from jaxmlp.loop._saved import ONCE
 from jaxmlp.loop._start import Start
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State

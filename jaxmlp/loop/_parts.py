@@ -15,7 +15,7 @@ from jaxmlp.loop import _ours, _trouble
 from jaxmlp.loop._changes import MOST, changes
 from jaxmlp.loop._description import differences
 from jaxmlp.loop._manifest import Manifest
-from jaxmlp.loop._saving import SavedRun, read_run
+from jaxmlp.loop._saved import SavedRun, read_run
 from jaxmlp.types import Json
 
 WAVE, RECIPE = re.compile(r"wave-[0-9]{3,}", re.ASCII), re.compile(r"recipe-[0-9]{3,}", re.ASCII)

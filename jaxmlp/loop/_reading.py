@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxmlp import _check
 from jaxmlp.loop import _folder, _ours, _trouble
-from jaxmlp.loop._folder import Form
+from jaxmlp.loop._folder import Form, Stored
 from jaxmlp.types import Json
 
 FORMAT = 1
 Check = Callable[[Json, Mapping[str, Form]], None]
+Later = Callable[[Json, str], bool]  # whether an array, of what is said and its name, is read later, where it is to lie
 Damaged = list[tuple[Path, list[str]]]
 
 
@@ -22,7 +23,7 @@ class Saved(NamedTuple):
 
     number: int
     meta: Json
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray | Stored]
 
 
 def numbers(directory: Path) -> list[int]:
@@ -30,12 +31,13 @@ def numbers(directory: Path) -> list[int]:
     return sorted(n for path in directory.iterdir() if (n := _ours.number_of(path)) is not None)
 
 
-def newest(directory: Path, check: Check | None = None) -> tuple[Saved | None, Damaged]:
+def newest(directory: Path, check: Check | None = None, later: Later | None = None) -> tuple[Saved | None, Damaged]:
     """Return the newest whole checkpoint, if there is one, and what is wrong with those above it.
 
     Args:
       directory: where they are.
       check: raises a ValueError unless the arrays may be read, of what is said of them and of what they are.
+      later: tells which are not read now.
 
     Raises:
       ValueError: where checkpoints are there and none is whole, where a file of one cannot be read, and where it was
@@ -49,7 +51,7 @@ def newest(directory: Path, check: Check | None = None) -> tuple[Saved | None, D
             folder = directory / _ours.name_of(number)
             problems = _folder.damages(folder)
             if not problems:
-                saved = _read(number, folder, check)
+                saved = _read(number, folder, check, later)
                 break
             damaged.append((folder, problems))
         if saved is None:
@@ -78,7 +80,7 @@ def recover(directory: Path, check: Check | None = None) -> Saved | None:
     return saved
 
 
-def _read(number: int, folder: Path, check: Check | None) -> Saved:
+def _read(number: int, folder: Path, check: Check | None, later: Later | None) -> Saved:
     meta = _folder.read_meta(folder)
     if meta.get("format") != FORMAT:
         raise ValueError(
@@ -89,5 +91,7 @@ def _read(number: int, folder: Path, check: Check | None) -> Saved:
         forms = _folder.read_forms(folder)
     if check is not None:
         check(meta, forms)
+    waiting = {} if later is None else {name: form for name, form in forms.items() if later(meta, name)}
+    stored = {name: Stored(folder, name, form.shape, form.dtype) for name, form in waiting.items()}
     with _trouble.reading(folder):
-        return Saved(number, meta, _folder.read_arrays(folder))
+        return Saved(number, meta, {**_folder.read_arrays(folder, forms.keys() - waiting.keys()), **stored})

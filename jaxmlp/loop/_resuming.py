@@ -19,10 +19,10 @@ from jaxmlp._scaled import Scaled
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._best import warn_of_another, what_judges, with_best
 from jaxmlp.loop._changes import changes
-from jaxmlp.loop._folder import Form
+from jaxmlp.loop._folder import Form, Stored
 from jaxmlp.loop._judging import HISTORY, judged_anew
 from jaxmlp.loop._manifest import Manifest
-from jaxmlp.loop._saving import SavedRun
+from jaxmlp.loop._saved import SavedRun, Where
 from jaxmlp.mlp import MLP
 from jaxmlp.recipe import Bound, Recipe
 from jaxmlp.types import Json, Params, PyTree, Status
@@ -37,8 +37,15 @@ class Resumed(NamedTuple):
     place: Json
 
 
-def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> Resumed:
+def going_on(saved: SavedRun, given: Manifest, job: Job, where: Where, *, streamed: bool) -> Resumed:
     """Return from what a saved run goes on, once it has been compared with what is given now.
+
+    Args:
+      saved: the run.
+      given: what is given now.
+      job: what is to be trained.
+      where: it is to lie.
+      streamed: whether its data is a stream.
 
     Raises:
       ValueError: for arrays and places that no run wrote.
@@ -74,7 +81,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, *, streamed: bool) -> R
                 f"a run must be resumed with the arrays it began with; {saved.directory} holds {extra[0]:.80} too, "
                 f"which the model and optimizer that are given have not; pass what was saved, or another directory"
             )
-        return dataclasses.replace(saved, arrays=found).restore(like)
+        return dataclasses.replace(saved, arrays=found).restore(like, where)
 
     return Resumed(restore, place)
 
@@ -210,6 +217,11 @@ def _with_new_optimizer(
     names = [path_name("run.state.params", path) for path, _ in jax.tree_util.tree_leaves_with_path(like_params)]
     if any(name not in found or found[name].shape[1:] != wanted[name].shape[1:] for name in names):
         return found  # another model: the comparison of shapes says so
+    if any(isinstance(found[name], Stored) for name in names):
+        raise ValueError(
+            "optimizer must have a state of the saved form, for one network that lies on several processes; resume it "
+            "in one process, or begin another run with its parameters: params=state.params"
+        )
     params = jax.tree.unflatten(jax.tree.structure(like_params), [jnp.asarray(found[name]) for name in names])
 
     def begin(key: Any, numbers: Any, steps: Any, params: Params) -> PyTree:

@@ -24,7 +24,8 @@ from jaxmlp._factories import takes_run_steps
 from jaxmlp.loop._agreement import check_hosts, written
 from jaxmlp.loop._program import of_job
 from jaxmlp.loop._resuming import going_on
-from jaxmlp.loop._saving import RunDirectory, SavedRun
+from jaxmlp.loop._saved import SavedRun, Where
+from jaxmlp.loop._saving import RunDirectory
 from jaxmlp.loop._session import RunOptions, Saving, Session
 from jaxmlp.loop._single import back, check_directory, of_one, on_mesh, plan_of_one
 from jaxmlp.loop._steps import Put, Steps, checker, shared
@@ -69,7 +70,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         request = request._replace(inputs=fetch(request.inputs))
     request, placement, outer = on_mesh(request, options.lie)
     request = request.entered(streamed=is_stream(request.inputs.data))
-    check_directory(placement, options.directory)
+    check_directory(placement, options.directory, options.hosts)
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     with options.hosts.alike():
@@ -117,8 +118,7 @@ def _opened(request: Request, options: RunOptions) -> tuple[Stream | None, Reque
                 f"steps must be None for data in memory, whose epochs have all examples; got {options.steps}"
             )
         return None, request
-    order_key = options.order_key
-    if order_key is None:
+    if (order_key := options.order_key) is None:
         order_key = key if request.single else first_key(key, request.hyperparams)
     stream = open_stream(inputs.data, order_key, recipe.batch_size, options.steps, options.earlier)
     for name in ("weights", "rows", "validation_rows"):
@@ -239,7 +239,8 @@ def _placed(
             saving.directory.begin(manifest, start)
             if saved is not None:
                 saved.check(manifest, options.accept)
-                restore, place = going_on(saved, manifest, job, streamed=feed.stream is not None)
+                where = Where(plan.placement, options.hosts)
+                restore, place = going_on(saved, manifest, job, where, streamed=feed.stream is not None)
                 if feed.stream is not None and "data" in options.accept:
                     others = manifest.data != saved.manifest.data
                     place = {**place, "stream": accepting(feed.stream, place.get("stream", {}), others=others)}

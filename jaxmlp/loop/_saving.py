@@ -1,35 +1,26 @@
 """A run and its directory: what was saved there comes back, and where the run stands is saved."""
 
-import dataclasses
-import platform
-import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import shutil
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxmlp import _check, _disk, records
+from jaxmlp import _disk, records
 from jaxmlp._choice import Figure
-from jaxmlp._engine.executor import with_keys, without_keys
+from jaxmlp._engine.exchange import told_by_words
 from jaxmlp._engine.hosts import ALONE, Hosts
-from jaxmlp._engine.names import flat, path_name
+from jaxmlp._engine.names import flat
 from jaxmlp._engine.runs import Run
-from jaxmlp.loop import _reading
-from jaxmlp.loop._bounds import check_forms, last_number
+from jaxmlp.loop import _joint, _trouble
+from jaxmlp.loop._bounds import last_number
 from jaxmlp.loop._checkpoints import Checkpoints, NotSaved
-from jaxmlp.loop._fields import META
-from jaxmlp.loop._folder import Form
-from jaxmlp.loop._hidden import version
 from jaxmlp.loop._manifest import Manifest
 from jaxmlp.loop._rules import figure_of
+from jaxmlp.loop._saved import Check, SavedRun, opened, versions
 from jaxmlp.loop._start import Start
-from jaxmlp.types import Json, Numeric, Status, StrPath
-
-Check = Callable[[Manifest, Mapping[str, Form]], None]
-# Patience counted from the best epoch itself before the two were apart: what a checkpoint of that time calls them.
-ONCE = {"run.best.mark": "run.best.loss", "run.best.since": "run.best.epoch"}
+from jaxmlp.types import Json, Numeric, StrPath
 
 
 class Place(NamedTuple):
@@ -46,90 +37,13 @@ class Place(NamedTuple):
     where: Json
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedRun:
-    """A run as its newest whole checkpoint holds it; `where` is that of its `Place`, `every` that of the call."""
-
-    directory: Path
-    manifest: Manifest
-    arrays: dict[str, np.ndarray]
-    where: Json
-    every: int | None
-    versions: dict[str, str]
-
-    def with_epochs(self, epochs: int) -> "SavedRun":
-        """Return the run with more epochs to go; raise a ValueError for fewer than it has."""
-        return dataclasses.replace(self, manifest=self.manifest.with_epochs(epochs))
-
-    def start(self) -> Start:
-        """Return the key or keys and the numbers that the run began with."""
-        return self.manifest.rebuild_start(self.arrays)
-
-    def has_ended(self, epochs: int) -> bool:
-        """Tell whether no member has an epoch to go of so many."""
-        status = self.arrays.get("run.status", np.zeros(1))
-        return isinstance(self.done, int) and self.done >= epochs or bool((status != Status.RUNNING).all())
-
-    @property
-    def done(self) -> Any:
-        """How many epochs are done whole, as the checkpoint says it."""
-        return self.where.get("epoch", [*(self.where.get("position") or ()), 0][0])
-
-    def check(self, given: Manifest, accept: frozenset[str] = frozenset()) -> None:
-        """Compare with what is given now, but for what `accept` names; warn of other versions and other devices.
-
-        Raises:
-          ValueError: with a line for each difference.
-        """
-        for line in self.manifest.check_same(given, self.directory, accept):
-            warnings.warn(
-                f"{line}: the run goes on, but only equal devices promise equal bits",
-                stacklevel=_check.level_of_caller(),
-            )
-        now = versions()
-        for name in now:
-            if self.versions.get(name) != now[name]:
-                warnings.warn(
-                    f"version.{name}: saved {self.versions.get(name, 'nothing')}, given {now[name]}: the run goes on, "
-                    f"but only equal versions promise equal bits",
-                    stacklevel=_check.level_of_caller(),
-                )
-
-    def restore(self, like: Run) -> Run:
-        """Return the saved runs in the form of `like`, whose arrays may be shapes alone.
-
-        A history that is to become longer is filled up with NaN, as that of a run that begins.
-
-        Raises:
-          ValueError: with a line for each array that has another form.
-        """
-        plain = jax.eval_shape(without_keys, like)
-        leaves, problems = [], []
-        for path, leaf in jax.tree_util.tree_leaves_with_path(plain):
-            name = path_name("run", path)
-            found = self.arrays.get(name, self.arrays.get(ONCE.get(name, "")))
-            if found is not None and name.startswith("run.history.") and found.shape[1] < leaf.shape[1]:
-                more = np.full((len(found), leaf.shape[1] - found.shape[1], *found.shape[2:]), np.nan, found.dtype)
-                found = np.concatenate([found, more], axis=1)
-            if found is None or found.shape[1:] != leaf.shape[1:] or found.dtype != leaf.dtype:
-                got = "nothing" if found is None else f"{found.dtype}{found.shape[1:]}"
-                problems.append(f"{name}: saved {got}, given {leaf.dtype}{leaf.shape[1:]}")
-            leaves.append(found)
-        if problems:
-            raise ValueError(
-                f"a run must be resumed with the shapes it began with; {self.directory} holds others:\n  "
-                + "\n  ".join(problems[:12])
-                + "\npass the model and optimizer that were saved, or another directory"
-            )
-        return with_keys(jax.tree.unflatten(jax.tree.structure(plain), leaves), like)
-
-
 class RunDirectory:
     """The directory of one run, held by this process until the `with` block ends.
 
     A session calls `recover` and compares, then `begin`, then `save` again and again, and `wait` at the end. Parts of a
     run that have directories of their own have a `RunDirectory` each: they share nothing. Of several processes the
-    first alone reads and writes, and the others are told: nobody else needs to see its disk.
+    first alone reads and writes, and the others are told: nobody else needs to see its disk. But arrays that no process
+    alone has, those of one network that lies on several, are written and read by all.
     """
 
     def __init__(self, path: StrPath, keep: int = 3, hosts: Hosts = ALONE):
@@ -164,8 +78,8 @@ class RunDirectory:
           ValueError: where checkpoints are there and none can be used; nothing is changed then.
         """
         with self._hosts.alike():
-            opened = None if self._store is None else _opened(self.path, self._store.recover, check)
-        self._done = self._hosts.from_first(opened or self._done)
+            found = None if self._store is None else opened(self.path, self._store.recover, check, self._hosts.many)
+        self._done = self._hosts.from_first(found or self._done)
         return self._done[1]
 
     def begin(self, manifest: Manifest, start: Start) -> None:
@@ -183,10 +97,12 @@ class RunDirectory:
         self._judged, self._figure = manifest.judged(), figure_of(manifest.stop)
 
     def save(self, runs: Run, place: Place, every: int | None) -> None:
-        """Save the runs, NumPy arrays (members, ...), in the background, after those before.
+        """Save the runs, arrays (members, ...), in the background, after those before.
+
+        Where some lie on several processes, all write together, and this returns once that is done.
 
         Raises:
-          ValueError: where those before could not be written.
+          NotSaved: where those before, or these, could not be written.
         """
         history = {name: values[:, : place.epochs] for name, values in runs.history.items()}
         meta = {"run": self._manifest, "where": place.where, "every": every, "versions": versions()}
@@ -194,51 +110,35 @@ class RunDirectory:
         arrays = flat(runs, "run") | self._start
         # The history goes first. A kill between the two leaves lines of epochs that the resumed run repeats, and its
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
-        score = _score(history, self._figure)
+        score, files = _score(history, self._figure), self._history
+        first = None if files is None else partial(files.update, history, runs.epochs)
+        if any(map(_joint.is_far, arrays.values())):
+            return self._save_together(place.number, arrays, meta, score=score, first=first)
         with self._hosts.alike(NotSaved):
-            if self._store is not None and (files := self._history) is not None:
-                self._store.save(
-                    place.number, arrays, meta, score=score, first=lambda: files.update(history, runs.epochs)
-                )
+            if self._store is not None:
+                self._store.save(place.number, arrays, meta, score=score, first=first)
+
+    def _save_together(self, number: int, arrays: Mapping[str, Any], meta: Json, *, score: Any, first: Any) -> None:
+        hosts, store = self._hosts, self._store
+        with hosts.alike(NotSaved):
+            saving = None if store is None else store.begin(number, first)
+        folder = self.path / hosts.from_first(saving and saving.name)
+        try:
+            with hosts.alike(NotSaved), _trouble.writing(self.path, NotSaved), told_by_words():
+                _joint.write(folder, arrays)
+            with hosts.alike(NotSaved):
+                if store is not None:
+                    store.finish(number, folder, meta, score=score)
+        except NotSaved:
+            if store is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def wait(self) -> None:
         """Wait until all is on disk; raise a ValueError where it could not be written."""
         with self._hosts.alike(NotSaved):
             if self._store is not None:
                 self._store.wait()
-
-
-def read_run(directory: Path) -> SavedRun | None:
-    """Return the run as its newest whole checkpoint holds it, if there is one, and change nothing in the directory.
-
-    Damaged ones are named by a warning.
-
-    Raises:
-      ValueError: where checkpoints are there and none can be used.
-    """
-    opened = _opened(directory, lambda check: _reading.recover(directory, check), None)
-    return None if opened is None else opened[1]
-
-
-def _opened(
-    directory: Path, recover: Callable[[_reading.Check], _reading.Saved | None], check: Check | None
-) -> tuple[int, SavedRun] | None:
-    """Return what `recover` reads once the words of a checkpoint fit its arrays: its number, and the run."""
-    read: list[tuple[Json, Manifest]] = []
-
-    def check_all(meta: Json, forms: Mapping[str, Form]) -> None:
-        meta = META("run.json", meta)
-        manifest = Manifest.from_json(meta["run"])
-        check_forms(manifest, forms)
-        if check is not None:
-            check(manifest, forms)
-        read.append((meta, manifest))
-
-    found = recover(check_all)
-    if found is None:
-        return None
-    meta, manifest = read[-1]
-    return found.number, SavedRun(directory, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
 
 
 def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | None:
@@ -253,8 +153,3 @@ def _score(history: Mapping[str, Numeric], figure: Figure | None) -> float | Non
     if values.shape[1] == 0 or np.isnan(values[:, -1]).all():
         return None
     return float(np.nanmin(values[:, -1]))
-
-
-def versions() -> dict[str, str]:
-    names = ("jax", "jaxlib", "optax", "jaxmlp")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

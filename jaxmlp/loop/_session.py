@@ -16,7 +16,8 @@ from jaxmlp._engine.plan import Plan
 from jaxmlp._trees import first, is_tree, on_host
 from jaxmlp.loop._checkpoints import NotSaved
 from jaxmlp.loop._progress import Progress
-from jaxmlp.loop._saving import Place, RunDirectory, SavedRun
+from jaxmlp.loop._saved import SavedRun
+from jaxmlp.loop._saving import Place, RunDirectory
 from jaxmlp.loop._single import of_one
 from jaxmlp.loop.streams import Earlier
 from jaxmlp.training import State

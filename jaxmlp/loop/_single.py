@@ -1,5 +1,6 @@
 """One network in a run: how it lies, on one device or on a mesh of several, and how it goes back to the caller."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -7,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from jaxmlp._engine.hosts import hosts_of
+from jaxmlp._engine.hosts import Hosts, hosts_of
 from jaxmlp._engine.inputs import Request
 from jaxmlp._engine.lie import of_first
 from jaxmlp._engine.plan import Plan
 from jaxmlp._placement import Placement, automatic, moved, read
+from jaxmlp.loop._joint import check_seen
 from jaxmlp.loop.streams import is_stream
 from jaxmlp.training import State
 from jaxmlp.types import History
@@ -45,18 +47,14 @@ def on_mesh(request: Request, lie: Any = None) -> tuple[Request, Placement | Non
     return request._replace(inputs=inputs), placement, outer
 
 
-def check_directory(placement: Placement | None, directory: Any) -> None:
-    """Raise where a network is to be saved that no process has the whole of.
+def check_directory(placement: Placement | None, directory: Any, hosts: Hosts) -> None:
+    """Raise where a network is to be saved that no process has the whole of, and not all see where.
 
     Raises:
       ValueError: which says what can be done.
     """
     if directory is not None and placement is not None and hosts_of(tuple(placement.mesh.devices.flat)).many:
-        raise ValueError(
-            "directory must be None for one network that lies on several processes, of which none has the whole to "
-            "write; save the state in a callback by orbax.checkpoint, which writes from all of them, and go on by "
-            "params=state; or lay the network on the devices of one process"
-        )
+        check_seen(Path(directory), hosts)
 
 
 def plan_of_one(placement: Placement | None) -> Plan:

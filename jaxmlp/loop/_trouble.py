@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxmlp._engine.exchange import HostLost
+
 
 def of_the_system(error: BaseException) -> bool:
     """Tell whether an error comes from the system: Orbax raises its own from one."""
@@ -35,10 +37,23 @@ def cannot_read(path: Path, error: BaseException) -> str:
 
 
 @contextmanager
+def writing(directory: Path, kind: type[Exception]) -> Iterator[None]:
+    """Raise what goes wrong while writing as an error of this kind, which says what can be done."""
+    try:
+        yield
+    except (kind, HostLost):
+        raise
+    except Exception as error:
+        raise kind(cannot_write(directory, error)) from error
+
+
+@contextmanager
 def reading(folder: Path) -> Iterator[None]:
     """Name the folder in whatever Orbax raises for what it cannot read."""
     try:
         yield
+    except HostLost:
+        raise
     except Exception as error:
         raise ValueError(cannot_read(folder, error)) from error
 

@@ -132,7 +132,7 @@ def read(given: dict[str, Any]) -> Placement | None:
     mesh = None
     try:
         for name in names:
-            mesh = _mesh_of(name, given[name], mesh)
+            mesh = mesh_of(name, given[name], mesh)
     except TypeError:  # leaves of another library, which later checks name
         return None
     if mesh is None:
@@ -171,7 +171,7 @@ def _spec_of(a: Any, mesh: Any) -> P:
     return P(*spec)
 
 
-def _mesh_of(name: str, tree: PyTree, mesh: Any) -> Any:
+def mesh_of(name: str, tree: PyTree, mesh: Any) -> Any:
     """Return the mesh that the arrays of a tree lie on, of several devices or of explicit axes, or `mesh` for none."""
     for leaf in jax.tree.leaves(tree):
         laid = leaf.sharding if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else None

@@ -8,13 +8,10 @@ import signal
 
 import jax
 import numpy as np
-import optax
 import pytest
 from processes import Processes, run
 
-from jaxmlp import MLP, Recipe, loop, losses, sharding
-from jaxmlp._engine.hosts import Hosts
-from jaxmlp.loop import _single
+from jaxmlp import loop
 
 # As in this process: equal bits need equal compilers.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -74,9 +71,9 @@ def ending(epochs):
             raise Ended
     return [end]
 
-def begun(mesh, directory, fsdp=False):
+def begun(mesh, directory, fsdp=False, **options):
     try:
-        train(mesh, fsdp, directory=directory, every=1, callbacks=ending(3))
+        train(mesh, fsdp, directory=directory, every=1, callbacks=ending(3), **options)
     except Ended:
         pass
 
@@ -138,6 +135,11 @@ for one, two in ((BOTH, FEW), (BOTH, None), (None, BOTH), (TP, DP), (BOTH, BOTH)
     lies = two is None or lies_as(state.params, placed(mesh_of(two)))
     told["moved"].append([far((state.params, history["loss"]), (reference.params, losses_of_one["loss"])), lies,
                           [str(w.message) for w in caught if "layout" in str(w.message)]])
+with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+    warnings.simplefilter("error")
+    begun(mesh, directory)
+    state, _ = loop.resume(directory, (X, Y), progress=False)
+    told["resumed"] = same(state, train(mesh, every=1)[0]) and lies_as(state.params, placed(mesh))
 told["killed"] = same(train(mesh, directory=KILLED, every=1), train(mesh, every=1))
 
 with tempfile.TemporaryDirectory() as folder:
@@ -193,6 +195,10 @@ def test_a_run_goes_on_over_other_devices_and_says_so(told):
         assert far < 1e-6 and lies
         assert warned and "only equal devices promise equal bits" in warned[0]
     assert again[1:] == [True, []]
+
+
+def test_a_run_goes_on_where_it_lay_also_where_only_the_checkpoint_says_where(told):
+    assert told["resumed"]
 
 
 def test_a_run_on_a_mesh_that_is_killed_ends_with_the_bits_of_one_that_was_not(told):
@@ -252,14 +258,77 @@ def test_each_process_reads_its_own_rows_of_files(tmp_path):
         assert len(mine) == len(others) == 40 and set(mine + others) == set(range(64))
 
 
-def test_a_network_over_processes_is_not_saved_by_one_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(_single, "hosts_of", lambda devices: Hosts(2, 0))
-    mesh = jax.make_mesh((len(jax.devices()),), ("data",))
-    recipe = Recipe(MLP((3, 4, 1)), losses.squared_error, optax.adam, epochs=1)
-    state = sharding.start(jax.random.key(0), recipe, {"learning_rate": 0.1}, mesh=mesh)
-    data, how = (np.ones((4, 3), "f"), np.ones((4, 1), "f")), {"directory": tmp_path / "run", "progress": False}
-    with pytest.raises(ValueError, match="directory must be None for one network that lies on several processes"):
-        loop.train(jax.random.key(0), data, recipe, {"learning_rate": 0.1}, params=state, **how)
+# On two processes of two devices: a run is ended and goes on; one that began elsewhere comes; all must see the disk.
+JOINT = """
+from jaxmlp._engine.hosts import fetch
+MESH = mesh_of({"data": 2, "model": 2})
+straight, losses_of_it = train(MESH, every=1)
+watched = {"validation": (X[:10], Y[:10]), "stop": loop.Patience(9)}
+best, _ = train(MESH, every=1, **watched)
+begun(MESH, FOLDER + "/run")
+again, losses_again = train(MESH, every=1, directory=FOLDER + "/run")
+begun(MESH, FOLDER + "/best", **watched)
+best_again, _ = train(MESH, every=1, directory=FOLDER + "/best", **watched)
+begun(MESH, FOLDER + "/late", validation=watched["validation"])
+late, _ = train(MESH, every=1, directory=FOLDER + "/late", **watched)
+resumed, _ = loop.resume(FOLDER + "/run", (X, Y), progress=False)
+begun(MESH, FOLDER + "/left")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    moved, _ = loop.resume(FOLDER + "/came", (X, Y), like=placed(MESH), progress=False)
+with warnings.catch_warnings(record=True) as others:
+    warnings.simplefilter("always")
+    alone, _ = loop.resume(FOLDER + "/alone", (X, Y), progress=False)
+whole = lambda state: fetch(jax.tree.leaves(state.params))
+said = []
+for options in ({"directory": FOLDER + f"/own-{WHO}/run"}, {"recipe": FEWER, "directory": FOLDER + "/left"}):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train(MESH, every=1, accept="optimizer", **options)
+    except ValueError as error:
+        said.append(str(error))
+tell(
+    same=same(whole(straight), whole(again)) and same(losses_of_it["loss"], losses_again["loss"]),
+    resumed=same(whole(straight), whole(resumed)),
+    best=same(whole(best), whole(best_again)) and far(whole(late), whole(straight)) < 1,
+    lies=[lies_as(a.params, straight.params) and lies_as(a.opt_state, straight.opt_state) for a in (again, resumed)],
+    moved=[far(whole(moved), whole(straight)), lies_as(moved.params, straight.params)],
+    alone=far(whole(alone), whole(straight)),
+    warned=[str(w.message) for w in (*caught, *others) if "layout" in str(w.message)],
+    said=said,
+)
+"""
+
+
+def test_a_network_over_processes_is_saved_by_all_and_goes_on_over_others(tmp_path):
+    names: dict = {}
+    exec(HERE + COMMON, names)
+    names["begun"](names["mesh_of"]({"data": 2}), tmp_path / "came")
+    names["begun"](None, tmp_path / "alone")
+    fewer = "FEWER = Recipe(NET, losses.squared_error, optax.sgd, epochs=6, batch_size=12)"
+    found = run(COMMON + f"FOLDER = {str(tmp_path)!r}\n{fewer}" + JOINT, 2, 2, env=QUICK)
+    for told in found:
+        assert told["same"] and told["resumed"] and told["best"] and told["lies"] == [True, True]
+        assert told["moved"][0] < 1e-6 and told["moved"][1] and told["alone"] < 1e-6
+        assert len(told["warned"]) == 1 and "layout.mesh: saved data 2; examples over data;" in told["warned"][0]
+        assert "directory must be one that all processes see" in told["said"][0]
+        assert "optimizer must have a state of the saved form, for one network that lies on several" in told["said"][1]
+    # What two processes of two devices saved goes on here: on a mesh of two devices, whole, and read as it was written.
+    straight, losses = names["train"](None)
+    for like in (names["placed"](names["mesh_of"]({"data": 2}), fsdp=True), None):
+        shutil.copytree(tmp_path / "left", tmp_path / "copy", dirs_exist_ok=True)
+        with pytest.warns(UserWarning, match="layout.mesh: saved data 2, model 2; examples over data; parameters None"):
+            state, history = loop.resume(tmp_path / "copy", (names["X"], names["Y"]), like=like, progress=False)
+        assert names["far"]((state.params, history["loss"]), (straight.params, losses["loss"])) < 1e-6
+        assert like is None or names["lies_as"](state.params, like)
+        shutil.rmtree(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("like", [3.0, (), np.ones(3), {"w": [1.0]}])
+def test_what_lies_nowhere_is_refused_as_a_like(tmp_path, like):
+    with pytest.raises(ValueError, match="like must be parameters or a state, arrays that lie as those of the run are"):
+        loop.resume(tmp_path, (np.ones((4, 3)), np.ones((4, 1))), like=like)
 
 
 # Arrays that lie on the devices of all processes, on a mesh as JAX makes it, at each door.

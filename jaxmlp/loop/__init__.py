@@ -11,9 +11,9 @@ from jaxmlp._engine.stops import Halving as Halving
 from jaxmlp._engine.stops import Patience as Patience
 from jaxmlp._engine.stops import Target as Target
 from jaxmlp.loop._checkpoints import NotSaved as NotSaved
+from jaxmlp.loop._resume import resume as resume
 from jaxmlp.loop._session import Interrupted as Interrupted
 from jaxmlp.loop._session import NonFinite as NonFinite
-from jaxmlp.loop._train import resume as resume
 from jaxmlp.loop._train import train as train
 from jaxmlp.loop.streams import npy as npy
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxmlp import _check
 from jaxmlp.loop._description import differences
+from jaxmlp.loop._lying import shown
 from jaxmlp.types import Json, StrPath
 
 MOST = 12  # lines of a comparison that are shown
@@ -63,6 +64,10 @@ def changes(saved: Any, given: Any) -> list[Change]:
         # A checkpoint of an earlier version does not tell everything: what it does not is not compared.
         if name in ("recipe", "stop", "program") or name == "each" and saved.each is None:
             continue
+        if name == "layout" and "mesh" in {**one[name], **other[name]}:
+            one, other = (
+                {**told, name: {**told[name], "mesh": shown(told[name].get("mesh"))}} for told in (one, other)
+            )
         lines = differences(one.get(name), other[name], name)
         if name == "layout" and ("mesh" in {**one[name], **other[name]} or _same_bits(one.get(name, {}), other[name])):
             lines = [line for line in lines if not line.startswith("layout.devices:")]

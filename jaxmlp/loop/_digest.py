@@ -8,11 +8,9 @@ import jax
 import numpy as np
 
 from jaxmlp._engine.hosts import fetch
-from jaxmlp._placement import Placement
 from jaxmlp.loop._mapped import MappedFile
 from jaxmlp.types import Data, Json
 
-SHOWN = 200  # characters of how parameters lie
 SAMPLES, BLOCK = 64, 2**16  # of a file that is mapped, not read: so many blocks of so many bytes
 
 
@@ -63,18 +61,6 @@ def of_data(data: Data, full: bool = False) -> Any:
         return None
     leaves = jax.tree_util.tree_leaves_with_path(data)
     return {jax.tree_util.keystr(path, simple=True, separator="."): of_array(leaf, full) for path, leaf in leaves}
-
-
-def of_placement(placement: Placement) -> Json:
-    """Return how one network lies on a mesh, as a manifest says it; nothing for all that lies on single devices."""
-    if placement.mesh is None:
-        return {}
-    axes = ", ".join(f"{name} {size}" for name, size in placement.mesh.shape.items())
-    specs = ["|".join(map(str, spec)) or "whole" for spec in placement.params or ()]
-    split = ", ".join(specs) if any(spec != "whole" for spec in specs) else "whole"
-    if len(split) > SHOWN:
-        split = f"{split[:SHOWN]}... {hashlib.sha256(split.encode()).hexdigest()[:8]}"
-    return {"mesh": f"{axes}; examples over {', '.join(placement.rows) or 'none'}; parameters {split}"}
 
 
 def of_code(code: CodeType, held: list[str]) -> str:

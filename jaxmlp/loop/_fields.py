@@ -216,7 +216,9 @@ def rule(what: str, value: Any) -> Any:
 DIGEST: dict[str, Check] = {"shape": listed(whole(0)), "dtype": text, "sha256": text}
 array = having(DIGEST)
 part = having({"type": text}, more=True)
-LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text, "mesh": text}, ("mesh",))
+specs = maybe(listed(listed(listed(text))))
+MESH = having({"axes": named(whole(1, 2**24)), "rows": listed(text), "params": specs, "opt_state": specs})
+LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text, "mesh": MESH}, ("mesh",))
 PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after", "frozen"), text), ("after", "frozen"))
 PROGRAM = having({"versions": named(text), "forms": listed(text), "options": named(), "parts": PARTS})
 WHOLE = {"of": whole(1), "count": whole(1), "first": listed(whole(0, 2**32 - 1)), "keys": text, "hyperparams": text}

@@ -17,7 +17,8 @@ from jaxmlp._engine.stops import Halving, Patience, Stops, Target
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._changes import changes, check
 from jaxmlp.loop._description import describe, rebuild, upgrade
-from jaxmlp.loop._digest import of_array, of_data, of_placement
+from jaxmlp.loop._digest import of_array, of_data
+from jaxmlp.loop._lying import of_placement
 from jaxmlp.loop._rules import as_json, figure_of, rule_of, rules_of
 from jaxmlp.loop._start import Start, read
 from jaxmlp.recipe import Recipe

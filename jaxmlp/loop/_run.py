@@ -68,7 +68,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         _check.typed_key(request.key)
     if not request.single:  # members share whole tables, also those that lie on several processes
         request = request._replace(inputs=fetch(request.inputs))
-    request, placement, outer = on_mesh(request, options.lie)
+    request, placement, outer = on_mesh(request, options.lie, saving and saving.saved)
     request = request.entered(streamed=is_stream(request.inputs.data))
     check_directory(placement, options.directory, options.hosts)
     every = None if options.every is None else _check.positive_int("every", options.every)

@@ -8,23 +8,42 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from jaxmlp import _check
 from jaxmlp._engine.hosts import Hosts, hosts_of
 from jaxmlp._engine.inputs import Request
 from jaxmlp._engine.lie import of_first
 from jaxmlp._engine.plan import Plan
 from jaxmlp._placement import Placement, automatic, moved, read
 from jaxmlp.loop._joint import check_seen
+from jaxmlp.loop._lying import laid_so
+from jaxmlp.loop._saved import SavedRun
 from jaxmlp.loop.streams import is_stream
 from jaxmlp.training import State
 from jaxmlp.types import History
 
 
-def on_mesh(request: Request, lie: Any = None) -> tuple[Request, Placement | None, Any]:
+def checked_like(like: Any) -> Any:
+    """Return parameters or a state that lie as those of a run that is resumed are to, or None for as they lay.
+
+    Raises:
+      ValueError: for what is no tree of arrays, or of their shapes.
+    """
+    leaves = jax.tree.leaves(like)
+    if like is not None and not (leaves and all(isinstance(a, jax.Array | jax.ShapeDtypeStruct) for a in leaves)):
+        raise ValueError(
+            f"like must be parameters or a state, arrays that lie as those of the run are to; got "
+            f"{_check.describe(like)}; jaxmlp.sharding.start(key, recipe, hyperparams, mesh=mesh) makes a state"
+        )
+    return like
+
+
+def on_mesh(request: Request, lie: Any = None, saved: SavedRun | None = None) -> tuple[Request, Placement | None, Any]:
     """Return a request with its arrays on a mesh of automatic axes, how they lie there, and the mesh of the caller.
 
     Args:
       request: as it was given.
       lie: parameters or a state that lie where those of a run that is resumed are to.
+      saved: that run, which says how they lay, where nothing that is given does.
 
     Returns:
       None for the placement where nothing lies on several devices, and for the mesh where it is the same.
@@ -36,6 +55,8 @@ def on_mesh(request: Request, lie: Any = None) -> tuple[Request, Placement | Non
     if not request.single:
         return request, None, None
     data = None if is_stream(inputs.data) else inputs.data
+    if lie is None and inputs.params is None and saved is not None:
+        lie = laid_so(saved.manifest.layout.get("mesh"), data)
     given = {"params": inputs.params if lie is None else lie, "data": data, "validation": inputs.validation}
     if (placement := read(given)) is None:
         return request, None, None

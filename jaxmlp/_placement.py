@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh, NamedSharding, get_abstract_mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, SingleDeviceSharding, get_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp._layout import DATA, follow, leaves_of
@@ -23,6 +23,7 @@ from jaxmlp._mesh import spread as spread
 from jaxmlp.types import PyTree
 
 Specs = tuple[P, ...]  # of the leaves of a tree, in their order
+HERE = {SingleDeviceSharding, type(None)}  # how arrays lie on one device, and those of NumPy
 STATES, TABLES = ("state", "params"), ("data", "batch", "validation")  # arguments that may lie on a mesh
 
 
@@ -130,6 +131,12 @@ def read(given: dict[str, Any]) -> Placement | None:
     """
     names = [name for name in (*STATES, *TABLES) if given.get(name) is not None]
     mesh = None
+    try:
+        leaves = jax.tree.leaves([given[name] for name in names])
+    except ValueError:  # the keys of a dict that cannot be sorted, which later checks name
+        return None
+    if {type(getattr(leaf, "sharding", None)) for leaf in leaves} <= HERE:  # as nearly always
+        return None
     try:
         for name in names:
             mesh = mesh_of(name, given[name], mesh)

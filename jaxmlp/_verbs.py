@@ -82,8 +82,8 @@ def _check_kinds(given: dict[str, Any]) -> None:
 def _check_optimizer(state: Any, bound: Bound) -> None:
     """Raise for the optimizer's state of another recipe: one that has none would drop it without a word."""
     try:
-        wanted = _optimizer_state(*_form(bound), *_form(state.params))
-        same = _form(state.opt_state) == _form(wanted)
+        wanted, form = _optimizer_state(*_form(bound), *_form(state.params))
+        same = _form(state.opt_state) == form
     except (TypeError, ValueError):  # of leaves that are no arrays
         _check_leaves("state.params", state.params, None)
         _check_leaves("state.opt_state", state.opt_state, None)
@@ -104,14 +104,15 @@ def _kind(leaf: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _optimizer_state(bound: Any, numbers: Any, params: Any, shapes: Any) -> PyTree:
-    """Return the forms of the optimizer's state before the first step, of a recipe and parameters of these forms."""
+def _optimizer_state(bound: Any, numbers: Any, params: Any, shapes: Any) -> tuple[PyTree, Any]:
+    """Return the optimizer's state before the first step, of a recipe and parameters of these forms, and its form."""
     with loose():
-        return jax.eval_shape(
+        state = jax.eval_shape(
             lambda bound, params: bound.optimizer().init(params),
             jax.tree.unflatten(bound, numbers),
             jax.tree.unflatten(params, shapes),
         )
+    return state, _form(state)
 
 
 def check_recipe(recipe: object) -> None:

@@ -272,10 +272,23 @@ def epochs_in(directory):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def kill_one(directory, chance):
+# One network that lies on both processes: each writes its own parts, and the run waits for them.
+WIDE = """
+import dataclasses
+from jaxmlp import sharding
+wide = Recipe(MLP((3, 16, 16, 1)), losses.squared_error, optax.adam, epochs=300, batch_size=12)
+mesh = jax.make_mesh((2, 2), ("data", "model"))
+begun = sharding.start(jax.random.key(1), wide, {{"learning_rate": 0.01}}, mesh=mesh, fsdp=True)
+options = {{"params": begun, "directory": {directory!r}, "every": 1, "keep": 2, "progress": False}}
+state, history = loop.train(jax.random.key(1), (x, y), wide, {{"learning_rate": 0.01}}, **options)
+tell(done=digest(state, history))
+"""
+
+
+def kill_one(directory, chance, script=LONG):
     """Start two processes, kill one after a few epochs more, and return how long the other lived, and what it said."""
     begun, more, who = epochs_in(directory), chance.randint(1, 40), chance.randint(0, 1)
-    with processes.Processes(BASE + LONG.format(directory=str(directory)), heartbeat=HEARTBEAT) as pair:
+    with processes.Processes(BASE + script.format(directory=str(directory)), heartbeat=HEARTBEAT) as pair:
         end = time.monotonic() + 200
         while epochs_in(directory) < begun + more:
             assert time.monotonic() < end and all(c.poll() is None for c in pair.children), pair.output(0)[-2000:]
@@ -289,20 +302,20 @@ def kill_one(directory, chance):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [0, 1])
-def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bits(tmp_path, seed):
-    """Ten kills of one run each, twenty in all."""
+@pytest.mark.parametrize("seed,script", [(0, LONG), (1, LONG), (2, WIDE)])
+def test_where_one_of_two_is_killed_the_other_ends_and_the_run_goes_on_to_its_bits(tmp_path, seed, script):
+    """Ten kills of one run each: twenty of a population, and ten of one network that lies on both."""
     chance, lived = random.Random(seed), []
     for _ in range(10):
-        who, code, seconds, saving, output = kill_one(tmp_path / "run", chance)
+        who, code, seconds, saving, output = kill_one(tmp_path / "run", chance, script)
         words = [word for word in WORDS if word in output]
         lived.append((who, code, round(seconds, 1), saving, [WORDS.index(word) for word in words]))
         print(lived[-1], epochs_in(tmp_path / "run"), flush=True)
         assert code not in (0, None) and words, output[-3000:]
         assert seconds < HEARTBEAT + 15, lived
-    first, other = processes.run(BASE + LONG.format(directory=str(tmp_path / "run")))
-    script = "\n" + LONG.format(directory=None)
-    (alone,) = processes.run(BASE + script, 1, 4)
+    first, other = processes.run(BASE + script.format(directory=str(tmp_path / "run")))
+    # A population has the bits of one process; the sums of one network over two have an order of their own.
+    alone, *_ = processes.run(BASE + script.format(directory=None), *((1, 4) if script == LONG else (2, 2)))
     assert first == other == alone
 
 

@@ -33,7 +33,7 @@ def write(folder: Path, arrays: Mapping[str, Any]) -> None:
       ValueError: where what this process reads is not what it has written.
     """
     ocp = _check.extra("orbax.checkpoint", "checkpoint")
-    ocp.Checkpointer(ocp.StandardCheckpointHandler()).save(folder / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
+    _checkpointer(ocp.StandardCheckpointHandler).save(folder / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
     far = {name: a for name, a in arrays.items() if is_far(a)}
     stored = {name: Stored(folder, name, a.shape, a.dtype) for name, a in far.items()}
     back = read(stored, {name: a.sharding for name, a in far.items()})
@@ -54,9 +54,20 @@ def read(stored: Mapping[str, Stored], lie: Mapping[str, Sharding]) -> dict[str,
     folder = next(iter(stored.values())).folder
     forms = {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=lie[name]) for name, a in stored.items()}
     args = ocp.checkpoint_utils.construct_restore_args(forms)
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+    return _checkpointer(ocp.PyTreeCheckpointHandler).restore(
         folder / ARRAYS, args=ocp.args.PyTreeRestore(item=forms, restore_args=args, partial_restore=True)
     )
+
+
+def _checkpointer(handler: Any) -> Any:
+    """Return what writes and reads arrays of all processes.
+
+    All are named: Orbax then waits for them by the runtime's own barriers, which an error of one lets run out, and not
+    by computations on the devices, of which another one of ours would be taken for the answer.
+    """
+    ocp = _check.extra("orbax.checkpoint", "checkpoint")
+    every = ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())))
+    return ocp.Checkpointer(handler(multiprocessing_options=every), multiprocessing_options=every)
 
 
 def check_seen(directory: Path, hosts: Hosts) -> None:

@@ -117,20 +117,7 @@ def _shape(shape: tuple[int, ...], dtype: Any, at: Any) -> Any:
 
 def counted(compiled: Any) -> Counted:
     """Return what a compiled program holds and sends."""
-    sent, inside = 0.0, ""
-    seen: set[tuple[str, ...]] = set()
-    for line in compiled.as_text().splitlines():
-        inside = line if line and not line[0].isspace() else inside  # the function that the line is of
-        # A TPU's compiler cuts a collective in pieces that run beside other operations: one channel, several lines.
-        channel = re.search(rf"\b({'|'.join(collectives.KINDS)})(?:-start)?\(.*channel_id=(\d+)", line)
-        if channel is not None and channel.groups() in seen:
-            continue
-        for each in collectives.of(line):
-            moved = each.bytes if each.kind == "collective-permute" else each.moved
-            # Its sum of which each device keeps a part is a sum in a function of this name, of which it does half.
-            sent += moved / 2 if "all-reduce-scatter" in inside and each.kind == "all-reduce" else moved
-        if channel is not None:
-            seen.add(channel.groups())
+    sent = sum(each.moved for each in collectives.of(compiled.as_text()))
     plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
     held = plan.argument_size_in_bytes + plan.temp_size_in_bytes
     return Counted(sent, held, cost["flops"], cost["bytes accessed"])

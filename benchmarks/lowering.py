@@ -5,7 +5,6 @@ held. On a CPU, virtual devices stand for any: XLA's partitioner is the same. Wi
 libtpu`; no TPU is needed), the compiler is that of a TPU v5e for so many chips, with its own schedule and memory.
 """
 
-import dataclasses
 import json
 import re
 import sys
@@ -30,6 +29,7 @@ from jaxmlp._engine.inputs import Inputs, Request
 from jaxmlp._engine.plan import Layout
 from jaxmlp._engine.runs import EpochSpan, Order, Work
 from jaxmlp._engine.stops import Stops
+from jaxmlp._layout import follow
 
 TPU = {  # so that libtpu asks no machine what it is, and locks none
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -64,48 +64,22 @@ def devices(platform: str, count: int) -> Sequence[Any]:
     return topologies.get_topology_desc(f"v5e:{name}", platform="tpu", **how).devices
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Gathered:
-    """A model whose weights lie over "data" too, and are gathered over it when the products want them.
-
-    Left to itself the compiler sends activations where they are smaller than the weights: tensor parallelism, in fact.
-    """
-
-    model: MLP
-    mesh: Any
-
-    def init(self, key: Any) -> Any:
-        """Draw the parameters."""
-        return self.model.init(key)
-
-    def apply(self, params: Any, x: Any) -> Any:
-        """Return the outputs; of the gradients each device keeps its part of the sum."""
-
-        def lie(params: Any, sharded: bool) -> Any:
-            lies = sharding.rules(self.model, self.mesh, fsdp=sharded)
-            at = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), lies)
-            return jax.tree.map(jax.lax.with_sharding_constraint, params, at)
-
-        return self.model.apply(lie(lie(params, True), False), x)
-
-
 def wide(sizes: tuple[int, ...], rows: int, split: Split, mesh: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the jitted step of a wide net by Adam on a mesh ("data", "model"), and the shapes of its arguments."""
-    mlp = MLP(sizes, dtype="bfloat16")
-    model = Gathered(mlp, mesh) if split.sharded else mlp
-    recipe = Recipe(model, losses.squared_error, optax.adam, epochs=1, batch_size=None)
-    rate = {"learning_rate": 1e-3}
-    state = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, rate), jax.random.key(0))
-    lies = placed(mlp, state, mesh, sharded=split.sharded)
-    state = jax.tree.map(lambda a, at: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=at), state, lies)
-    batch = rows * split.devices
-    x, y = (
-        jax.ShapeDtypeStruct((batch, n), jnp.float32, sharding=NamedSharding(mesh, P("data")))
-        for n in (sizes[0], sizes[-1])
-    )
-    step = jax.jit(lambda s, x, y: jaxmlp.step(s, (x, y), recipe, rate), donate_argnums=0, out_shardings=(lies, None))
-    return step, (state, x, y)
+    """Return the jitted step of a wide net by Adam on a mesh ("data", "model"), and the shapes of its arguments.
+
+    It is `jaxmlp.step` as a caller compiles it; `sharding.bind` reads off the shapes how they lie, on an `AbstractMesh`
+    too.
+    """
+    net, rate = MLP(sizes, dtype="bfloat16"), {"learning_rate": 1e-3}
+    recipe = Recipe(net, losses.squared_error, optax.adam, epochs=1, batch_size=None)
+    like = jax.eval_shape(lambda key: jaxmlp.start(key, recipe, rate), jax.random.key(0))
+    specs = sharding.rules(net, mesh, fsdp=split.sharded)
+    each: Any = specs, follow(like.params, specs, like.opt_state), P(), P()
+    lies = jax.tree.map(lambda spec: NamedSharding(mesh, spec), jaxmlp.State(*each))
+    state = jax.tree.map(lambda a, at: _shape(a.shape, a.dtype, at), like, lies)
+    at = NamedSharding(mesh, P("data"))
+    batch = tuple(_shape((rows * split.devices, n), jnp.float32, at) for n in (sizes[0], sizes[-1]))
+    return jax.jit(jaxmlp.step, donate_argnums=0), (state, batch, sharding.bind(recipe, rate, state, batch))
 
 
 def mesh_of(found: Sequence[Any], split: Split) -> Any:
@@ -138,39 +112,12 @@ def crowd(sizes: tuple[int, ...], batch: int, rows: int, members: int, width: in
 
 
 def _shape(shape: tuple[int, ...], dtype: Any, at: Any) -> Any:
-
     return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
-
-
-def placed(mlp: Any, state: Any, mesh: Any, *, sharded: bool) -> Any:
-    """Return the sharding of each leaf of a state by the library's rules, Adam's averages as the parameters."""
-    structure = jax.tree.structure(state.params)
-    lies = jax.tree.map(lambda spec: NamedSharding(mesh, spec), sharding.rules(mlp, mesh, fsdp=sharded))
-
-    def like_params(node: Any) -> bool:
-        return jax.tree.structure(node) == structure
-
-    return jax.tree.map(
-        lambda node: lies if like_params(node) else NamedSharding(mesh, P()), state, is_leaf=like_params
-    )
 
 
 def counted(compiled: Any) -> Counted:
     """Return what a compiled program holds and sends."""
-    sent, inside = 0.0, ""
-    seen: set[tuple[str, ...]] = set()
-    for line in compiled.as_text().splitlines():
-        inside = line if line and not line[0].isspace() else inside  # the function that the line is of
-        # A TPU's compiler cuts a collective in pieces that run beside other operations: one channel, several lines.
-        channel = re.search(rf"\b({'|'.join(collectives.KINDS)})(?:-start)?\(.*channel_id=(\d+)", line)
-        if channel is not None and channel.groups() in seen:
-            continue
-        for each in collectives.of(line):
-            moved = each.bytes if each.kind == "collective-permute" else each.moved
-            # Its sum of which each device keeps a part is a sum in a function of this name, of which it does half.
-            sent += moved / 2 if "all-reduce-scatter" in inside and each.kind == "all-reduce" else moved
-        if channel is not None:
-            seen.add(channel.groups())
+    sent = sum(each.moved for each in collectives.of(compiled.as_text()))
     plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
     held = plan.argument_size_in_bytes + plan.temp_size_in_bytes
     return Counted(sent, held, cost["flops"], cost["bytes accessed"])

@@ -50,6 +50,8 @@ def train(
     The result equals theirs bit for bit, whatever the chunks. With a directory, the same call resumes a run that was
     stopped or killed from its newest checkpoint, and ends with the bits of a run that was not.
 
+    Under `jax.distributed` all processes train together, one network as well as many: each makes the same call.
+
     Args:
       key: one typed key for one network, (members,) of them for a population.
       data: (x, y) or (x, y, weight) in memory; for a population `population.each(x, y)` gives each member a table. What

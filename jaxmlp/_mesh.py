@@ -135,8 +135,8 @@ def by_rows(function: Callable[..., Array], params: PyTree, x: Any, *rest: Any) 
     The product of two arrays that such an axis splits JAX refuses, since it cannot know where the result shall lie.
     Here it lies by the rows of x.
     """
-    splits = (jax.typeof(a).sharding for a in jax.tree.leaves(params))
-    mesh = next((laid.mesh for laid in splits if _splits(laid)), None)
+    every = (getattr(jax.typeof(a), "sharding", None) for a in jax.tree.leaves(params))
+    mesh = next((laid.mesh for laid in every if laid is not None and _splits(laid)), None)
     if mesh is None:
         return function(params, x, *rest)
     rows = jax.typeof(x).sharding.spec[: np.ndim(x) - 1]
@@ -174,7 +174,9 @@ def here(what: str, tree: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(tree)
     except ValueError:  # a dict whose keys cannot be sorted: who takes it says so
         return tree
-    return jax.tree.unflatten(structure, map(bring, leaves))
+    found = [bring(a) for a in leaves]
+    same = all(a is b for a, b in zip(found, leaves, strict=True))
+    return tree if same else jax.tree.unflatten(structure, found)
 
 
 def whole(tree: PyTree) -> Any:

@@ -113,5 +113,8 @@ def healthy(outputs: Numeric, status: Numeric | None) -> Array:
     if np.shape(status) != (len(outputs),) or len(good) == 0:
         raise ValueError(f"status must be history['status'] of {len(outputs)} members, not all diverged; got {status}")
     if len(good) < len(outputs):
-        warnings.warn(f"{len(outputs) - len(good)} of {len(outputs)} members diverged and are left out", stacklevel=3)
+        warnings.warn(
+            f"{len(outputs) - len(good)} of {len(outputs)} members diverged and are left out",
+            stacklevel=_check.level_of_caller(),
+        )
     return outputs[good]

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxmlp import _check, _libraries
+from jaxmlp import _check, _libraries, _mesh
 from jaxmlp._libraries import in_code, is_number_dtype, is_plain, of_numpy
 from jaxmlp.types import Numeric, PyTree
 
@@ -83,7 +83,7 @@ def taking(*names: str, narrowed: bool = True) -> Callable[[Function], Function]
                     given[place] = array(name, given[place], narrowed=narrowed and name != "weight")
                 elif options.get(name) is not None:
                     options[name] = array(name, options[name], narrowed=narrowed and name != "weight")
-            return function(*given, **options)
+            return _mesh.over_automatic_axes(function, tuple(given), options)
 
         return call  # type: ignore[return-value]
 

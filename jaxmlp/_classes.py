@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.core import Tracer
 
 from jaxmlp import _check
 from jaxmlp._arrays import taking
@@ -55,7 +54,7 @@ def cross_entropy(
         hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
         if class_weight is not None:
             hard = times(_weights_of(class_weight, logits)[jnp.asarray(targets)], hard)
-        if not isinstance(label_smoothing, Tracer) and not np.any(label_smoothing):
+        if (known := _check.on_host(label_smoothing)) is not None and not known.any():
             return hard
         each = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits
         if class_weight is not None:

@@ -78,7 +78,7 @@ def check_optimizer(key: Any, bound: Bound, columns: Mapping[str, Any] | None = 
         parameters, or that makes NaN of them for certain.
     """
     numbers, factory = bound.numbers.optimizer, bound.recipe.optimizer
-    given = numbers if columns is None else {name: columns[name] for name in numbers}
+    given = numbers if columns is None else {name: columns.get(name, value) for name, value in numbers.items()}
     check_descends(factory, given)
     if _is_known(factory):
         check_ranges({**getattr(factory, "keywords", {}), **given})

@@ -147,6 +147,22 @@ def read(given: dict[str, Any]) -> Placement | None:
     return placement(mesh, *(given.get(a, given.get(b)) for a, b in (STATES, TABLES[:2])))
 
 
+def check_traced(given: dict[str, Any]) -> None:
+    """Raise for arrays on explicit axes in a caller's program, which a recipe that is bound to a mesh cannot place.
+
+    Raises:
+      ValueError: which says how they lie on automatic ones.
+    """
+    if given["recipe"].placement.mesh is None:
+        return
+    for name in (*STATES, *TABLES):
+        if any(AxisType.Explicit in jax.typeof(a).sharding.mesh.axis_types for a in jax.tree.leaves(given.get(name))):
+            raise ValueError(
+                f"{name} must lie on automatic axes in a program of your own, as sharding.bind has it; got explicit "
+                f"ones; make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,)), an axis each"
+            )
+
+
 def placement(mesh: Any, state: Any, data: Any) -> Placement:
     """Return how a state, or parameters alone, and data lie on a mesh."""
     mesh = automatic(mesh)

@@ -1,7 +1,7 @@
 """The parameters of a net, as they follow from its description: their names, shapes and first values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,3 +145,19 @@ def draw(
             )
         )
     return vary_as(tuple(layers), key)
+
+
+def widths(sizes: Iterable[int]) -> tuple[int, ...]:
+    """Return the widths of a net (input, hidden..., output) as a tuple.
+
+    Raises:
+      ValueError: for what lists no positive ints, or fewer than two.
+    """
+    other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
+    if not isinstance(sizes, Iterable) or other:
+        fix = "; pass them as one tuple, MLP((784, 64, 10))" if isinstance(sizes, int) else ""
+        raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}{fix}")
+    sizes = tuple(_check.positive_int("every size", size) for size in sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"sizes must name at least an input and an output width; got {sizes}")
+    return sizes

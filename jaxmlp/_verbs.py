@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _arrays, _check, _compile, _placement
+from jaxmlp import _arrays, _check, _compile, _mesh, _placement
 from jaxmlp._dry_run import loose
 from jaxmlp._freezing import check_floats, split
 from jaxmlp._order import check_rows
@@ -57,7 +57,9 @@ def verb(function: Function) -> Function:
                 given |= {"recipe": given["recipe"].bind(given.get("hyperparams")), "hyperparams": None}
                 if _compile.outermost() and (placement := _placement.read(given)) is not None:
                     return _placement.through(checked, given, placement)
-            return checked(**given)
+                _placement.check_traced(given)
+                return checked(**given)
+            return _mesh.over_automatic_axes(checked, (), given)
         except Exception as error:
             if not _is_ours(error):
                 _explain(given, error)

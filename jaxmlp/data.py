@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxmlp import _arguments, _arrays, _check, _weights
 from jaxmlp._arrays import taking
 from jaxmlp._idx import read_idx as read_idx
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp._order import Order as Order
 from jaxmlp._order import Rows as Rows
 from jaxmlp._order import epoch_order as epoch_order
@@ -142,6 +143,7 @@ def split(key: Array, n: int, test: float = 0.2) -> Split:
     return Split(order[cut:], order[:cut])
 
 
+@on_automatic_axes
 def k_folds(key: Array, n: int, k: int = 5, *, stratify: Numeric | None = None) -> list[Split]:
     """Return k splits of n rows; the test rows of all folds together are each row once.
 

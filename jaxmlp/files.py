@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxmlp import _arguments, _check, _disk, _header
 from jaxmlp._described import Described
+from jaxmlp._mesh import here
 from jaxmlp.mlp import MLP
 from jaxmlp.types import Json, Model, Params, StrPath
 
@@ -43,8 +44,8 @@ def save(path: StrPath, model: Model, params: Params, *, metadata: object = None
       metadata: anything that JSON holds, such as the metrics or the units of the outputs.
 
     Raises:
-      ValueError: for a model that is no such `MLP`, parameters that do not fit it or are not finite, metadata that JSON
-        cannot hold, or a path that cannot be written.
+      ValueError: for a model that is no such `MLP`, parameters that do not fit it, are not finite or lie on several
+        processes, metadata that JSON cannot hold, or a path that cannot be written.
 
     >>> import tempfile
     >>> mlp = MLP((2, 3, 1))
@@ -56,6 +57,7 @@ def save(path: StrPath, model: Model, params: Params, *, metadata: object = None
     """
     safetensors = _check.extra("safetensors.numpy", "files")
     path = _disk.path_of("path", path)
+    params = here("params", params)
     described = Described.of(model, params)
     tensors = _tensors(described, params)
     for name, array in tensors.items():

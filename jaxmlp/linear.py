@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from jaxmlp import _arrays, _check, _weights
 from jaxmlp._arrays import taking
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp._targets import number, wide, widest
 from jaxmlp.layer import Layer, affine
 from jaxmlp.types import Number, Numeric
@@ -77,6 +78,7 @@ def gradients(params: Params, x: Numeric, y: Numeric) -> Params:
     return _gradients(_layers(params)[0], x, y)
 
 
+@on_automatic_axes
 def compose(params: Layer | tuple[Layer, ...]) -> Layer:
     """Return the one layer that equals a stack of affine layers: (x w1 + b1) w2 + b2 = x (w1 w2) + (b1 w2 + b2).
 

@@ -7,15 +7,15 @@ An `MLP` is a description: static, hashable, without arrays. `init` makes the pa
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmlp import _arguments, _arrays, _check, _description, _stacking
-from jaxmlp._structure import Structure, draw
+from jaxmlp import _arguments, _arrays, _check, _description, _mesh, _stacking
+from jaxmlp._structure import Structure, draw, widths
 from jaxmlp.layer import ACTIVATIONS, INITIALIZERS, NORMS, Hidden, Layer, affine, default_init
 from jaxmlp.types import Number, Numeric, Params
 
@@ -71,7 +71,7 @@ class MLP:
 
     def __post_init__(self) -> None:
         activation, initializer = self.activation, self.initializer
-        sizes = _sizes(self.sizes)
+        sizes = widths(self.sizes)
         if callable(activation):  # jax.nn.relu is "relu", so that equal nets are equal values
             activation = next((name for name, phi in ACTIVATIONS.items() if phi is activation), activation)
         else:
@@ -131,6 +131,7 @@ class MLP:
 
         Derivatives of any order are nested `jax.jvp` and `jax.grad`. So are those of `jax.experimental.jet`, which goes
         through the net as it stands: not through `jax.jit` of it or a stack, nor JAX's own relu, softplus and mish.
+        Where explicit axes of a mesh split the parameters, the outputs lie by the rows of x.
 
         Raises:
           ValueError: for x or parameters that do not fit the net, for a rate that is missing or not wanted, and for an
@@ -141,14 +142,17 @@ class MLP:
         parts = self._check(params, x, key, dropout_rate)
         dtype = _arguments.usable_dtype("dtype", self.dtype)
         hidden = Hidden(_named(self.activation, ACTIVATIONS), self.norm, self.residual, dtype)
-        keys: list[Array | None] = [None] * len(parts)
-        if self.dropout and key is not None:
-            keys = _stacking.cut(jax.random.split(key, len(self.sizes) - 1), parts)
 
-        h = jnp.asarray(x, params[0].w.dtype)
-        for layer, drop_key, (count, _) in zip(params[:-1], keys, parts, strict=False):
-            h = _stacking.through(hidden, layer, h, drop_key, dropout_rate, count)  # phi(h W + b), or a stack of them
-        return affine(params[-1], h, dtype)
+        def outputs(params: tuple[Layer, ...], x: Numeric, key: Array | None, rate: Number | None) -> Array:
+            keys: list[Array | None] = [None] * len(parts)
+            if self.dropout and key is not None:
+                keys = _stacking.cut(jax.random.split(key, len(self.sizes) - 1), parts)
+            h = jnp.asarray(x, params[0].w.dtype)
+            for layer, drop_key, (count, _) in zip(params[:-1], keys, parts, strict=False):
+                h = _stacking.through(hidden, layer, h, drop_key, rate, count)  # phi(h W + b), or a stack of them
+            return affine(params[-1], h, dtype)
+
+        return _mesh.by_rows(outputs, params, x, key, dropout_rate)
 
     def layers(self, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """Return the parameters with each layer on its own, as they are but for the stacks that `scan` makes.
@@ -247,14 +251,3 @@ class MLP:
 
 def _named(value: Any, known: Mapping[str, Any]) -> Any:
     return value if callable(value) else known[value]
-
-
-def _sizes(sizes: Iterable[int]) -> tuple[int, ...]:
-    other = isinstance(sizes, str | bytes | set | Mapping) or getattr(sizes, "ndim", 1) != 1
-    if not isinstance(sizes, Iterable) or other:
-        fix = "; pass them as one tuple, MLP((784, 64, 10))" if isinstance(sizes, int) else ""
-        raise ValueError(f"sizes must list the widths (input, hidden..., output); got {sizes!r}{fix}")
-    sizes = tuple(_check.positive_int("every size", size) for size in sizes)
-    if len(sizes) < 2:
-        raise ValueError(f"sizes must name at least an input and an output width; got {sizes}")
-    return sizes

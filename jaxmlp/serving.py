@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _arrays, _check, _compile
+from jaxmlp import _arrays, _check, _compile, _mesh
+from jaxmlp._known import is_far
 from jaxmlp._scaled import Scaled
 from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import verb
@@ -33,6 +34,8 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHU
     that it draws, so with a key all rows go through at once, whatever the chunk. And a model that mixes rows, say by
     the mean of its batch, mixes those of a chunk: for that one pass None.
 
+    Parameters may be split over a mesh; where it has devices of several processes, all of them call this alike.
+
     Raises:
       ValueError: for x without rows or of another width than the model takes, for parameters that do not fit the model,
         for outputs that have no entry for each row, and for a chunk that is no positive int.
@@ -49,7 +52,8 @@ def predict(model: Model, params: Params, x: Numeric, *, chunk: int | None = CHU
     numbers = {
         name: a if name == "key" or _draws({name: a}) else _arrays.number(name, a) for name, a in numbers.items()
     }
-    return _predict(model, params, x, numbers, chunk=chunk)
+    outputs = _predict(model, params, x, numbers, chunk=chunk)
+    return outputs if is_far(x) else _mesh.whole(outputs)
 
 
 @_compile.jit(static_argnames=("model", "chunk"))
@@ -90,8 +94,8 @@ def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]
     another width.
 
     Raises:
-      ValueError: for parameters that do not fit, an activation that is a callable, and for half precision: NumPy has
-        no fast products in it.
+      ValueError: for parameters that do not fit or that lie on several processes, an activation that is a callable, and
+        for half precision: NumPy has no fast products in it.
 
     >>> mlp = MLP((3, 8, 2))
     >>> params = mlp.init(jax.random.key(0))
@@ -100,6 +104,7 @@ def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]
     True
     """
     if isinstance(model, Scaled) and isinstance(params, dict):
+        params = _mesh.here("params", params)
         inner = in_numpy(model.model, params["model"])
         scaling = jax.tree.map(np.asarray, {name: fitted for name, fitted in params.items() if name != "model"})
         dtype = jax.tree.leaves(params["model"])[0].dtype
@@ -111,6 +116,7 @@ def in_numpy(model: Model, params: Params) -> Callable[[np.ndarray], np.ndarray]
     if model.dtype not in (None, "float32", "float64") or model.param_dtype not in (None, "float32", "float64"):
         raise ValueError(f"in_numpy computes in float32 or float64; got {model!r}; pass model.replace(dtype=None)")
     model.structure.check(params, model)
+    params = _mesh.here("params", params)
     jax.eval_shape(model.apply, params, jnp.zeros(model.sizes[0], params[0].w.dtype))
     layers: Any = [jax.tree.map(np.array, layer) for layer in model.layers(params)]
     return partial(_forward, layers, model.activation, model.norm, model.residual)

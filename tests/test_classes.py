@@ -40,6 +40,25 @@ def test_weights_of_classes(targets, smoothing):
     close(losses.cross_entropy(LOGITS, targets, class_weight=np.ones(4)), losses.cross_entropy(LOGITS, targets))
 
 
+@pytest.mark.parametrize("number", [np.float32, jnp.float32, jnp.asarray, np.asarray])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_smoothing_is_a_number_of_any_library_wherever_it_is_known(smoothing, number):
+    """Within a caller's program too, where JAX traces whatever is made of its own numbers."""
+    a, expected = number(smoothing), by_hand(LABELS, smoothing, 1.0)
+
+    def loss(logits, a=a):
+        return losses.cross_entropy(logits, LABELS, label_smoothing=a)
+
+    close(loss(LOGITS), expected)
+    close(jax.jit(loss)(LOGITS), expected)
+    close(jax.vmap(loss)(LOGITS[None])[0], expected)
+    close(jax.jit(loss)(LOGITS, a), expected)
+    close(jax.vmap(loss, (None, 0))(LOGITS, jnp.asarray(a)[None])[0], expected)
+    assert jnp.isfinite(jax.grad(lambda logits: loss(logits).sum())(LOGITS)).all()
+    recipe = Recipe(MLP((4, 4)), partial(losses.cross_entropy, label_smoothing=a), optax.sgd, epochs=1)
+    assert jnp.isfinite(jaxmlp.fit(KEY, (LOGITS, LABELS), recipe, {"learning_rate": 0.1})[1]["loss"]).all()
+
+
 def test_weights_of_classes_are_pytorchs():
     torch = pytest.importorskip("torch")
     loss = partial(torch.nn.functional.cross_entropy, reduction="none", weight=torch.tensor(WEIGHT))

@@ -94,6 +94,23 @@ def test_waves_are_whole_blocks_and_their_cost_is_within_the_budget():
         assert cost.total(100, chosen.wave, 2) <= memory
 
 
+def test_a_plan_says_how_many_train_on_each_device_and_which_slots_are_empty():
+    def lines(members, **options):
+        return str(population.plan(members, DATA, RECIPE, RATE, memory=10**9, **options)).splitlines()
+
+    assert lines(64)[0] == "64 members on 2 CPU devices, 16 at a time on each"
+    assert lines(64, width=1)[0] == "64 members on 2 CPU devices, one after the other on each"
+    assert lines(32, devices=1)[0] == "32 members on 1 CPU device, 16 at a time"
+    few = lines(6)
+    assert few[0] == "6 members on 2 CPU devices, 3 together on each, in a block of width 16"
+    assert few[2].strip().startswith("13 of 16 slots of a block are empty with 3 on a device, and are computed all the")
+    assert "width=3 leaves none, with other bits" in few[2]
+    assert lines(5)[0] == "5 members on 2 CPU devices, at most 3 together on each, in a block of width 16"
+    assert not any("slots" in line for members in (18, 64) for line in lines(members))
+    chosen = population.plan(6, DATA, RECIPE, RATE)
+    assert (chosen.share, chosen.width, chosen.slots) == (3, 16, 16)
+
+
 def test_one_device_for_many_cores_is_told_the_way_to_all(monkeypatch):
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda: one)

@@ -372,7 +372,7 @@ def test_a_budget_gives_waves_with_the_same_bits():
 
 def test_the_plan_says_what_and_why():
     text = str(population.plan(KEYS, (X, Y), RECIPE, RATES))
-    assert "12 members on 2 CPU devices, 16 at a time" in text and "stay in the cache" in text
+    assert "12 members on 2 CPU devices, 6 together on each" in text and "stay in the cache" in text
     big = Recipe(MLP((784, 512, 10)), losses.cross_entropy, optax.adam, epochs=1, batch_size=128)
     text = str(population.plan(4, (np.zeros((128, 784), "f"), np.zeros(128, "i4")), big, {"learning_rate": 0.1}))
     assert "one after the other" in text and "one member fills a core" in text

@@ -1,8 +1,10 @@
 """The README does what it says: its code runs and prints what it shows, its commands and figures are the project's."""
 
 import json
+import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+import jaxmlp
 from benchmarks import summary
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,32 @@ def test_a_page_runs_as_one_program(page, capsys, tmp_path, monkeypatch):
             exec(block, found)
         shown = re.findall(r"^print\(.*# (.+)$", block, re.MULTILINE)
         assert capsys.readouterr().out.strip().splitlines() == shown
+
+
+def test_the_script_for_two_processes_runs_as_it_stands(tmp_path):
+    (script,) = blocks("py", "docs/devices.md")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "127.0.0.1:1234" in script
+    (tmp_path / "joint.py").write_text(script.replace(":1234", f":{port}"))
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen([sys.executable, "joint.py", who], cwd=tmp_path, env=env, text=True, stdout=-1, stderr=-1)
+        for who in "01"
+    ]
+    try:
+        (first, fault), (second, other) = (process.communicate(timeout=300) for process in both)
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], fault[-3000:] + other[-3000:]
+    split = "(64, 64) of which a device has (64, 16)"
+    found, other = ([line for line in text.splitlines() if "[Gloo]" not in line] for text in (first, second))
+    assert re.fullmatch(r"\d of 6 is the best", found[0]) and found[1:] == other == [split]
+    model, params = jaxmlp.load(tmp_path / "wide.safetensors")
+    assert model.sizes == (1, 64, 64, 1) and params[1].w.shape == (64, 64)
+    assert all((tmp_path / "runs" / name / "history.csv").is_file() for name in ("members", "wide"))
 
 
 def test_the_python_blocks_run_as_one_program(capsys, tmp_path, monkeypatch):

@@ -198,3 +198,13 @@ def test_a_tree_where_none_is_taken_is_refused(changed, message):
 def test_members_are_told_whose_a_tree_is(changed, message):
     with pytest.raises(ValueError, match=message):
         population.fit(KEYS, (X, Y), RECIPE, {**ALL, **changed})
+
+
+@pytest.mark.parametrize("value", [0.05, np.float32(0.05), jnp.float32(0.05)])
+def test_one_number_may_be_said_to_be_shared(value):
+    recipe = Recipe(MLP((1, 4, 1)), losses.squared_error, optax.adam, epochs=2)
+    _, history = population.fit(KEYS, (X, Y), recipe, {"learning_rate": population.shared(value)})
+    _, expected = population.fit(KEYS, (X, Y), recipe, {"learning_rate": value})
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-6)
+    with pytest.raises(ValueError, match="learning_rate must"):
+        population.fit(KEYS, (X, Y), recipe, {"learning_rate": population.shared(-value)})

@@ -288,7 +288,29 @@ for options in ({"directory": FOLDER + f"/own-{WHO}/run"}, {"recipe": FEWER, "di
             train(MESH, every=1, accept="optimizer", **options)
     except ValueError as error:
         said.append(str(error))
+from jax.experimental.multihost_utils import process_allgather
+from jaxmlp import interop, metrics, population, serving  # what lies on several processes, at the doors of one
+explicit = mesh_of({"model": 4}, AxisType.Explicit)
+split, (many, rates) = placed(explicit), (
+    jax.jit(lambda: (jax.random.split(KEY, 4), jnp.arange(4.0)), out_shardings=NamedSharding(explicit, P("model")))()
+)
+refused = []
+for door in (
+    lambda: serving.in_numpy(NET, split), lambda: jaxmlp.save(FOLDER + f"/{WHO}", NET, split),
+    lambda: interop.export(NET, split), lambda: population.part(many, of=2, number=0),
+    lambda: population.part(KEY[None], {"learning_rate": rates}, of=1, number=0),
+):
+    try:
+        door()
+    except ValueError as error:
+        refused.append(str(error))
+ALONE = NET.apply(BEGUN, X)
+outputs, gathered = serving.predict(NET, split, X, chunk=20), process_allgather(split, tiled=True)
 tell(
+    refused=refused,
+    used=[far(outputs, ALONE), far(NET.apply(split, X), ALONE), far(serving.in_numpy(NET, gathered)(X), ALONE),
+          far(gathered, BEGUN), float(metrics.rmse(outputs, np.asarray(outputs)))],
+    planned=population.plan(many, (X, Y), RECIPE, {"learning_rate": rates}).share,
     same=same(whole(straight), whole(again)) and same(losses_of_it["loss"], losses_again["loss"]),
     resumed=same(whole(straight), whole(resumed)),
     best=same(whole(best), whole(best_again)) and far(whole(late), whole(straight)) < 1,
@@ -311,6 +333,16 @@ def test_a_network_over_processes_is_saved_by_all_and_goes_on_over_others(tmp_pa
     for told in found:
         assert told["same"] and told["resumed"] and told["best"] and told["lies"] == [True, True]
         assert told["moved"][0] < 1e-6 and told["moved"][1] and told["alone"] < 1e-6
+        assert max(told["used"]) < 1e-6 and told["planned"] == 1
+        assert [message.split(" must be on this process")[0] for message in told["refused"]] == [
+            *["params"] * 3,
+            "keys",
+            "hyperparams",
+        ]
+        for message, what in zip(
+            told["refused"][2:], ("params", "jax.random.key_data(keys)", "hyperparams"), strict=True
+        ):
+            assert f"multihost_utils.process_allgather({what}, tiled=True)" in message
         assert len(told["warned"]) == 1 and "layout.mesh: saved data 2; examples over data;" in told["warned"][0]
         assert "directory must be one that all processes see" in told["said"][0]
         assert "optimizer must have a state of the saved form, for one network that lies on several" in told["said"][1]

@@ -4,9 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array
+from jax.core import Tracer
+from jax.sharding import NamedSharding
 
-from jaxmlp import _arrays
+from jaxmlp import _arrays, _check
+from jaxmlp._engine.hosts import fetch
 from jaxmlp._factories import RunLength
+from jaxmlp._mesh import here, relaxed
 from jaxmlp._preflight import entered
 from jaxmlp._trees import first, on_host
 from jaxmlp.data import Rows
@@ -57,6 +61,36 @@ def plain(data: Data | Each | Shared) -> Data:
     return data.data if isinstance(data, Each | Shared) else data
 
 
+def at_hand(given: Any) -> Any:
+    """Return keys and numbers of members as arrays of this process, of which each member's can be cut out.
+
+    Those that lie on a mesh are brought to the host; those on several processes by all of them, as `hosts.fetch` does.
+    """
+    try:
+        leaves = jax.tree.leaves(given)
+    except ValueError:  # a dict whose keys cannot be sorted: the check of the numbers says so
+        return given
+    laid = (a.sharding for a in leaves if isinstance(a, jax.Array) and not isinstance(a, Tracer))
+    return here("these", fetch(given)) if any(isinstance(one, NamedSharding) for one in laid) else given
+
+
+def checked_table(data: Any) -> Any:
+    """Return data (x, y) or (x, y, weight) as arrays; only their shapes are asked for.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
+        raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
+    data = _arrays.tree("data", data)
+    for leaf in jax.tree.leaves(data):
+        if not _check.is_array(leaf) or not leaf.shape:
+            raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
+    if not jax.tree.leaves(data[0]):
+        raise ValueError("x of data must hold an array; got none")
+    return data
+
+
 class Inputs(NamedTuple):
     """The data of a call as the caller gave it; see `population.fit`."""
 
@@ -76,6 +110,10 @@ class Inputs(NamedTuple):
             elif name not in ("data", "validation", "params") and given is not None:
                 cut[name] = _rows_of(given, who)
         return self._replace(**cut)
+
+    def shared_whole(self) -> "Inputs":
+        """Return the inputs as members can cut and share them: brought from several processes, on automatic axes."""
+        return Inputs(*map(relaxed, fetch(self)))
 
     def entered(self, *, streamed: bool = False) -> "Inputs":
         """Return the inputs as arrays that JAX takes; a stream's data as it is, and rows as they are until checked.

@@ -1,13 +1,43 @@
-"""What the operating system, and a container around this process, allow it: memory and processor time."""
+"""What devices, the system, and a container around this process, allow it: memory and processor time."""
 
 import ctypes
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import jax
+
+from jaxmlp._engine.hosts import Hosts
 
 GROUPS = Path("/proc/self/cgroup")  # a line for each control group of this process
 CONTROL = Path("/sys/fs/cgroup")  # where the control groups' files are
+UNKNOWN_MEMORY = 2**32  # bytes that are assumed where neither the device nor the system tells
+USABLE = 3, 4  # of what is there, a fraction: the rest is for compiled programs and for everyone else
+
+
+def usable(devices: tuple[Any, ...], hosts: Hosts) -> tuple[int, list[str]]:
+    """Return the memory to plan with, and a sentence where it had to be assumed; of several processes, the same."""
+    part, whole = USABLE
+    mine = [device for device in devices if device.process_index == jax.process_index()]
+    stats = [device.memory_stats() for device in mine]
+    if stats[0] and "bytes_limit" in stats[0]:
+        least = min(part * each["bytes_limit"] // whole for each in stats)
+        if hosts.many:  # a plan must be one on all of them
+            return min(map(int, hosts.texts(str(least), "memory"))) * len(devices), []
+        return sum(part * each["bytes_limit"] // whole for each in stats), []
+    there = memory()
+    if hosts.many:
+        # Processes of one machine share its memory.
+        told = hosts.texts(f"{platform.node()} {'?' if there is None else there}", "memory")
+        known = {name: amount for name, amount in (line.rsplit(" ", 1) for line in sorted(told, reverse=True))}
+        there = None if "?" in known.values() else min(map(int, known.values())) * len(known)
+    if there is not None:
+        return part * there // whole, []
+    reason = f"this system does not tell its memory: {UNKNOWN_MEMORY // 2**30} GiB assumed; memory= says how much"
+    return part * UNKNOWN_MEMORY // whole, [reason]
 
 
 def memory() -> int | None:

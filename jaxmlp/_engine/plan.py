@@ -5,19 +5,16 @@ Of what a population costs and of the devices, `plan` chooses, and keeps a sente
 
 import dataclasses
 import math
-import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import jax
 
 from jaxmlp import _arrays, _check
 from jaxmlp._engine import limits
 from jaxmlp._engine.cost import STEP_COPIES, Cost, estimate
 from jaxmlp._engine.devices import chosen_devices
 from jaxmlp._engine.entry import check_keys
-from jaxmlp._engine.hosts import Hosts, hosts_of, together
-from jaxmlp._engine.inputs import plain
+from jaxmlp._engine.hosts import hosts_of, together
+from jaxmlp._engine.inputs import at_hand, checked_table, plain
 from jaxmlp._placement import Placement
 from jaxmlp._trees import is_tree
 from jaxmlp.recipe import Recipe
@@ -30,9 +27,6 @@ CPU_BLOCK, CPU_CACHE, CPU_ALONE = 16, 2**20, 2e7
 ACCELERATOR_BLOCK, ACCELERATOR_CACHE = 1024, 2**32
 
 EVERYWHERE, FIRST, SHARDED = RESULTS = "everywhere", "first", "sharded"
-
-UNKNOWN_MEMORY = 2**32  # bytes that are assumed where neither the device nor the system tells
-USABLE = 3, 4  # of what is there, a fraction: the rest is for compiled programs and for everyone else
 
 
 class Layout(NamedTuple):
@@ -72,16 +66,27 @@ class Plan:
         return self.width * math.ceil(self.wave / (self.width * len(self.devices)))
 
     @property
+    def share(self) -> int:
+        """Members that a device has in memory at a time, where they are dealt out in turn; the most of any."""
+        return math.ceil(self.wave / len(self.devices))
+
+    @property
     def layout(self) -> Layout:
         """What of the plan changes the program."""
         return Layout(self.width, self.devices, self.placement)
 
     def __str__(self) -> str:
         count, kind = len(self.devices), self.devices[0].platform.upper()
-        devices = f"{count} {kind} device" if count == 1 else f"{count} {kind} devices"
+        devices, where = (f"{count} {kind} device", "") if count == 1 else (f"{count} {kind} devices", " on each")
         if (processes := len({device.process_index for device in self.devices})) > 1:
             devices += f" of {processes} processes"
-        how = f"{self.width} at a time on each" if self.width > 1 else "one after the other on each"
+        if self.width == 1:
+            how = f"one after the other{where}"
+        elif self.width <= self.share:
+            how = f"{self.width} at a time{where}"
+        else:
+            most = "at most " if self.wave % count else ""
+            how = f"{most}{self.share} together{where}, in a block of width {self.width}"
         return "\n  ".join([f"{self.members:,} members on {devices}, {how}", *self.reasons])
 
 
@@ -99,6 +104,9 @@ def plan(
     results: str = EVERYWHERE,
 ) -> Plan:
     """Choose how a population runs; what is given by hand stays.
+
+    Where several processes run one program, all of them must call it alike, as they must `population.fit`: one that
+    calls it alone waits for the others. With `devices=jax.local_devices()` it asks nobody.
 
     Args:
       keys: the members' keys, (members,), or their number.
@@ -130,7 +138,7 @@ def plan(
     >>> plan(4, data, recipe, {"learning_rate": 0.1}, width=2, devices=1).slots
     4
     """
-    data = checked_table(plain(data))
+    (keys, hyperparams), data = at_hand((keys, hyperparams)), checked_table(plain(data))
     if not isinstance(keep_best, bool):
         raise ValueError(f"keep_best must be True or False; got {_check.describe(keep_best)}")
     if not isinstance(recipe, Recipe):
@@ -150,7 +158,9 @@ def plan(
     width, why_width = _width(width, cost, cpu=chosen[0].platform == "cpu")
     given = memory is not None
     memory, why_memory = (
-        (_check.positive_int("memory", memory, most=2**63 - 1), []) if given else _usable(chosen, hosts_of(chosen))
+        (_check.positive_int("memory", memory, most=2**63 - 1), [])
+        if given
+        else limits.usable(chosen, hosts_of(chosen))
     )
     block = width * len(chosen)
     wave = _wave(cost, members, block, memory)
@@ -166,7 +176,7 @@ def plan(
             f"results='sharded' must have all members in memory at once and as many on each of {len(chosen)} devices; "
             f"got {members} members, {wave} at once; pass a multiple of the devices, or results='everywhere'"
         )
-    reasons = [*why_devices, why_width, *why_memory]
+    reasons = [*why_devices, why_width, *_empty(width, math.ceil(wave / len(chosen))), *why_memory]
     if wave < members:
         reasons.append(f"in {math.ceil(members / wave)} waves of {wave:,} members: all at once do not fit")
     total = cost.total(members, wave, block)
@@ -179,23 +189,6 @@ def _members(keys: Any) -> int:
     if _check.is_array(keys) and keys.shape:
         return check_keys(keys)  # pyright: ignore[reportArgumentType]  (which says what keys are)
     return _check.positive_int("keys, the members,", keys)
-
-
-def checked_table(data: Any) -> Any:
-    """Return data (x, y) or (x, y, weight) as arrays; only their shapes are asked for.
-
-    Raises:
-      ValueError: for anything else.
-    """
-    if not isinstance(data, tuple | list) or len(data) not in (1, 2, 3):
-        raise ValueError(f"data must be (x, y) or (x, y, weight); got {_check.describe(data)}")
-    data = _arrays.tree("data", data)
-    for leaf in jax.tree.leaves(data):
-        if not _check.is_array(leaf) or not leaf.shape:
-            raise ValueError(f"data must hold arrays, the examples on their first axis; got {_check.describe(leaf)}")
-    if not jax.tree.leaves(data[0]):
-        raise ValueError("x of data must hold an array; got none")
-    return data
 
 
 def _width(given: int | None, cost: Cost, *, cpu: bool) -> tuple[int, str]:
@@ -219,6 +212,16 @@ def _width(given: int | None, cost: Cost, *, cpu: bool) -> tuple[int, str]:
     )
 
 
+def _empty(width: int, share: int) -> list[str]:
+    """Return a sentence about slots without a member, where half of them or more have none."""
+    if width < 2 * share:
+        return []
+    return [
+        f"{width - share:,} of {width:,} slots of a block are empty with {share} on a device, and are computed all the "
+        f"same: width={share} leaves none, with other bits"
+    ]
+
+
 def _wave(cost: Cost, members: int, block: int, memory: int) -> int | None:
     """Return how many members are in memory at a time: all, else whole blocks; None where not even one block fits."""
     room = memory - cost.data - cost.working(block)
@@ -231,28 +234,6 @@ def _wave(cost: Cost, members: int, block: int, memory: int) -> int | None:
 def _least(cost: Cost, members: int, block: int) -> int:
     """Return the smallest budget in which a population runs in waves, of a block each."""
     return cost.data + cost.working(block) + cost.waiting(members) + block * cost.held
-
-
-def _usable(devices: tuple[Any, ...], hosts: Hosts) -> tuple[int, list[str]]:
-    """Return the memory to plan with, and a sentence where it had to be assumed; of several processes, the same."""
-    part, whole = USABLE
-    mine = [device for device in devices if device.process_index == jax.process_index()]
-    stats = [device.memory_stats() for device in mine]
-    if stats[0] and "bytes_limit" in stats[0]:
-        least = min(part * each["bytes_limit"] // whole for each in stats)
-        if hosts.many:  # a plan must be one on all of them
-            return min(map(int, hosts.texts(str(least), "memory"))) * len(devices), []
-        return sum(part * each["bytes_limit"] // whole for each in stats), []
-    there = limits.memory()
-    if hosts.many:
-        # Processes of one machine share its memory.
-        told = hosts.texts(f"{platform.node()} {'?' if there is None else there}", "memory")
-        known = {name: amount for name, amount in (line.rsplit(" ", 1) for line in sorted(told, reverse=True))}
-        there = None if "?" in known.values() else min(map(int, known.values())) * len(known)
-    if there is not None:
-        return part * there // whole, []
-    reason = f"this system does not tell its memory: {UNKNOWN_MEMORY // 2**30} GiB assumed; memory= says how much"
-    return part * UNKNOWN_MEMORY // whole, [reason]
 
 
 def _power_of_two(number: int) -> int:

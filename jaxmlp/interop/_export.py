@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from jaxmlp import _arrays, _check
+from jaxmlp._mesh import here
 from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import verb
 from jaxmlp.mlp import MLP
@@ -25,7 +26,8 @@ def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
       x: for a model that is no `MLP`, inputs (batch, ...) to take the shape of an example from.
 
     Raises:
-      ValueError: for a model that does not say what goes in, and for parameters that do not fit.
+      ValueError: for a model that does not say what goes in, and for parameters that do not fit, or that lie on several
+        processes.
 
     >>> mlp = MLP((3, 4, 2))
     >>> data = export(mlp, mlp.init(jax.random.key(0)))
@@ -35,7 +37,7 @@ def export(model: Any, params: Params, *, x: PyTree = None) -> bytes:
     import jax.export as jax_export  # not loaded by `import jax`
 
     _check.extra("flatbuffers", "files")
-    x = _arrays.tree("x", x)
+    params, x = here("params", params), _arrays.tree("x", x)
     for leaf in jax.tree.leaves(x):
         if not _check.is_array(leaf) or not leaf.shape:
             raise ValueError(f"x must be arrays with the examples on their first axis; got {_check.describe(leaf)}")

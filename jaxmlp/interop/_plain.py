@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxmlp._mesh import here
 from jaxmlp.layer import Layer
 from jaxmlp.mlp import MLP
 
@@ -20,11 +21,11 @@ def layers_of(model: MLP, params: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
     Raises:
       ValueError: for a model that is more than that, or computes in another dtype than that of its parameters; for
-        parameters that are not its own, or of a population.
+        parameters that are not its own, of a population, or that lie on several processes.
     """
     if not isinstance(model, MLP) or model.norm or model.residual or callable(model.activation):
         raise ValueError(f"model must be an MLP of affine maps and a named activation; got {model!r}")
-    layers = model.layers(params)
+    layers = model.layers(here("params", params))
     if layers[0].w.ndim != 2:
         raise ValueError(f"params must be of one network; got w of shape {layers[0].w.shape}; population.member picks")
     if model.dtype not in (None, layers[0].w.dtype.name):

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from jaxmlp._engine import limits
-from jaxmlp._engine.plan import ACCELERATOR_BLOCK, USABLE
+from jaxmlp._engine.limits import USABLE
+from jaxmlp._engine.plan import ACCELERATOR_BLOCK
 from jaxmlp.loop import _fields as fields
 from jaxmlp.loop._folder import Form
 from jaxmlp.loop._manifest import Manifest

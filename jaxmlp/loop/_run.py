@@ -13,7 +13,7 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Epochs, Source
 from jaxmlp._engine.entry import enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.hosts import HostLost, fetch, hosts_of_call
+from jaxmlp._engine.hosts import HostLost, hosts_of_call
 from jaxmlp._engine.inputs import Each, Request, Shared, first_numbers, plain
 from jaxmlp._engine.parts import in_waves, plan_for
 from jaxmlp._engine.plan import Plan, plan
@@ -66,8 +66,8 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
     """Check everything at the door, choose the plan, and train; one network is a population of one."""
     if request.single:
         _check.typed_key(request.key)
-    if not request.single:  # members share whole tables, also those that lie on several processes
-        request = request._replace(inputs=fetch(request.inputs))
+    if not request.single:
+        request = request._replace(inputs=request.inputs.shared_whole())
     request, placement, outer = on_mesh(request, options.lie, saving and saving.saved)
     request = request.entered(streamed=is_stream(request.inputs.data))
     check_directory(placement, options.directory, options.hosts)

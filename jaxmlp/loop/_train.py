@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxmlp import _check, _disk
 from jaxmlp._engine.hosts import together
-from jaxmlp._engine.inputs import Inputs, Request
+from jaxmlp._engine.inputs import Inputs, Request, at_hand
 from jaxmlp._engine.options import checked_callbacks, checked_plan, checked_progress, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, join_groups
 from jaxmlp._engine.plan import Plan
@@ -49,6 +49,8 @@ def train(
 
     The result equals theirs bit for bit, whatever the chunks. With a directory, the same call resumes a run that was
     stopped or killed from its newest checkpoint, and ends with the bits of a run that was not.
+
+    Under `jax.distributed` all processes train together, one network as well as many: each makes the same call.
 
     Args:
       key: one typed key for one network, (members,) of them for a population.
@@ -109,7 +111,8 @@ def train(
     recipes = [recipe] if isinstance(recipe, Recipe) else listed_recipes(recipe)
     recipes = recipes if epochs is None else [dataclasses.replace(one, epochs=epochs) for one in recipes]
     inputs = Inputs(data, validation, weights, rows, validation_rows, params)
-    single = getattr(key, "ndim", 0) == 0
+    if not (single := getattr(key, "ndim", 0) == 0):
+        key, hyperparams = at_hand((key, hyperparams))
     stops = Stops.of(stop, validation=inputs.watched, members=not single)
     check_part(hyperparams, stops, key)
     _check.positive_int("keep", keep)

@@ -13,7 +13,7 @@ from jaxmlp import data as tables
 from jaxmlp._choice import Figure
 from jaxmlp._engine.columns import as_number
 from jaxmlp._engine.hosts import hosts_of, together
-from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, plain, shared
+from jaxmlp._engine.inputs import Each, Inputs, Request, Shared, at_hand, plain, shared
 from jaxmlp._engine.options import checked_plan
 from jaxmlp._engine.plan import FIRST, Plan
 from jaxmlp._preflight import entered
@@ -119,6 +119,7 @@ def cross_validate(
     Raises:
       ValueError: for data, numbers and keys that `population.fit` refuses; for fewer than 2 folds or more than rows.
     """
+    key, data, hyperparams, stratify = at_hand((key, data, hyperparams, stratify))
     _check.typed_key(key)
     if not isinstance(standardise, str) or standardise not in ("", "x", "xy"):
         raise ValueError(f"standardise must be 'x', 'xy', or '' for neither; got {standardise!r}")
@@ -151,8 +152,7 @@ def cross_validate(
     lengths = {len(value) for name, value in hyperparams.items() if stacked[name]}
     if len(lengths) > 1:
         raise ValueError(f"hyperparams must have one entry for each setting; got lengths {sorted(lengths)}")
-    settings_ = max(lengths, default=1)
-    check_members(settings_ * folds, seeds)
+    check_members((settings_ := max(lengths, default=1)) * folds, seeds)
     member = np.arange(settings_ * seeds * folds)
     setting, seed, fold = np.unravel_index(member, (settings_, seeds, folds))
     keys = jnp.stack([jax.random.fold_in(run_key, s) for s in range(seeds)])[seed]

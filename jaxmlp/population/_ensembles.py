@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxmlp import _arrays, _check, _compile, losses
+from jaxmlp import _arrays, _check, _compile, _mesh, losses
+from jaxmlp._known import is_far
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp._scaling import outputs as in_units
 from jaxmlp._verbs import members, verb
 from jaxmlp.types import Model, Number, Numeric, Params, Status
@@ -30,7 +32,9 @@ def predict(model: Model, params: Params, x: Numeric, **numbers: Number) -> Arra
         raise ValueError("params must be the members' parameters; got states; pass states.params")
     members("params", params)
     numbers = {name: _arrays.number(name, value) for name, value in numbers.items()}
-    return _predict(model, params, jnp.asarray(_arrays.array("x", x)), numbers)
+    x = jnp.asarray(_arrays.array("x", x))
+    outputs = _predict(model, params, x, numbers)
+    return outputs if is_far(x) else _mesh.whole(outputs)
 
 
 @_compile.jit(static_argnums=0)
@@ -58,6 +62,7 @@ class Categorical(NamedTuple):
         """Entropy of the average less the members' mean entropy, (batch,): what the members disagree about."""
         return self.entropy - _entropy(self.probabilities).mean(0)
 
+    @on_automatic_axes
     def log_prob(self, y: Numeric) -> Array:
         """Return the log of the averaged probability of labels y (batch,); of 0, that of the least normal float."""
         y = _arrays.array("y", y)
@@ -69,6 +74,7 @@ class Categorical(NamedTuple):
         return jnp.log(jnp.maximum(chosen, tiny))
 
 
+@on_automatic_axes
 def categorical(outputs: Numeric, *, status: Numeric | None = None) -> Categorical:
     """Return the averaged probabilities softmax(outputs) of the members' logits.
 
@@ -107,5 +113,8 @@ def healthy(outputs: Numeric, status: Numeric | None) -> Array:
     if np.shape(status) != (len(outputs),) or len(good) == 0:
         raise ValueError(f"status must be history['status'] of {len(outputs)} members, not all diverged; got {status}")
     if len(good) < len(outputs):
-        warnings.warn(f"{len(outputs) - len(good)} of {len(outputs)} members diverged and are left out", stacklevel=3)
+        warnings.warn(
+            f"{len(outputs) - len(good)} of {len(outputs)} members diverged and are left out",
+            stacklevel=_check.level_of_caller(),
+        )
     return outputs[good]

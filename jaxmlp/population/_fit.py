@@ -12,8 +12,8 @@ from jaxmlp._engine.devices import by_itself
 from jaxmlp._engine.driver import Callbacks, Epochs, Observer, Round, drive
 from jaxmlp._engine.entry import check_keys, enter
 from jaxmlp._engine.executor import Executor, Job
-from jaxmlp._engine.hosts import fetch, hosts_of_call, together
-from jaxmlp._engine.inputs import Inputs, Request, plain
+from jaxmlp._engine.hosts import hosts_of_call, together
+from jaxmlp._engine.inputs import Inputs, Request, at_hand, plain
 from jaxmlp._engine.options import checked_callbacks, checked_plan, listed_recipes
 from jaxmlp._engine.parts import check_lists, groups, in_waves, join_groups, plan_for
 from jaxmlp._engine.plan import Plan
@@ -94,6 +94,7 @@ def fit(
     >>> history["loss"].shape, history["status"].tolist(), states.params[0].w.shape
     ((4, 50), [0, 0, 0, 0], (4, 1, 1))
     """
+    keys, hyperparams = at_hand((keys, hyperparams))
     inputs = Inputs(data, validation, weights, rows, validation_rows, params)
     stops = Stops.of(_with_patience(stop, patience, min_improvement), validation=inputs.watched, members=True)
     check_part(hyperparams, stops, keys)
@@ -170,7 +171,7 @@ def train(
     """Train the members of one recipe."""
     check_keys(request.key)
     hosts = hosts_of_call(options.plan and options.plan.devices)
-    request = request._replace(inputs=fetch(request.inputs))  # what lies on several processes, members share whole
+    request = request._replace(inputs=request.inputs.shared_whole())
     with hosts.alike():
         request = request.entered()
         members, tables = enter(request)

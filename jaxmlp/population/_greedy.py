@@ -12,9 +12,11 @@ from jax import Array
 from jaxmlp import _arguments, _arrays, _check, metrics
 from jaxmlp._choice import HIGHER, Figure, largest_is_best
 from jaxmlp._eager import compile_once
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp.types import Numeric
 
 
+@on_automatic_axes
 def greedy(
     predictions: Numeric, score: Callable[[Array], Array], *, rounds: int, largest: bool | None = None
 ) -> np.ndarray:

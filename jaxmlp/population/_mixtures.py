@@ -10,6 +10,7 @@ from jax import Array
 from jaxmlp import _arguments, _arrays, _check, losses
 from jaxmlp._eager import compile_once
 from jaxmlp._gaussian import negative_log
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp._targets import number, spread
 from jaxmlp.data import Statistics, unstandardise
 from jaxmlp.population._ensembles import healthy
@@ -42,21 +43,25 @@ class Mixture(NamedTuple):
         """Variance of the mixture: aleatoric + epistemic."""
         return self.aleatoric + self.epistemic
 
+    @on_automatic_axes
     def log_prob(self, y: Numeric) -> Array:
         """Return log (1 / M) sum_m prod_d N(y_d; mean_md, variance_md), (batch,), for y (batch, d)."""
         targets = jnp.broadcast_to(self._targets(y)[None], self.means.shape)
         members = -negative_log(self.means, self.variances, targets).sum(-1)  # (members, batch)
         return jax.nn.logsumexp(members, axis=0) - np.log(len(self.means)).astype(members.dtype)
 
+    @on_automatic_axes
     def gaussian_log_prob(self, y: Numeric) -> Array:
         """Return log N(y; mean, variance), (batch,), of the one Gaussian with the mixture's moments."""
         return -negative_log(self.mean, self.variance, self._targets(y)).sum(-1)
 
+    @on_automatic_axes
     def cdf(self, y: Numeric) -> Array:
         """Return P(Y_d <= y_d) for y (batch, d)."""
         z = (jnp.broadcast_to(self._targets(y), self.means.shape) - self.means) / jnp.sqrt(self.variances)
         return jax.scipy.stats.norm.cdf(z).mean(0)
 
+    @on_automatic_axes
     def quantile(self, level: float) -> Array:
         """Return the value (batch, d) that the mixture stays below with probability `level` in (0, 1).
 
@@ -69,6 +74,7 @@ class Mixture(NamedTuple):
         low, high = _bisect_cdf(self, jnp.asarray(level, members.dtype), members.min(0), members.max(0))
         return 0.5 * (low + high)
 
+    @on_automatic_axes
     def sample(self, key: Array, count: int) -> Array:
         """Return draws (count, batch, d); each draw is of one member, the same for all of the batch."""
         _check.typed_key(key)
@@ -77,6 +83,7 @@ class Mixture(NamedTuple):
         noise = jax.random.normal(noise_key, (count, *self.means.shape[1:]), self.means.dtype)
         return self.means[who] + jnp.sqrt(self.variances[who]) * noise
 
+    @on_automatic_axes
     def scale(self, y: Numeric) -> Array:
         """Return the number by which all deviations are too small, s = sqrt(mean z^2), z = (y - mean) / sqrt(variance).
 
@@ -91,6 +98,7 @@ class Mixture(NamedTuple):
         _check.finite("y", targets)
         return jnp.sqrt(jnp.mean(jnp.square(targets - self.mean) / self.variance))
 
+    @on_automatic_axes
     def scaled(self, by: Number) -> "Mixture":
         """Return the mixture whose deviations from its mean are `by` times as large, noise and disagreement alike.
 
@@ -104,6 +112,7 @@ class Mixture(NamedTuple):
         center = self.mean[None]
         return Mixture(center + by * (self.means - center), jnp.square(by) * self.variances)
 
+    @on_automatic_axes
     def unstandardise(self, by: Statistics) -> "Mixture":
         """Return the mixture in the targets' own units, for members trained on standardised ones.
 
@@ -132,6 +141,7 @@ class Mixture(NamedTuple):
         return jnp.asarray(y, self.means.dtype)
 
 
+@on_automatic_axes
 def mixture(outputs: Numeric, *, status: Numeric | None = None, min_variance: Number = losses.FLOOR) -> Mixture:
     """Return the mixture of the members' Gaussians.
 

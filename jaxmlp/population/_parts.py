@@ -12,6 +12,7 @@ from jaxmlp._engine.columns import stacked
 from jaxmlp._engine.entry import check_keys
 from jaxmlp._engine.parts import numbers_of
 from jaxmlp._engine.portion import PartNumbers, Portion, portion_of
+from jaxmlp._mesh import here
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import History, Hyperparams, StrPath
@@ -81,6 +82,7 @@ def part(keys: Array, hyperparams: Hyperparams = None, *, of: int, number: int) 
     >>> mine.members, mine.hyperparams["learning_rate"].tolist() == hyperparams["learning_rate"][1::2].tolist()
     (array([1, 3]), True)
     """
+    keys, hyperparams = here("keys", keys), here("hyperparams", hyperparams)
     count, of = check_keys(keys), _check.positive_int("of", of)
     if of > count:
         raise ValueError(

@@ -11,11 +11,13 @@ import numpy as np
 from jaxmlp import _arrays, _check
 from jaxmlp._choice import Figure
 from jaxmlp._engine.parts import at
+from jaxmlp._mesh import on_automatic_axes
 from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
 
 
+@on_automatic_axes
 def member(states: States, i: int) -> State:
     """Return the state of member i, as `fit` would give it.
 
@@ -38,6 +40,7 @@ def member(states: States, i: int) -> State:
     return jax.tree.map(lambda a: a[i], states)
 
 
+@on_automatic_axes
 def take(states: PyTree, members: Sequence[int] | Numeric) -> PyTree:
     """Return the population of those members, in that order; of states, params or anything with a leading axis.
 

@@ -12,6 +12,8 @@ import pytest
 from processes import Processes, run
 
 from jaxmlp import loop
+from jaxmlp.loop import _lying
+from jaxmlp.loop._fields import LAYOUT
 
 # As in this process: equal bits need equal compilers.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -140,6 +142,17 @@ with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
     begun(mesh, directory)
     state, _ = loop.resume(directory, (X, Y), progress=False)
     told["resumed"] = same(state, train(mesh, every=1)[0]) and lies_as(state.params, placed(mesh))
+with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    begun(mesh, directory)
+    other = sharding.place(MLP((3, 16, 1)).init(KEY), mesh)
+    try:
+        loop.resume(directory, (X, Y), like=other, progress=False)
+    except ValueError as error:
+        told["other net"] = str(error)
+    plain = Recipe(NET, losses.squared_error, optax.sgd, epochs=6, batch_size=12)
+    state, history = loop.resume(directory, (X, Y), plain, accept="optimizer", progress=False)
+    told["other optimizer"] = [len(history["loss"]), lies_as(state.params, placed(mesh))]
 told["killed"] = same(train(mesh, directory=KILLED, every=1), train(mesh, every=1))
 
 with tempfile.TemporaryDirectory() as folder:
@@ -199,6 +212,40 @@ def test_a_run_goes_on_over_other_devices_and_says_so(told):
 
 def test_a_run_goes_on_where_it_lay_also_where_only_the_checkpoint_says_where(told):
     assert told["resumed"]
+
+
+def test_another_net_is_no_like_and_another_optimizer_follows_the_parameters(told):
+    assert "like must lie as the parameters of the run can" in told["other net"]
+    assert "PartitionSpec for each of the 6 parameters" in told["other net"]
+    assert told["other optimizer"] == [6, True]
+
+
+@pytest.mark.parametrize(
+    "told,data,lies",
+    [
+        (None, None, None),
+        ({"axes": {"data": 2}, "rows": ["data"], "params": [[["data"]], []]}, None, [("data",), ()]),
+        ({"axes": {"data": 2}, "rows": ["data"], "params": None}, None, [()]),
+        ({"axes": {"data": 4}, "rows": ["data"], "params": [[["data"]]]}, None, None),  # fewer devices are here
+        ({"axes": {"a": 4}, "rows": [], "params": [[["a"]]]}, "data", None),  # and the mesh of the data has other axes
+        ({"axes": {"data": 4}, "rows": [], "params": [[[], ["data"]]]}, "data", [(None, "data")]),
+    ],
+)
+def test_a_checkpoint_says_where_parameters_lay(told, data, lies):
+    if data is not None:
+        data = (jax.device_put(np.ones(2), jax.NamedSharding(jax.make_mesh((2,), (data,)), jax.P(data))),)
+    found = _lying.laid_so(told, data)
+    assert lies is None and found is None or [tuple(a.sharding.spec) for a in found] == lies
+
+
+def test_words_of_a_checkpoint_that_lay_nothing_are_refused():
+    with pytest.raises(ValueError, match="layout.mesh of the checkpoint must split a parameter over an axis once"):
+        _lying.laid_so({"axes": {"data": 2}, "rows": [], "params": [[["data"], ["data"]]]}, None)
+    with pytest.raises(ValueError, match="layout.mesh.axes.data"):
+        LAYOUT(
+            "layout",
+            {"width": 1, "devices": 1, "kind": "cpu", "mesh": {"axes": {"data": 0}, "rows": [], "params": None}},
+        )
 
 
 def test_a_run_on_a_mesh_that_is_killed_ends_with_the_bits_of_one_that_was_not(told):

@@ -10,7 +10,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp._placement import Placement, mesh_of
-from jaxmlp.training import State
 from jaxmlp.types import Data, Json
 
 SHOWN = 200  # characters of how parameters lie
@@ -20,20 +19,14 @@ def of_placement(placement: Placement) -> Json:
     """Return how one network lies on a mesh, as a manifest says it; nothing for all that lies on single devices."""
     if placement.mesh is None:
         return {}
-    return {
-        "mesh": {
-            "axes": dict(placement.mesh.shape),
-            "rows": list(placement.rows),
-            "params": _told(placement.params),
-            "opt_state": _told(placement.opt_state),
-        }
-    }
+    axes, rows = dict(placement.mesh.shape), list(placement.rows)
+    return {"mesh": {"axes": axes, "rows": rows, "params": _told(placement.params)}}
 
 
 def shown(told: Json | None) -> str:
     """Return in a line what `of_placement` says.
 
-    >>> shown({"axes": {"data": 4, "model": 2}, "rows": ["data"], "params": [[[], ["model"]], []], "opt_state": None})
+    >>> shown({"axes": {"data": 4, "model": 2}, "rows": ["data"], "params": [[[], ["model"]], []]})
     'data 4, model 2; examples over data; parameters None|model, whole'
     """
     if told is None:
@@ -46,23 +39,27 @@ def shown(told: Json | None) -> str:
     return f"{axes}; examples over {', '.join(told['rows']) or 'none'}; parameters {split}"
 
 
-def laid_so(told: Json | None, data: Data) -> State | None:
-    """Return what lies as a saved network did: on the mesh of the data, or else on one like it of all devices.
+def laid_so(told: Json | None, data: Data) -> list[Any] | None:
+    """Return what lies as the parameters of a saved network did: on the mesh of the data, or else on one like its own.
 
     None where it lay on no mesh, and where neither is to be had: there are fewer devices, or other axes.
+
+    Raises:
+      ValueError: for words that no run wrote.
     """
     if told is None:
         return None
-    specs = [spec for name in ("params", "opt_state") for spec in told[name] or []]
-    wanted = {axis for spec in specs for part in spec for axis in part}
+    named = [[axis for part in spec for axis in part] for spec in told["params"] or []]
+    if any(len(axes) != len(set(axes)) for axes in named):
+        raise ValueError(f"layout.mesh of the checkpoint must split a parameter over an axis once; got {shown(told)}")
+    wanted = {axis for axes in named for axis in axes}
     mesh = mesh_of("data", data, None)
     if mesh is None and math.prod(told["axes"].values()) == len(jax.devices()):
         kinds = (AxisType.Auto,) * len(told["axes"])
         mesh = jax.make_mesh(tuple(told["axes"].values()), tuple(told["axes"]), axis_types=kinds)
     if mesh is None or not wanted <= set(mesh.axis_names):
         return None
-    params, opt_state = ([_form(spec, mesh) for spec in told[name] or []] for name in ("params", "opt_state"))
-    return State(params, opt_state, None, None)  # type: ignore[arg-type]
+    return [_form(spec, mesh) for spec in told["params"] or []] or [_form([], mesh)]
 
 
 def _told(specs: Any) -> Any:

@@ -13,6 +13,7 @@ from jaxmlp._engine.hosts import Hosts, hosts_of
 from jaxmlp._engine.inputs import Request
 from jaxmlp._engine.lie import of_first
 from jaxmlp._engine.plan import Plan
+from jaxmlp._layout import check_specs
 from jaxmlp._placement import Placement, automatic, moved, read
 from jaxmlp.loop._joint import check_seen
 from jaxmlp.loop._lying import laid_so
@@ -55,6 +56,7 @@ def on_mesh(request: Request, lie: Any = None, saved: SavedRun | None = None) ->
     if not request.single:
         return request, None, None
     data = None if is_stream(inputs.data) else inputs.data
+    lie = lie.params if isinstance(lie, State) else lie  # the optimizer's state follows, also another one's
     if lie is None and inputs.params is None and saved is not None:
         lie = laid_so(saved.manifest.layout.get("mesh"), data)
     given = {"params": inputs.params if lie is None else lie, "data": data, "validation": inputs.validation}
@@ -64,8 +66,26 @@ def on_mesh(request: Request, lie: Any = None, saved: SavedRun | None = None) ->
     others = [one.mesh for one in laid if isinstance(one, NamedSharding) and one.mesh != placement.mesh]
     outer = next((mesh for mesh in others if automatic(mesh) == placement.mesh), None)
     data, validation, params = moved((data, inputs.validation, inputs.params), placement.mesh)
+    if lie is not None:
+        _check_lies(request, placement)
     inputs = inputs._replace(data=inputs.data if data is None else data, validation=validation, params=params)
     return request._replace(inputs=inputs), placement, outer
+
+
+def _check_lies(request: Request, placement: Placement) -> None:
+    """Raise unless the parameters of a run can lie so.
+
+    Raises:
+      ValueError: which names the parameter.
+    """
+    params = jax.eval_shape(request.recipe.bind(request.hyperparams).init, request.key)
+    try:
+        check_specs(params, placement.params or (), placement.mesh)
+    except ValueError as error:
+        raise ValueError(
+            f"like must lie as the parameters of the run can; {error}; jaxmlp.sharding.start(key, recipe, hyperparams, "
+            f"mesh=mesh) makes what does"
+        ) from error
 
 
 def check_directory(placement: Placement | None, directory: Any, hosts: Hosts) -> None:

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxmlp import _arrays, _check
 from jaxmlp._gaussian import check_units, rescaled
+from jaxmlp._mesh import here
 from jaxmlp._scaling import check_inner, is_frozen
 from jaxmlp._transforms import Fitted, Transform
 from jaxmlp.types import Model, Numeric, Params, PyTree
@@ -183,7 +184,7 @@ class _Call:
 
 
 def _table(name: str, table: Any) -> np.ndarray:
-    table = _arrays.array(name, table, narrowed=False)
+    table = here(name, _arrays.array(name, table, narrowed=False))
     _check.floating(name, table)
     if table.ndim != 2 or 0 in table.shape:
         raise ValueError(f"{name} must be a table (N, d) with at least one row; got {_check.describe(table)}")

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxmlp import _arrays, _check, _disk, _events
+from jaxmlp._mesh import here
 from jaxmlp.types import Callback, Json, Numeric, StrPath
 
 Epochs: TypeAlias = Sequence[int] | Numeric  # (members,), how many epochs each member took part in
@@ -55,6 +56,7 @@ def _checked(history: Any, epochs: Any) -> tuple[dict[str, np.ndarray], np.ndarr
         raise ValueError(
             f"history must be a dict of arrays with a loss, as fit gives it; got {_check.describe(history)}"
         )
+    history = here("history", dict(history))
     entries = {name: np.asarray(_arrays.listed(f"history[{name!r}]", v)) for name, v in history.items()}
     loss = entries["loss"]
     if loss.ndim not in (1, 2):

@@ -138,7 +138,8 @@ def bind(recipe: Recipe, hyperparams: Hyperparams, state: State | Params, data: 
     """Return the recipe bound to its numbers, and to how a state and data lie, for programs of your own.
 
     `jaxmlp.fit`, `step`, `epoch` and `evaluate` read that off arrays by themselves; within a caller's `jax.jit` no
-    array says where it lies. Shapes will do: `jax.ShapeDtypeStruct(..., sharding=...)`.
+    array says where it lies. Shapes will do: `jax.ShapeDtypeStruct(..., sharding=...)`. What goes into such a program
+    lies on automatic axes, of `jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,))`, an axis each.
 
     Raises:
       ValueError: for numbers that do not fit, and where nothing lies on a mesh.

@@ -335,8 +335,9 @@ for options in ({"directory": FOLDER + f"/own-{WHO}/run"}, {"recipe": FEWER, "di
             train(MESH, every=1, accept="optimizer", **options)
     except ValueError as error:
         said.append(str(error))
+# What lies on several processes, at the doors of one.
 from jax.experimental.multihost_utils import process_allgather
-from jaxmlp import interop, metrics, population, serving  # what lies on several processes, at the doors of one
+from jaxmlp import interop, metrics, population, records, serving, transforms
 explicit = mesh_of({"model": 4}, AxisType.Explicit)
 split, (many, rates) = placed(explicit), (
     jax.jit(lambda: (jax.random.split(KEY, 4), jnp.arange(4.0)), out_shardings=NamedSharding(explicit, P("model")))()
@@ -346,6 +347,9 @@ for door in (
     lambda: serving.in_numpy(NET, split), lambda: jaxmlp.save(FOLDER + f"/{WHO}", NET, split),
     lambda: interop.export(NET, split), lambda: population.part(many, of=2, number=0),
     lambda: population.part(KEY[None], {"learning_rate": rates}, of=1, number=0),
+    lambda: population.grid(learning_rate=rates), lambda: list(records.rows({"loss": rates})),
+    lambda: population.ranking({"loss": rates, "status": rates, "epochs": rates}),
+    lambda: transforms.Scaled(NET, x=transforms.Standard()).fitted(split[1].w),
 ):
     try:
         door()
@@ -381,13 +385,10 @@ def test_a_network_over_processes_is_saved_by_all_and_goes_on_over_others(tmp_pa
         assert told["same"] and told["resumed"] and told["best"] and told["lies"] == [True, True]
         assert told["moved"][0] < 1e-6 and told["moved"][1] and told["alone"] < 1e-6
         assert max(told["used"]) < 1e-6 and told["planned"] == 1
-        assert [message.split(" must be on this process")[0] for message in told["refused"]] == [
-            *["params"] * 3,
-            "keys",
-            "hyperparams",
-        ]
+        refused = [*["params"] * 3, "keys", "hyperparams", "learning_rate", "history", "history", "x"]
+        assert [message.split(" must be on this process")[0] for message in told["refused"]] == refused
         for message, what in zip(
-            told["refused"][2:], ("params", "jax.random.key_data(keys)", "hyperparams"), strict=True
+            told["refused"][2:5], ("params", "jax.random.key_data(keys)", refused[4]), strict=True
         ):
             assert f"multihost_utils.process_allgather({what}, tiled=True)" in message
         assert len(told["warned"]) == 1 and "layout.mesh: saved data 2; examples over data;" in told["warned"][0]

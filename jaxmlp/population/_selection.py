@@ -11,7 +11,7 @@ import numpy as np
 from jaxmlp import _arrays, _check
 from jaxmlp._choice import Figure
 from jaxmlp._engine.parts import at
-from jaxmlp._mesh import on_automatic_axes
+from jaxmlp._mesh import here, on_automatic_axes
 from jaxmlp._verbs import members as members_of
 from jaxmlp.training import State
 from jaxmlp.types import Numeric, PyTree, States, Status
@@ -159,6 +159,7 @@ def members_history(history: Any) -> Mapping[str, Numeric]:
             f"history must be that of a population, with {', '.join(missing)} of its members; got "
             f"{', '.join(map(str, history)) or 'an empty one'}; of one network there is nothing to choose"
         )
+    history = here("history", dict(history))
     found = {name: np.asarray(_arrays.listed(f"history[{name!r}]", values)) for name, values in history.items()}
     members, epochs = found["loss"].shape if found["loss"].ndim == 2 else (0, 0)
     for name in ("status", "epochs", *(["best_epoch"] if "best_epoch" in found else [])):

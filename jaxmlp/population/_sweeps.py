@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxmlp import _arguments, _arrays, _check
 from jaxmlp._engine.columns import stacked
+from jaxmlp._mesh import here
 
 MEMBERS = 10**6  # of a design, at most: keys and numbers are made on the host
 
@@ -185,7 +186,7 @@ def check_members(count: int, seeds: int) -> None:
 
 def _list(name: str, values: Any) -> list[Any]:
     if _arrays.is_like_array(values) and not isinstance(values, np.ndarray):  # of NumPy also objects: vectors, say
-        values = _arrays.array(name, values)
+        values = here(name, _arrays.array(name, values))
     if isinstance(values, str) or not isinstance(values, Iterable) or (_check.is_array(values) and values.ndim == 0):
         raise ValueError(f"{name} must list its values; got {values!r}; one value is [{values!r}]")
     if isinstance(values, bytes | set | Mapping):

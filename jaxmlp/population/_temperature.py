@@ -8,6 +8,7 @@ from jax.core import Tracer
 
 from jaxmlp import _arrays, losses
 from jaxmlp._eager import compile_once
+from jaxmlp._known import known
 from jaxmlp.types import Numeric
 
 
@@ -23,7 +24,7 @@ def temperature(logits: Numeric, y: Numeric) -> Array:
     Array(1.82, dtype=float32)
     """
     loss = losses.cross_entropy(logits, y)  # for its door
-    if not isinstance(loss, Tracer) and not np.isfinite(loss).all():
+    if not isinstance(loss, Tracer) and not np.isfinite(known(loss)).all():
         raise ValueError("logits must be finite, or -inf for classes that are not an example's label; got others")
     logits, y = _arrays.array("logits", logits), _arrays.array("y", y)
     # A class that cannot be has no part in the slope, and zero times infinity would be none.

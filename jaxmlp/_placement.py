@@ -129,6 +129,18 @@ def read(given: dict[str, Any]) -> Placement | None:
     Raises:
       ValueError: where they lie on several meshes.
     """
+    mesh = common_mesh(given)
+    if mesh is None:
+        return None
+    return placement(mesh, *(given.get(a, given.get(b)) for a, b in (STATES, TABLES[:2])))
+
+
+def common_mesh(given: dict[str, Any]) -> Any:
+    """Return the mesh that the arguments of a verb, by name, lie on; None where none of them lies on one.
+
+    Raises:
+      ValueError: where they lie on several meshes.
+    """
     names = [name for name in (*STATES, *TABLES) if given.get(name) is not None]
     mesh = None
     try:
@@ -139,12 +151,10 @@ def read(given: dict[str, Any]) -> Placement | None:
         return None
     try:
         for name in names:
-            mesh = mesh_of(name, given[name], mesh)
+            mesh = _mesh_of(name, given[name], mesh)
     except TypeError:  # leaves of another library, which later checks name
         return None
-    if mesh is None:
-        return None
-    return placement(mesh, *(given.get(a, given.get(b)) for a, b in (STATES, TABLES[:2])))
+    return mesh
 
 
 def check_traced(given: dict[str, Any]) -> None:
@@ -170,13 +180,13 @@ def placement(mesh: Any, state: Any, data: Any) -> Placement:
     there = [leaf for leaf in jax.tree.leaves(opt_state) if is_on(leaf, mesh)]
     return Placement(
         mesh,
-        _rows_of(data, mesh),
+        rows_of(data, mesh),
         None if params is None else tuple(_spec_of(a, mesh) for a in jax.tree.leaves(params)),
         tuple(_spec_of(a, mesh) for a in jax.tree.leaves(opt_state)) if there else None,
     )
 
 
-def _rows_of(data: Any, mesh: Any) -> tuple[str, ...]:
+def rows_of(data: Any, mesh: Any) -> tuple[str, ...]:
     """Return the axes that examples are split over: those of x, else "data" where the mesh has it."""
     x = data[0] if isinstance(data, tuple | list) and data else None
     for leaf in jax.tree.leaves(x):
@@ -194,7 +204,7 @@ def _spec_of(a: Any, mesh: Any) -> P:
     return P(*spec)
 
 
-def mesh_of(name: str, tree: PyTree, mesh: Any) -> Any:
+def _mesh_of(name: str, tree: PyTree, mesh: Any) -> Any:
     """Return the mesh that the arrays of a tree lie on, of several devices or of explicit axes, or `mesh` for none."""
     for leaf in jax.tree.leaves(tree):
         laid = leaf.sharding if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else None

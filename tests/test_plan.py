@@ -103,8 +103,8 @@ def test_a_plan_says_how_many_train_on_each_device_and_which_slots_are_empty():
     assert lines(32, devices=1)[0] == "32 members on 1 CPU device, 16 at a time"
     few = lines(6)
     assert few[0] == "6 members on 2 CPU devices, 3 together on each, in a block of width 16"
-    assert few[2].strip().startswith("13 of 16 slots of a block are empty with 3 on a device, and are computed all the")
-    assert "width=3 leaves none, with other bits" in few[2]
+    assert few[2].strip().startswith("at least 13 of 16 slots of each device are empty, and are computed all the same")
+    assert "width=3 leaves fewest, with other bits" in few[2]
     assert lines(5)[0] == "5 members on 2 CPU devices, at most 3 together on each, in a block of width 16"
     assert not any("slots" in line for members in (18, 64) for line in lines(members))
     chosen = population.plan(6, DATA, RECIPE, RATE)

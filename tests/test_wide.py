@@ -153,6 +153,18 @@ with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
     plain = Recipe(NET, losses.squared_error, optax.sgd, epochs=6, batch_size=12)
     state, history = loop.resume(directory, (X, Y), plain, accept="optimizer", progress=False)
     told["other optimizer"] = [len(history["loss"]), lies_as(state.params, placed(mesh))]
+told["data alone"] = []  # rows lie on a mesh, and nothing says where parameters are to
+for again in (lambda where: loop.train(KEY, table(mesh), RECIPE, RATE, directory=where, **QUIET),
+              lambda where: loop.resume(where, table(mesh), progress=False),
+              lambda where: loop.resume(where, (X, Y), progress=False)):
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            loop.train(KEY, table(mesh), RECIPE, RATE, directory=directory, every=1, callbacks=ending(3), **QUIET)
+        except Ended:
+            pass
+        state, _ = again(directory)
+        told["data alone"].append([far(state.params, reference.params), len(state.params[0].w.sharding.device_set)])
 told["killed"] = same(train(mesh, directory=KILLED, every=1), train(mesh, every=1))
 
 with tempfile.TemporaryDirectory() as folder:
@@ -214,33 +226,52 @@ def test_a_run_goes_on_where_it_lay_also_where_only_the_checkpoint_says_where(to
     assert told["resumed"]
 
 
+def test_a_run_whose_rows_alone_lie_on_a_mesh_goes_on_there(told):
+    assert all(far < 1e-6 and devices == 8 for far, devices in told["data alone"])
+
+
 def test_another_net_is_no_like_and_another_optimizer_follows_the_parameters(told):
-    assert "like must lie as the parameters of the run can" in told["other net"]
-    assert "PartitionSpec for each of the 6 parameters" in told["other net"]
+    assert "like must be as the parameters of the run, of shapes [(3, 16), (16,), (16, 16)," in told["other net"]
     assert told["other optimizer"] == [6, True]
 
 
 @pytest.mark.parametrize(
-    "told,data,lies",
+    "axes,params,data,lies",
     [
-        (None, None, None),
-        ({"axes": {"data": 2}, "rows": ["data"], "params": [[["data"]], []]}, None, [("data",), ()]),
-        ({"axes": {"data": 2}, "rows": ["data"], "params": None}, None, [()]),
-        ({"axes": {"data": 4}, "rows": ["data"], "params": [[["data"]]]}, None, None),  # fewer devices are here
-        ({"axes": {"a": 4}, "rows": [], "params": [[["a"]]]}, "data", None),  # and the mesh of the data has other axes
-        ({"axes": {"data": 4}, "rows": [], "params": [[[], ["data"]]]}, "data", [(None, "data")]),
+        ({"data": 2}, [[["data"]], []], None, [("data",), ()]),
+        ({"data": 2}, None, None, None),  # all whole
+        ({"data": 4}, [[["data"]], []], None, [("data",), ()]),  # over the two that are here
+        ({"data": 4, "model": 2}, [[["model"]], []], None, [("model",), ()]),
+        ({"model": 4}, [[["model"]], []], None, "one device"),
+        ({"data": 3, "model": 3}, [[["model"]], []], None, "one device"),
+        ({"a": 4}, [[["a"]], []], "data", [(), ()]),  # the mesh of the data has other axes
+        ({"data": 4}, [[[], ["data"]], [["data"]]], "data", [(), ()]),  # no such dimension, and 3 is not divided
+        ({"data": 2}, [[["data"]]], None, None),  # of another network
     ],
 )
-def test_a_checkpoint_says_where_parameters_lay(told, data, lies):
+def test_a_checkpoint_says_where_parameters_lay(axes, params, data, lies):
     if data is not None:
         data = (jax.device_put(np.ones(2), jax.NamedSharding(jax.make_mesh((2,), (data,)), jax.P(data))),)
-    found = _lying.laid_so(told, data)
-    assert lies is None and found is None or [tuple(a.sharding.spec) for a in found] == lies
+    told = {"axes": axes, "rows": ["data"], "params": params}
+    found = _lying.laid_so(told, [np.ones(4), np.ones(3)], data, None)
+    assert (found is None) == (lies == "one device")
+    if found is not None:
+        assert found.params == (lies and tuple(jax.P(*spec) for spec in lies))
+        assert found.mesh.size == 2 and found.rows == (("data",) if "data" in found.mesh.axis_names else ())
+    assert _lying.laid_so(None, [np.ones(4)], data, None) is None
 
 
 def test_words_of_a_checkpoint_that_lay_nothing_are_refused():
-    with pytest.raises(ValueError, match="layout.mesh of the checkpoint must split a parameter over an axis once"):
-        _lying.laid_so({"axes": {"data": 2}, "rows": [], "params": [[["data"], ["data"]]]}, None)
+    many = {"axes": {f"a{i}": 1 for i in range(99)}, "rows": [], "params": [[[]]]}
+    for told in (
+        {"axes": {"data": 2}, "rows": [], "params": [[["data"], ["data"]]]},
+        {"axes": {"data": 2}, "rows": [], "params": [[["other"]]]},
+        many,
+    ):
+        with pytest.raises(
+            ValueError, match="layout.mesh of the checkpoint must split a parameter over its axes, each"
+        ):
+            _lying.laid_so(told, [np.ones((2, 2))], None, None)
     with pytest.raises(ValueError, match="layout.mesh.axes.data"):
         LAYOUT(
             "layout",

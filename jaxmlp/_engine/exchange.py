@@ -47,7 +47,9 @@ def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None 
         more[: max(0, len(start) - HEAD)] = np.frombuffer(start[HEAD:], np.uint8)
         heads = np.concatenate([heads, gather(more)], axis=1)
     said = [bytes(row[8 : 8 + length]) for row, length in zip(heads, lengths, strict=True)]
-    if what == RAISED or (asked == question).all():
+    if what == RAISED:  # and who else has
+        return [own if place & 0xFF == RAISED else b"" for own, place in zip(said, asked, strict=True)]
+    if (asked == question).all():
         return said
     for who in np.flatnonzero(asked & 0xFF == RAISED):
         text = said[who].decode(errors="replace")

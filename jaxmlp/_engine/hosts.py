@@ -151,7 +151,10 @@ class Alike:
             exchange(DONE, b"", self._kinds)
         elif not isinstance(error, HostLost) and not is_told(error):  # nobody is left to be told of a lost process
             names = "<".join(each.__name__ for each in type(error).__mro__[:-2])
-            exchange(RAISED, f"{names}: {error}".encode(errors="replace")[:ERROR_BYTES])
+            said = exchange(RAISED, f"{names}: {error}".encode(errors="replace")[:ERROR_BYTES])
+            for who, other in enumerate(said):  # an error here may come of one there
+                if who != self._hosts.index and other:
+                    error.add_note(f"process {who} of {len(said)} raised {other.decode(errors='replace')}")
             told(error)
 
 

@@ -217,8 +217,8 @@ def _empty(width: int, share: int) -> list[str]:
     if width < 2 * share:
         return []
     return [
-        f"{width - share:,} of {width:,} slots of a block are empty with {share} on a device, and are computed all the "
-        f"same: width={share} leaves none, with other bits"
+        f"at least {width - share:,} of {width:,} slots of each device are empty, and are computed all the same: "
+        f"width={share} leaves fewest, with other bits"
     ]
 
 

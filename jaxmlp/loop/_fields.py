@@ -217,7 +217,7 @@ DIGEST: dict[str, Check] = {"shape": listed(whole(0)), "dtype": text, "sha256": 
 array = having(DIGEST)
 part = having({"type": text}, more=True)
 specs = maybe(listed(listed(listed(text))))
-MESH = having({"axes": named(whole(1, 2**24)), "rows": listed(text), "params": specs})
+MESH = having({"axes": few(named(whole(1, 2**24))), "rows": few(listed(text)), "params": specs})
 LAYOUT = having({"width": whole(1, 2**24), "devices": whole(1, 2**24), "kind": text, "mesh": MESH}, ("mesh",))
 PARTS = having(dict.fromkeys(("model", "loss", "optimizer", "metrics", "after", "frozen"), text), ("after", "frozen"))
 PROGRAM = having({"versions": named(text), "forms": listed(text), "options": named(), "parts": PARTS})

@@ -46,7 +46,7 @@ class Form(NamedTuple):
 class Stored:
     """An array of a checkpoint that was not read yet."""
 
-    folder: Path
+    checkpoint: str  # the name of its folder
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -98,8 +98,8 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray], meta: Json) -> None:
     """
     ocp = _orbax()
     folder.mkdir()
-    with _plain(folder) as plain:
-        _checkpointer(ocp.StandardCheckpointHandler).save(plain / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
+    with plain(folder) as path:
+        _checkpointer(ocp.StandardCheckpointHandler).save(path / ARRAYS, args=ocp.args.StandardSave(dict(arrays)))
     back = read_arrays(folder, arrays)
     lost = [name for name, array in arrays.items() if name not in back or not _same(array, back[name])]
     if lost:
@@ -130,8 +130,8 @@ def read_forms(folder: Path) -> dict[str, Form]:
       ValueError: for what is no dict of arrays, and where reading would take more than the arrays do.
     """
     found = {}
-    with _plain(folder) as plain:
-        told = _checkpointer(_orbax().StandardCheckpointHandler).metadata(plain / ARRAYS).item_metadata.tree
+    with plain(folder) as path:
+        told = _checkpointer(_orbax().StandardCheckpointHandler).metadata(path / ARRAYS).item_metadata.tree
     for name, array in told.items():
         shape, chunk = getattr(array, "shape", None), getattr(getattr(array, "storage", None), "chunk_shape", None)
         if not isinstance(name, str) or not isinstance(shape, tuple):
@@ -152,8 +152,8 @@ def read_arrays(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     # As NumPy's, wherever those that wrote them had them: their devices need not be here.
     kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in wanted}
     args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
-    with _plain(folder) as plain:
-        arrays = _checkpointer(ocp.PyTreeCheckpointHandler).restore(plain / ARRAYS, args=args)
+    with plain(folder) as path:
+        arrays = _checkpointer(ocp.PyTreeCheckpointHandler).restore(path / ARRAYS, args=args)
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -187,7 +187,7 @@ def _checkpointer(handler: Any) -> Any:
 
 
 @contextmanager
-def _plain(folder: Path) -> Iterator[Path]:
+def plain(folder: Path) -> Iterator[Path]:
     """Yield a path to the folder that Orbax takes as it stands: an odd name is reached by a link with a plain one."""
     if PLAIN.fullmatch(str(folder)):
         yield folder

@@ -92,6 +92,6 @@ def _read(number: int, folder: Path, check: Check | None, later: Later | None) -
     if check is not None:
         check(meta, forms)
     waiting = {} if later is None else {name: form for name, form in forms.items() if later(meta, name)}
-    stored = {name: Stored(folder, name, form.shape, form.dtype) for name, form in waiting.items()}
+    stored = {name: Stored(folder.name, name, form.shape, form.dtype) for name, form in waiting.items()}
     with _trouble.reading(folder):
         return Saved(number, meta, {**_folder.read_arrays(folder, forms.keys() - waiting.keys()), **stored})

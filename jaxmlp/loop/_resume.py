@@ -60,8 +60,8 @@ def resume(
         options                                        options of JAX that change numbers
 
     One network on a mesh goes on where it lay: split as it was, over the mesh of the data, else over one like its own
-    where there are as many devices, else whole on one device. `like` says otherwise. Another mesh goes on with a
-    warning, equal up to rounding.
+    of all devices, of which an axis "data" takes as many as there are, else whole on one device. `like` says otherwise.
+    Another mesh goes on with a warning, equal up to rounding.
 
     The optimizer's state is kept where it has the form of the new optimizer's, and else begins anew, with a warning.
 
@@ -128,6 +128,8 @@ def resume(
             recipe, allowed = dataclasses.replace(recipe, epochs=epochs), allowed | {"epochs"}
         start, steps = saved.start(), saved.manifest.steps
         numbers = start.given() if hyperparams is None else hyperparams
+        if like is not None and not saved.manifest.key["single"]:
+            raise ValueError("like must be None for a population, whose members are dealt to all devices")
         request = Request(start.key, Inputs(data, validation, weights, rows, validation_rows), recipe, numbers)
         given = listed(stop)
         if stop is None or given and all(isinstance(rule, Budget) for rule in given):

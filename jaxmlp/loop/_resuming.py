@@ -50,6 +50,7 @@ def going_on(saved: SavedRun, given: Manifest, job: Job, where: Where, *, stream
     Raises:
       ValueError: for arrays and places that no run wrote.
     """
+    saved = saved if where.is_apart else saved.at_hand(where.hosts)
     arrays, place = checked_run(saved, len(job.members.key), job.recipe.epochs, streamed=streamed)
     words = {change.word for change in changes(saved.manifest, given)}
     before = Stops.of(saved.manifest.rebuild_stop(), validation=True, members=True)

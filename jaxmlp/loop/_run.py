@@ -33,7 +33,7 @@ from jaxmlp.loop.streams import Batch, Stream, accepting, is_stream, open_stream
 from jaxmlp.training import State
 from jaxmlp.types import History, Json
 
-DIRECTORY = "pass directory= and accept= on each process; the first alone writes, and the others need not see its disk"
+DIRECTORY = "pass directory= and accept= on each process; what each writes of it is its own affair"
 
 
 class Feed(NamedTuple):
@@ -70,7 +70,7 @@ def run(request: Request, stops: Stops, options: RunOptions, saving: Saving | No
         request = request._replace(inputs=request.inputs.shared_whole())
     request, placement, outer = on_mesh(request, options.lie, saving and saving.saved)
     request = request.entered(streamed=is_stream(request.inputs.data))
-    check_directory(placement, options.directory, options.hosts)
+    check_directory(placement, saving and saving.saved, options.directory, options.hosts)
     every = None if options.every is None else _check.positive_int("every", options.every)
     options = options._replace(every=every)
     with options.hosts.alike():

@@ -40,6 +40,11 @@ class Where(NamedTuple):
     placement: Placement = Placement()
     hosts: Hosts = ALONE
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it lies on devices of several processes, each of which has a part."""
+        return self.placement.mesh is not None and hosts_of(tuple(self.placement.mesh.devices.flat)).many
+
 
 HERE = Where()
 
@@ -97,7 +102,7 @@ class SavedRun:
         """Return the saved runs in the form of `like`, whose arrays may be shapes alone.
 
         A history that is to become longer is filled up with NaN, as that of a run that begins. What was not read yet is
-        read now: where it is to lie, by all processes of a mesh, or else by the first of them for all.
+        read now, where it is to lie.
 
         Raises:
           ValueError: with a line for each array that has another form.
@@ -120,8 +125,34 @@ class SavedRun:
                 + "\n  ".join(problems[:12])
                 + "\npass the model and optimizer that were saved, or another directory"
             )
-        lie = None if where.placement.mesh is None else jax.tree.leaves(of_run(plain, where.placement))
-        return with_keys(jax.tree.unflatten(jax.tree.structure(plain), _read(leaves, lie, where.hosts)), like)
+        leaves = self._laid(leaves, plain, where)
+        return with_keys(jax.tree.unflatten(jax.tree.structure(plain), leaves), like)
+
+    def at_hand(self, hosts: Hosts) -> "SavedRun":
+        """Return the run with all arrays read, by the first process for all."""
+        stored = {name: a for name, a in self.arrays.items() if isinstance(a, Stored)}
+        if not stored:
+            return self
+        folder = self.directory / next(iter(stored.values())).checkpoint
+        with hosts.alike(), _trouble.reading(folder):
+            found = read_arrays(folder, stored) if hosts.leads else {}
+        return dataclasses.replace(self, arrays={**self.arrays, **hosts.from_first(found)})
+
+    def _laid(self, leaves: list[Any], like: Run, where: Where) -> list[Any]:
+        """Return arrays with those read, by all processes of a mesh, that were not."""
+        stored = {leaf.name: leaf for leaf in leaves if isinstance(leaf, Stored)}
+        if not stored:
+            return leaves
+        lie = jax.tree.leaves(of_run(like, where.placement))
+        places = {leaf.name: to for leaf, to in zip(leaves, lie, strict=True) if isinstance(leaf, Stored)}
+        with where.hosts.alike(), _trouble.reading(self.directory), told_by_words():
+            found = _joint.read(self.directory, stored, places)
+        read: list[Any] = []
+        for leaf in leaves:  # weights that are the best ones too are read once
+            again = isinstance(leaf, Stored) and any(found[leaf.name] is other for other in read)
+            value = found[leaf.name] if isinstance(leaf, Stored) else leaf
+            read.append(value.copy() if again else value)
+        return read
 
 
 def read_run(directory: Path) -> SavedRun | None:
@@ -159,28 +190,6 @@ def opened(directory: Path, recover: Recover, check: Check | None, many: bool = 
         return None
     meta, manifest = read[-1]
     return found.number, SavedRun(directory, manifest, found.arrays, meta["where"], meta["every"], meta["versions"])
-
-
-def _read(leaves: list[Any], lie: list[Any] | None, hosts: Hosts) -> list[Any]:
-    """Return arrays with those read that were not."""
-    stored = {leaf.name: leaf for leaf in leaves if isinstance(leaf, Stored)}
-    if not stored:
-        return leaves
-    together = lie is not None and hosts_of(lie[0].mesh.devices.flat).many
-    places = {leaf.name: to for leaf, to in zip(leaves, lie or leaves, strict=True) if isinstance(leaf, Stored)}
-    folder, found = next(iter(stored.values())).folder, {}
-    with hosts.alike(), _trouble.reading(folder), told_by_words():
-        if together:
-            found = _joint.read(stored, places)
-        elif hosts.leads:
-            found = read_arrays(folder, stored)
-    found = found if together else hosts.from_first(found)
-    read: list[Any] = []
-    for leaf in leaves:  # weights that are the best ones too are read once
-        again = isinstance(leaf, Stored) and any(found[leaf.name] is other for other in read)
-        value = found[leaf.name] if isinstance(leaf, Stored) else leaf
-        read.append(value.copy() if again else value)
-    return read
 
 
 def versions() -> dict[str, str]:

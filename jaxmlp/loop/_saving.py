@@ -1,5 +1,6 @@
 """A run and its directory: what was saved there comes back, and where the run stands is saved."""
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -79,7 +80,9 @@ class RunDirectory:
         """
         with self._hosts.alike():
             found = None if self._store is None else opened(self.path, self._store.recover, check, self._hosts.many)
-        self._done = self._hosts.from_first(found or self._done)
+        number, saved = self._hosts.from_first(found or self._done)
+        # Each process knows the directory by a path of its own.
+        self._done = number, saved and dataclasses.replace(saved, directory=self.path)
         return self._done[1]
 
     def begin(self, manifest: Manifest, start: Start) -> None:
@@ -112,7 +115,7 @@ class RunDirectory:
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
         score, files = _score(history, self._figure), self._history
         first = None if files is None else partial(files.update, history, runs.epochs)
-        if any(map(_joint.is_far, arrays.values())):
+        if any(map(_joint.is_apart, arrays.values())):
             return self._save_together(place.number, arrays, meta, score=score, first=first)
         with self._hosts.alike(NotSaved):
             if self._store is not None:

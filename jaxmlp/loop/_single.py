@@ -9,15 +9,15 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from jaxmlp import _check
-from jaxmlp._engine.hosts import Hosts, hosts_of
+from jaxmlp._engine.hosts import Hosts
 from jaxmlp._engine.inputs import Request
 from jaxmlp._engine.lie import of_first
 from jaxmlp._engine.plan import Plan
-from jaxmlp._layout import check_specs
 from jaxmlp._placement import Placement, automatic, moved, read
+from jaxmlp.loop._folder import Stored
 from jaxmlp.loop._joint import check_seen
-from jaxmlp.loop._lying import laid_so
-from jaxmlp.loop._saved import SavedRun
+from jaxmlp.loop._lying import check_like, laid_so
+from jaxmlp.loop._saved import SavedRun, Where
 from jaxmlp.loop.streams import is_stream
 from jaxmlp.training import State
 from jaxmlp.types import History
@@ -56,46 +56,36 @@ def on_mesh(request: Request, lie: Any = None, saved: SavedRun | None = None) ->
     if not request.single:
         return request, None, None
     data = None if is_stream(inputs.data) else inputs.data
-    lie = lie.params if isinstance(lie, State) else lie  # the optimizer's state follows, also another one's
-    if lie is None and inputs.params is None and saved is not None:
-        lie = laid_so(saved.manifest.layout.get("mesh"), data)
     given = {"params": inputs.params if lie is None else lie, "data": data, "validation": inputs.validation}
-    if (placement := read(given)) is None:
+    placement = None
+    if inputs.params is None and saved is not None and (lie is not None or "mesh" in saved.manifest.layout):
+        params = jax.eval_shape(request.recipe.bind(request.hyperparams).init, request.key)
+        if lie is None:
+            placement = laid_so(saved.manifest.layout["mesh"], params, data, inputs.validation)
+        else:
+            given["params"] = lie.params if isinstance(lie, State) else lie  # the optimizer's state follows
+            placement = read(given)
+            check_like(params, given["params"], placement)
+    placement = placement or read(given)
+    if placement is None:
         return request, None, None
     laid = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(given))
     others = [one.mesh for one in laid if isinstance(one, NamedSharding) and one.mesh != placement.mesh]
     outer = next((mesh for mesh in others if automatic(mesh) == placement.mesh), None)
     data, validation, params = moved((data, inputs.validation, inputs.params), placement.mesh)
-    if lie is not None:
-        _check_lies(request, placement)
     inputs = inputs._replace(data=inputs.data if data is None else data, validation=validation, params=params)
     return request._replace(inputs=inputs), placement, outer
 
 
-def _check_lies(request: Request, placement: Placement) -> None:
-    """Raise unless the parameters of a run can lie so.
-
-    Raises:
-      ValueError: which names the parameter.
-    """
-    params = jax.eval_shape(request.recipe.bind(request.hyperparams).init, request.key)
-    try:
-        check_specs(params, placement.params or (), placement.mesh)
-    except ValueError as error:
-        raise ValueError(
-            f"like must lie as the parameters of the run can; {error}; jaxmlp.sharding.start(key, recipe, hyperparams, "
-            f"mesh=mesh) makes what does"
-        ) from error
-
-
-def check_directory(placement: Placement | None, directory: Any, hosts: Hosts) -> None:
-    """Raise where a network is to be saved that no process has the whole of, and not all see where.
+def check_directory(placement: Placement | None, saved: SavedRun | None, directory: Any, hosts: Hosts) -> None:
+    """Raise where a network is saved that no process has the whole of, and not all see where.
 
     Raises:
       ValueError: which says what can be done.
     """
-    if directory is not None and placement is not None and hosts_of(tuple(placement.mesh.devices.flat)).many:
-        check_seen(Path(directory), hosts)
+    if directory is not None and Where(placement or Placement(), hosts).is_apart:
+        stored = [] if saved is None else [a for a in saved.arrays.values() if isinstance(a, Stored)]
+        check_seen(Path(directory), hosts, stored[0].checkpoint if stored else None)
 
 
 def plan_of_one(placement: Placement | None) -> Plan:

@@ -63,7 +63,8 @@ def train(
         or what `population.part` cut.
       validation: data of the same form, in memory, evaluated after each epoch.
       epochs: instead of the recipe's.
-      directory: where checkpoints go, one run's own, on this machine; needs the extra `checkpoint`. Lists of recipes,
+      directory: where checkpoints go, one run's own, on this machine, or for one network that lies on several processes
+        on a disk that all see; needs the extra `checkpoint`. Lists of recipes,
         and members that do not fit in memory at once, are saved in directories below it, recipe-000, wave-000 and so
         on. Nothing in it is touched but what runs have written.
       every: epochs, or steps of a stream, from one checkpoint and call of the callbacks to the next; unless given,

@@ -339,7 +339,7 @@ def test_each_process_reads_its_own_rows_of_files(tmp_path):
 # On two processes of two devices: a run is ended and goes on; one that began elsewhere comes; all must see the disk.
 JOINT = """
 from jaxmlp._engine.hosts import fetch
-MESH = mesh_of({"data": 2, "model": 2})
+MESH = mesh_of({"model": 4})  # each process has a half of the weights
 straight, losses_of_it = train(MESH, every=1)
 watched = {"validation": (X[:10], Y[:10]), "stop": loop.Patience(9)}
 best, _ = train(MESH, every=1, **watched)
@@ -357,6 +357,7 @@ with warnings.catch_warnings(record=True) as caught:
 with warnings.catch_warnings(record=True) as others:
     warnings.simplefilter("always")
     alone, _ = loop.resume(FOLDER + "/alone", (X, Y), progress=False)
+    _, other = loop.resume(FOLDER + "/other", (X, Y), FEWER, accept="optimizer", progress=False)
 whole = lambda state: fetch(jax.tree.leaves(state.params))
 said = []
 for options in ({"directory": FOLDER + f"/own-{WHO}/run"}, {"recipe": FEWER, "directory": FOLDER + "/left"}):
@@ -398,7 +399,7 @@ tell(
     best=same(whole(best), whole(best_again)) and far(whole(late), whole(straight)) < 1,
     lies=[lies_as(a.params, straight.params) and lies_as(a.opt_state, straight.opt_state) for a in (again, resumed)],
     moved=[far(whole(moved), whole(straight)), lies_as(moved.params, straight.params)],
-    alone=far(whole(alone), whole(straight)),
+    alone=[far(whole(alone), whole(straight)), len(other["loss"])],
     warned=[str(w.message) for w in (*caught, *others) if "layout" in str(w.message)],
     said=said,
 )
@@ -409,12 +410,13 @@ def test_a_network_over_processes_is_saved_by_all_and_goes_on_over_others(tmp_pa
     names: dict = {}
     exec(HERE + COMMON, names)
     names["begun"](names["mesh_of"]({"data": 2}), tmp_path / "came")
-    names["begun"](None, tmp_path / "alone")
+    names["begun"](None, tmp_path / "alone"), names["begun"](None, tmp_path / "other")
     fewer = "FEWER = Recipe(NET, losses.squared_error, optax.sgd, epochs=6, batch_size=12)"
     found = run(COMMON + f"FOLDER = {str(tmp_path)!r}\n{fewer}" + JOINT, 2, 2, env=QUICK)
     for told in found:
         assert told["same"] and told["resumed"] and told["best"] and told["lies"] == [True, True]
-        assert told["moved"][0] < 1e-6 and told["moved"][1] and told["alone"] < 1e-6
+        assert told["moved"][0] < 1e-6 and told["moved"][1] and told["alone"][0] < 1e-6
+        assert told["alone"][1] == 6
         assert max(told["used"]) < 1e-6 and told["planned"] == 1
         refused = [*["params"] * 3, "keys", "hyperparams", "learning_rate", "history", "history", "x"]
         assert [message.split(" must be on this process")[0] for message in told["refused"]] == refused
@@ -427,9 +429,9 @@ def test_a_network_over_processes_is_saved_by_all_and_goes_on_over_others(tmp_pa
         assert "optimizer must have a state of the saved form, for one network that lies on several" in told["said"][1]
     # What two processes of two devices saved goes on here: on a mesh of two devices, whole, and read as it was written.
     straight, losses = names["train"](None)
-    for like in (names["placed"](names["mesh_of"]({"data": 2}), fsdp=True), None):
+    for like in (names["placed"](names["mesh_of"]({"data": 2}), fsdp=True), None):  # None: whole on one device
         shutil.copytree(tmp_path / "left", tmp_path / "copy", dirs_exist_ok=True)
-        with pytest.warns(UserWarning, match="layout.mesh: saved data 2, model 2; examples over data; parameters None"):
+        with pytest.warns(UserWarning, match="layout.mesh: saved model 4; examples over none; parameters None"):
             state, history = loop.resume(tmp_path / "copy", (names["X"], names["Y"]), like=like, progress=False)
         assert names["far"]((state.params, history["loss"]), (straight.params, losses["loss"])) < 1e-6
         assert like is None or names["lies_as"](state.params, like)

@@ -95,6 +95,6 @@ def told_by_words() -> Iterator[None]:
         words = re.sub(r"\s+", " ", str(error))
         raise HostLost(
             f"all processes of a run must live to its end; a computation of several failed here, mostly because "
-            f"another process is gone, or did not make this call in time; its own output says why: {words[:300]}; start "
-            f"the same call on all processes again: a run with a directory goes on from its newest checkpoint"
+            f"another process is gone, or did not make this call in time; its own output says why: {words[:300]}; "
+            f"start the same call on all processes again: a run with a directory goes on from its newest checkpoint"
         ) from error

@@ -1,5 +1,6 @@
 """Over which axes of a mesh parameters are split: by their places and shapes alone, so that a state knows it too."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -91,6 +92,23 @@ def _over_data(a: Any, spec: P, lead: int, data: int, model: int) -> P:
     else:
         return spec
     return P(*axes)
+
+
+def warn_of_whole(params: Params, specs: PyTree, mesh: Mesh | AbstractMesh, fsdp: bool) -> None:
+    """Warn where parameters were to be split and nothing is: each device then holds them all, without an error."""
+    parts = {axis: mesh.shape.get(axis, 1) for axis in (MODEL, *[DATA] * fsdp)}
+    parts = {axis: devices for axis, devices in parts.items() if devices > 1}
+    if not parts or any(set(spec) - {None} for spec in leaves_of(specs)):
+        return
+    asked = " and ".join(f'over the {devices} devices of axis "{axis}"' for axis, devices in parts.items())
+    sizes = {DATA: "a size of a parameter", MODEL: "the width of a layer of an MLP"}
+    wanted = ", and ".join(f'{sizes[axis]} a multiple of {parts[axis]} for "{axis}"' for axis in parts)
+    shapes = ", ".join(map(str, dict.fromkeys(np.shape(a) for a in jax.tree.leaves(params))))
+    warnings.warn(
+        f"parameters were to be split {asked}, and none is: each device holds them all; there must be {wanted}; got "
+        f"shapes {shapes:.200}; choose such widths, or pass rules=",
+        stacklevel=_check.level_of_caller(),
+    )
 
 
 def follow(params: Params, specs: PyTree, tree: PyTree) -> PyTree:

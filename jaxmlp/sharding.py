@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmlp import _check, training
 from jaxmlp._freezing import Path, path_of
-from jaxmlp._layout import check_mesh, check_specs, follow, layout
+from jaxmlp._layout import check_mesh, check_specs, follow, layout, warn_of_whole
 from jaxmlp._placement import Placement, automatic, moved, placement, spread
 from jaxmlp._verbs import check_recipe
 from jaxmlp.recipe import Bound
@@ -64,7 +64,7 @@ def place(state_or_params: State | Params, mesh: Mesh, *, fsdp: bool = False, ru
     """Return parameters, or a whole `State`, on a mesh: as `rules` splits them, known by their places and shapes.
 
     Leaves of the optimizer's state with the place and the shape of a parameter lie as that does; counts and keys lie
-    whole on every device.
+    whole on every device. Where nothing divides, a `UserWarning` says that all stays whole.
 
     Args:
       state_or_params: a `State`, or parameters.
@@ -103,6 +103,8 @@ def start(
     rules: Rules | None = None,
 ) -> State:
     """Return the state of `jaxmlp.start`, drawn where it lies: no device ever holds the whole of what is split.
+
+    Where nothing divides, a `UserWarning` says that all stays whole.
 
     Args:
       key: one typed key.
@@ -175,7 +177,9 @@ def _check_devices(mesh: Any) -> None:
 
 def _specs(params: Params, mesh: Mesh, fsdp: bool, given: Rules | None) -> PyTree:
     if given is None:
-        return layout(params, mesh, fsdp)
+        specs = layout(params, mesh, fsdp)
+        warn_of_whole(params, specs, mesh, fsdp)
+        return specs
     if fsdp:
         raise ValueError("fsdp must be False with rules of your own, which say themselves what is split")
     rule: Any = given

@@ -1,7 +1,10 @@
 """What passes between processes: arrays in pieces, and what goes wrong on the devices of one of them."""
 
+import jax
 import processes
 import pytest
+
+from jaxmlp._engine.exchange import HostLost, told_by_words
 
 BRINGS = """
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -48,3 +51,10 @@ def test_arrays_are_brought_in_pieces_and_what_fails_on_one_process_is_told():
     assert one["back"] == two["back"] == {name: [True] * 3 for name in (str(2**28), "100", "1")}
     assert one["first"] == two["first"] == "what the first has" and one["after"] == two["after"] == ["0", "1"]
     assert "the card is full" in two["said"] and "process 1 of 2 could not go on" in one["said"]
+
+
+def test_what_the_runtime_raises_names_both_causes():
+    """A process that is gone, and one that is slow or elsewhere, look the same from here."""
+    words = r"process is gone, or did not make this call in time; its .* GetKeyValue\(\) timed out with 29.99s; start"
+    with pytest.raises(HostLost, match=words), told_by_words():
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: GetKeyValue()\ntimed out with 29.99s")

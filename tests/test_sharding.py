@@ -1,5 +1,6 @@
 """One network over eight devices: the numbers of one, each device its share, and no byte sent that theory does not."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -135,6 +136,30 @@ MISTAKES = {
 def test_mistakes_are_told_with_the_way_out(message):
     with pytest.raises(ValueError, match=message):
         MISTAKES[message]()
+
+
+ODD = dataclasses.replace(RECIPE, model=MLP((3, 5, 1)))
+WHOLE = {
+    "fsdp": ('2 devices of axis "data", and none is', mesh("data"), {"fsdp": True}),
+    "model": ('2 devices of axis "model", and none is', mesh("model"), {}),
+}
+
+
+@pytest.mark.parametrize("asked", WHOLE)
+def test_what_was_to_be_split_and_is_whole_is_told(asked):
+    """Without a word a network that no device can hold would be put on each."""
+    words, over, options = WHOLE[asked]
+    params = ODD.model.init(KEY)
+    for verb in (
+        lambda: sharding.place(params, over, **options),
+        lambda: sharding.start(KEY, ODD, RATE, mesh=over, **options),
+    ):
+        with pytest.warns(UserWarning, match=rf"{words}: .*multiple of 2 for .*\(3, 5\), \(5,\), \(5, 1\)") as found:
+            verb()
+        assert found[0].filename == __file__
+    sharding.place(params, mesh("data"))  # where nothing was asked, or something is split, there is nothing to say
+    sharding.place(MLP((3, 5, 2)).init(KEY), over, **options)
+    sharding.place(params, Mesh(np.array(jax.devices()[:1]), over.axis_names), **options)
 
 
 def test_rules_of_ones_own_and_a_mesh_of_explicit_axes():

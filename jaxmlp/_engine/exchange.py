@@ -20,7 +20,7 @@ PLACES = ("an error", "the end of a part", "a question", "a clock", "a compariso
 
 
 class HostLost(RuntimeError):
-    """A computation of several processes failed: mostly because one of them is gone."""
+    """A computation of several processes failed: mostly because one is gone, or did not make the same call in time."""
 
 
 def exchange(what: int, own: bytes, kinds: Mapping[str, type[Exception]] | None = None, about: str = "") -> list[bytes]:
@@ -90,13 +90,13 @@ def gather(own: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def told_by_words() -> Iterator[None]:
-    """Say in words what the runtime raises where a process is gone."""
+    """Say in words what the runtime raises where a process is gone, or is not here in time."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         words = re.sub(r"\s+", " ", str(error))
         raise HostLost(
             f"all processes of a run must live to its end; a computation of several failed here, mostly because "
-            f"another process is gone, whose own output says why: {words[:300]}; start the same call on all processes "
-            f"again: a run with a directory goes on from its newest checkpoint"
+            f"another process is gone, or did not make this call in time; its own output says why: {words[:300]}; "
+            f"start the same call on all processes again: a run with a directory goes on from its newest checkpoint"
         ) from error

@@ -141,7 +141,7 @@ def check(found: list[Change], accept: frozenset[str], layout: Any, directory: S
     Args:
       found: what differs.
       accept: the words of what may.
-      layout: that of the saved run, for the plan that has it; None for one network.
+      layout: that of a saved population, which the way out names; None for one network.
       directory: where the run is.
 
     Raises:
@@ -154,16 +154,27 @@ def check(found: list[Change], accept: frozenset[str], layout: Any, directory: S
     lines = [change.line for change in refused]
     shown = lines[:MOST] + [f"and {len(lines) - MOST} more"] * (len(lines) > MOST)
     way = "pass what was saved, or another directory"
-    if all(line.startswith("layout.") for line in lines):
-        way += "; the bits depend on the layout: go on with devices of that number"
-        if layout is not None:
-            way += f", and plan=population.plan(..., width={layout['width']}, devices={layout['devices']})"
+    of_layout = all(line.startswith("layout.") for line in lines)
+    if of_layout and layout is not None:
+        way = f"the bits depend on the layout: {_way_to(layout)}; or pass another directory"
     words = list(dict.fromkeys(change.word for change in refused))
     if None not in words:
         words = [*sorted(accept - RECIPE if "recipe" in accept else accept), *words]
         way += f"; to go on with what is given now, pass accept={tuple(words)!r}"
+        way += ", after which the numbers are equal up to rounding" if of_layout else ""
     raise ValueError(
         f"a run must be resumed with what it began with; {directory} holds another:\n  "
         + "\n  ".join(shown)
         + f"\n{way}"
+    )
+
+
+def _way_to(layout: Json) -> str:
+    """Return what to do to have the bits of a saved population's layout: one device, or any number of two or more."""
+    width = f"population.plan(..., width={layout['width']}"
+    if layout["devices"] == 1:
+        return f"go on in one process on one device, by loop.resume, or by loop.train with plan={width}, devices=1)"
+    return (
+        f"go on with two devices or more, any number of which gives the same bits (on a CPU, call "
+        f"jaxmlp.use_all_cores() first), by loop.resume, or by loop.train with plan={width})"
     )

@@ -95,6 +95,7 @@ def resume(
       Interrupted: after Ctrl-C or SIGTERM, once the chunk is done and saved; a second one ends at once.
 
     >>> from jaxmlp import MLP, losses
+    >>> from jaxmlp.loop import train
     >>> import jax, jax.numpy as jnp, optax, tempfile
     >>> x = jnp.linspace(-1, 1, 32)[:, None]
     >>> recipe = Recipe(MLP((1, 1)), losses.squared_error, optax.sgd, epochs=2)

@@ -161,11 +161,11 @@ class Executor:
         """
         runs, large, first = without_keys(self.runs), None, place == FIRST
         del self.runs
+        self.hosts.ready(runs)  # once for all arrays
         if place == SHARDED:
-            self.hosts.ready()
             large = in_order((runs.state, runs.best and runs.best.params), layout=self.layout, count=self.count)
             runs = runs._replace(state=None, best=runs.best and runs.best._replace(params=None))
-        epochs = np.asarray(fetch(runs.epochs))[self.slots][: None if self.hosts.leads or not first else 0]
+        epochs = np.asarray(fetch(runs.epochs, ready=True))[self.slots][: None if self.hosts.leads or not first else 0]
         history = {
             name: to(_filled({name: self._collect(leaf, first)}, epochs, np.nan)[name])
             for name, leaf in runs.history.items()
@@ -178,7 +178,7 @@ class Executor:
 
     def _collect(self, leaf: Array, first: bool) -> np.ndarray:
         if self.hosts.many:
-            values = fetch(leaf)
+            values = fetch(leaf, ready=True)
             leaf.delete()
             return values[self.slots] if self.hosts.leads or not first else values[:0]
         values = np.empty((self.count, *leaf.shape[1:]), leaf.dtype)

@@ -82,9 +82,10 @@ class Hosts:
             pieces = [multihost_utils.broadcast_one_to_all(found[i : i + PIECE]) for i in range(0, size, PIECE)]
         return pickle.loads(b"".join(np.asarray(piece).tobytes() for piece in pieces))
 
-    def ready(self) -> None:
+    def ready(self, tree: PyTree = None) -> None:
         """Wait until all are about to bring arrays to each other; raise where one has raised instead."""
         if self.many:
+            jax.block_until_ready(tree)  # raises what went wrong on this process's devices, before others wait for it
             exchange(ARRAYS, b"")
 
     def alike(self, *kinds: type[Exception]) -> "Alike":
@@ -216,12 +217,11 @@ def spread(tree: PyTree, sharding: Sharding) -> Any:
     return jax.tree.map(one, tree)
 
 
-def fetch(tree: PyTree) -> Any:
-    """Return arrays whose values this process can read: as they are, or brought here from all processes, by all."""
+def fetch(tree: PyTree, *, ready: bool = False) -> Any:
+    """Return arrays that this process can read, brought here by all processes, asked first unless known to be ready."""
     afar = [a for a in jax.tree.leaves(tree) if isinstance(a, jax.Array) and not a.is_fully_addressable]
-    if afar:
-        jax.block_until_ready(afar)  # raises what went wrong on this process's devices, before others wait for it
-        everyone().ready()
+    if afar and not ready:
+        everyone().ready(afar)
 
     def one(a: Any) -> Any:
         if not isinstance(a, jax.Array) or a.is_fully_addressable:

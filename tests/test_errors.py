@@ -741,7 +741,7 @@ BAD = {
     ),
     "resume: another layout": (
         lambda: MANIFEST.check_same(dataclasses.replace(MANIFEST, layout={"width": 8, "devices": 2}), "run"),
-        "layout.width: saved 16, given 8\npass what was saved, or another directory; the bits depend on the layout",
+        "layout.width: saved 16, given 8\nthe bits depend on the layout: go on with two devices or more, any number of",
     ),
     "resume: a part that is gone": (
         lambda: rebuild("loss", {"function": "jaxmlp.losses:nothing"}),

@@ -23,6 +23,11 @@ def is_far(value: object) -> bool:
     return not (value.is_fully_addressable or value.is_fully_replicated)
 
 
+def is_apart(value: object) -> bool:
+    """Tell whether an array lies on devices of other processes too, as parts or as copies."""
+    return isinstance(value, jax.Array) and not value.is_fully_addressable
+
+
 def known(value: Any) -> np.ndarray:
     """Return the values, or of an array whose parts other processes have its extremes, NaN where it holds one.
 

@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, auto_axes,
 from jax.sharding import PartitionSpec as P
 
 from jaxmlp import _compile
-from jaxmlp._known import is_far
+from jaxmlp._known import is_apart, is_far
 from jaxmlp.types import PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ def spread(a: Any, mesh: Mesh, spec: P) -> Any:
     if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         words = spread(jax.random.key_data(a), mesh, spec)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(a))
-    if isinstance(a, jax.Array) and not a.is_fully_addressable:
+    if is_apart(a):
         return jax.device_put(a, to)
     known = np.asarray(a)
     known = known.astype(jax.dtypes.canonicalize_dtype(known.dtype), copy=False)

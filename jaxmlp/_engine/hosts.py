@@ -31,6 +31,7 @@ from jaxmlp._engine.exchange import (
     told,
     told_by_words,
 )
+from jaxmlp._known import is_apart
 from jaxmlp.types import PyTree
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -208,7 +209,7 @@ def spread(tree: PyTree, sharding: Sharding) -> Any:
     def one(a: Any) -> Any:
         if jnp.issubdtype(getattr(a, "dtype", np.float32), jax.dtypes.prng_key):
             return jax.random.wrap_key_data(one(jax.random.key_data(a)), impl=jax.random.key_impl(a))
-        if isinstance(a, jax.Array) and not a.is_fully_addressable:
+        if is_apart(a):
             return jax.device_put(a, sharding)
         known = np.asarray(a)
         known = known.astype(jax.dtypes.canonicalize_dtype(known.dtype), copy=False)
@@ -219,12 +220,12 @@ def spread(tree: PyTree, sharding: Sharding) -> Any:
 
 def fetch(tree: PyTree, *, ready: bool = False) -> Any:
     """Return arrays that this process can read, brought here by all processes, asked first unless known to be ready."""
-    afar = [a for a in jax.tree.leaves(tree) if isinstance(a, jax.Array) and not a.is_fully_addressable]
+    afar = [a for a in jax.tree.leaves(tree) if is_apart(a)]
     if afar and not ready:
         everyone().ready(afar)
 
     def one(a: Any) -> Any:
-        if not isinstance(a, jax.Array) or a.is_fully_addressable:
+        if not is_apart(a):
             return a
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(one(jax.random.key_data(a)), impl=jax.random.key_impl(a))

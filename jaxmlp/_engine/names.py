@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxmlp._engine.executor import without_keys
+from jaxmlp._known import is_apart
 from jaxmlp.types import PyTree
 
 
@@ -18,11 +19,7 @@ def flat(tree: PyTree, prefix: str) -> dict[str, Any]:
     ['run.layers.0', 'run.w']
     """
     leaves = jax.tree_util.tree_leaves_with_path(without_keys(tree))
-    afar = (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for _, leaf in leaves)
-    return {
-        path_name(prefix, path): leaf if far else np.asarray(leaf)
-        for (path, leaf), far in zip(leaves, afar, strict=True)
-    }
+    return {path_name(prefix, path): leaf if is_apart(leaf) else np.asarray(leaf) for path, leaf in leaves}
 
 
 def path_name(prefix: str, path: Any) -> str:

@@ -15,17 +15,13 @@ from jax.sharding import Sharding
 
 from jaxmlp import _check, _disk
 from jaxmlp._engine.hosts import Hosts
+from jaxmlp._known import is_apart
 from jaxmlp.loop import _trouble
 from jaxmlp.loop._folder import Stored, plain
 from jaxmlp.loop._ours import ARRAYS, SUMS
 
 SEEN = 10.0  # seconds after which a file that another machine has made is there, or the disk is another
 PIECE = 2**28  # bytes that are read back at a time: a second copy of a network may not fit where the first lies
-
-
-def is_apart(a: Any) -> bool:
-    """Tell whether an array lies on devices of other processes too, so that all must write it."""
-    return isinstance(a, jax.Array) and not a.is_fully_addressable
 
 
 def write(folder: Path, arrays: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from jaxmlp._engine.exchange import told_by_words
 from jaxmlp._engine.hosts import ALONE, Hosts
 from jaxmlp._engine.names import flat
 from jaxmlp._engine.runs import Run
+from jaxmlp._known import is_apart
 from jaxmlp.loop import _joint, _trouble
 from jaxmlp.loop._bounds import last_number
 from jaxmlp.loop._checkpoints import Checkpoints, NotSaved
@@ -115,7 +116,7 @@ class RunDirectory:
         # next save finds them; the other way round, a kill at the end would leave lines out that nobody adds.
         score, files = _score(history, self._figure), self._history
         first = None if files is None else partial(files.update, history, runs.epochs)
-        if any(map(_joint.is_apart, arrays.values())):
+        if any(map(is_apart, arrays.values())):
             return self._save_together(place.number, arrays, meta, score=score, first=first)
         with self._hosts.alike(NotSaved):
             if self._store is not None:

@@ -18,6 +18,7 @@ FLOORS = [
     ["_gaussian", "_matmul", "_order", "_transforms", "_weights"],
     ["_bounds", "_classes", "_composed", "_evidence", "_likelihoods", "_pairs", "_scaled", "_slopes"],
     ["layer", "losses", "data", "_labels"],
+    ["_in_numpy"],
     ["_classification", "_ranking", "_regression"],
     ["metrics", "linear", "_layout", "_stacking", "_roles", "_coupling", "transforms"],
     ["_averaging", "_freezing", "_placement", "_structure", "_per_layer"],
@@ -35,6 +36,7 @@ FLOORS = [
     ["_engine"],
     ["loop"],
     ["population"],
+    ["estimators"],
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 

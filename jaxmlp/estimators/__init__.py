@@ -1,0 +1,4 @@
+"""scikit-learn's interface: `MLPClassifier`, `MLPRegressor` and `SearchCV`, the only rooms that hold a state."""
+
+from jaxmlp.estimators._classifier import MLPClassifier as MLPClassifier
+from jaxmlp.estimators._regressor import MLPRegressor as MLPRegressor

@@ -1,0 +1,200 @@
+"""What classifier and regressor share: fit, partial_fit, warm starts, and what is known after them."""
+
+import warnings
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight
+
+from jaxmlp.estimators import _lbfgs
+from jaxmlp.estimators._drive import Course, Table, computing, drive, started, with_curves
+from jaxmlp.estimators._fitted import Fitted
+from jaxmlp.estimators._history import Before, forget, going_on, keep_course
+from jaxmlp.estimators._inputs import Rows, present, scaled_rows, scaled_targets, set_aside, units_of
+from jaxmlp.estimators._orders import draw_layers
+from jaxmlp.estimators._parameters import SOLVERS, sizes_of
+from jaxmlp.estimators._program import Run
+from jaxmlp.estimators._recipes import member_of, numbers_of, program_of, recipe_of
+from jaxmlp.estimators._watching import Watch
+from jaxmlp.layer import Layer
+
+
+class BaseMLP(Fitted, BaseEstimator):
+    """The course of `fit` and `partial_fit`."""
+
+    def _fit(self, X: Any, y: Any, given: dict[str, Any], *, incremental: bool = False) -> Any:
+        hidden = sizes_of(self.hidden_layer_sizes)
+        first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        rows = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        validation = self._validation(given)
+        rng = check_random_state(self.random_state)
+        rngs = self._generators(rng)
+        sizes = (self.n_features_in_, *hidden, self._width())
+        drawn = [draw_layers(each, sizes, self.activation) for each in rngs] if first else None
+        if self.early_stopping and validation is None and self._steps():
+            rows, validation = set_aside(rows, self.validation_fraction, rng, self._strata(rows))
+        if drawn is not None:
+            self._units = units_of(rows, x=self.scale, y=self.scale and self._scales_targets())
+            self._keep(self._with_norms(drawn), rows.x.dtype)
+            forget(self)
+        if self.batch_size != "auto" and self.batch_size > rows.x.shape[0]:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+            )
+        batch = min(200 if self.batch_size == "auto" else self.batch_size, rows.x.shape[0])
+        dtype = self._dtype(rows.x.dtype, full=batch == rows.x.shape[0] or not self._steps())
+        with computing(dtype, self.device), Watch(self, X, y, given, called=not incremental) as watch:
+            table = self._table(rows, validation, dtype)
+            if self._steps():
+                epochs = 1 if incremental else self.max_iter
+                self._descend(table, Course(epochs, batch, self.shuffle, watch.looks, incremental), rngs, watch)
+            else:
+                self._minimise(table, watch)
+        if not all(np.isfinite(a).all() for a in (*self.coefs_, *self.intercepts_)):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+        return self
+
+    def _rows(self, X: Any, y: Any, weight: Any, *, incremental: bool, reset: bool) -> Rows:
+        X, targets, labels = self._validate(X, y, incremental=incremental, reset=reset)
+        if weight is not None:
+            weight = _check_sample_weight(weight, X, dtype=np.float64)
+        return present(Rows(X, targets, self._weighted(weight, labels)))
+
+    def _validation(self, given: dict[str, Any]) -> Rows | None:
+        """Return the caller's own validation data.
+
+        Raises:
+          ValueError: for inputs without targets, or targets without inputs.
+        """
+        X, y = given.get("X_val"), given.get("y_val")
+        if (X is None) != (y is None):
+            raise ValueError("X_val and y_val must be given together; got one of them; pass both, or neither")
+        if X is None:
+            return None
+        X, targets, _ = self._validate(X, y, incremental=True, reset=False)
+        return Rows(X, targets, None)
+
+    def _generators(self, rng: Any) -> list[Any]:
+        """Return the generator of each member; that of a single one is the estimator's own, as in scikit-learn."""
+        if self.n_members == 1:
+            return [rng]
+        return [np.random.RandomState(seed) for seed in rng.randint(2**31 - 1, size=self.n_members)]
+
+    def _steps(self) -> bool:
+        """Return whether the solver takes steps on batches."""
+        return self.optimizer is not None or self.solver in SOLVERS
+
+    def _dtype(self, given: Any, *, full: bool) -> Any:
+        """Return in which dtype a net is trained; see the parameter `dtype`."""
+        if self.dtype is not None:
+            return np.dtype(self.dtype if self.dtype == "float64" else np.float32)
+        return np.dtype(np.float64 if full and given == np.float64 else np.float32)
+
+    def _with_norms(self, drawn: list[Any]) -> list[Layer]:
+        """Return drawn layers (w, b) of all members as one net, with the numbers of its norms."""
+        layers = [Layer(*(np.stack(parts) for parts in zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
+        if self.norm is None:
+            return layers
+        ones = [np.ones_like(layer.b) for layer in layers[:-1]]
+        shifts = [np.zeros_like(a) if self.norm == "layer" else None for a in ones]
+        return [
+            *(a._replace(scale=one, shift=shift) for a, one, shift in zip(layers, ones, shifts, strict=False)),
+            layers[-1],
+        ]
+
+    def _table(self, rows: Rows, validation: Rows | None, dtype: Any) -> Table:
+        dense, sparse = scaled_rows(self._units, dtype), not isinstance(rows.x, np.ndarray)
+        seen = None
+        if validation is not None:
+            own = None if validation.weight is None else validation.weight.astype(dtype)
+            seen = (dense(validation.x), scaled_targets(validation.y, self._units, dtype), own)
+        return Table(
+            rows.x.tocsr() if sparse else dense(rows.x),
+            scaled_targets(rows.y, self._units, dtype),
+            None if rows.weight is None else rows.weight.astype(dtype),
+            seen,
+            dense if sparse else None,
+        )
+
+    def _descend(self, table: Table, course: Course, rngs: list[Any], watch: Watch) -> None:
+        """Take the steps of a course, and keep where they led."""
+        rows = len(table.y)
+        layers = self._scaled_layers(self._dtype(self.coefs_[0].dtype, full=course.batch_size == rows))
+        recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        program = program_of(self, recipe, validated=table.validation is not None)
+        member = member_of(self, rows, -(-rows // course.batch_size), layers[0].w.dtype)
+        member = jax.tree.map(lambda a: np.stack([a] * self.n_members), member)
+        before = Before.of(self)
+        seeds = np.asarray([rng.get_state()[1][0] for rng in rngs])
+        run = going_on(self, started(layers, member, program, seeds), once=course.once)
+        last = run = with_curves(run, course.epochs, program)
+        ended = False
+        try:
+            watch.begin()
+            for last in drive(run, member, table, program, course, rngs):
+                if watch.looks and (ended := watch.end(lambda run=last: self._record(run, table, course, before))):
+                    break
+                if np.asarray(last.running).any():
+                    watch.begin()
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+            ended = True
+        self._record(last, table, course, before)
+        if not ended and not course.once and np.asarray(last.running).any():
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+                f"converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _minimise(self, table: Table, watch: Watch) -> None:
+        """Let SciPy minimise the loss of all rows, a member after the other."""
+        dtype = table.y.dtype if table.y.dtype.kind == "f" else self._dtype(self.coefs_[0].dtype, full=True)
+        net = self._scaled_layers(dtype)
+        recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        numbers = {name: np.asarray(value, dtype) for name, value in numbers_of(self).items()}
+        limits = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
+        found, results = [], []
+        for i in range(self.n_members):
+            own = jax.tree.map(lambda a, i=i: a[i], net)
+            tell = partial(self._tell, watch) if watch.looks and self.n_members == 1 else None
+            self.n_iter_ = 0
+            watch.begin()
+            layers, result = _lbfgs.minimise(own, table, recipe, numbers, limits, tell)
+            found.append(layers)
+            results.append(result)
+        self.n_iter_ = max(_lbfgs.iterations(result, self.max_iter) for result in results)
+        self.loss_ = float(np.mean([result.fun for result in results]))
+        self._keep(list(jax.tree.map(lambda *a: np.stack(a), *found)), self.coefs_[0].dtype)
+
+    def _tell(self, watch: Watch, layers: Any, result: Any) -> bool:
+        """Tell of an iteration of the solver that takes all rows at once."""
+        self.n_iter_ += 1
+        self.loss_ = float(result.fun)
+        dtype = self.coefs_[0].dtype
+        stops = watch.end(lambda: self._keep([*jax.tree.map(lambda a: a[None], layers)], dtype))
+        watch.begin()
+        return stops
+
+    def _record(self, run: Run, table: Table, course: Course, before: Before) -> None:
+        """Hold what is known after an epoch."""
+        host = jax.device_get(run._replace(state=run.state._replace(key=None)))
+        self._keep(list(host.kept), self.coefs_[0].dtype)
+        keep_course(self, host, len(table.y), before, once=course.once)
+
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: sparse inputs are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,137 @@
+"""The host's side of a run: scikit-learn's order in chunks, tables that are read batch by batch, and who looks on."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmlp.estimators._orders import epochs, in_batches, roomy
+from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin, train
+from jaxmlp.layer import Layer
+
+ENTRIES = 2**22  # of an order that is sent at once, and of a sparse table that is made dense at once
+
+
+class Table(NamedTuple):
+    """The rows that a run is trained on; x is dense and scaled, or sparse with a function that makes rows of it so."""
+
+    x: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+    validation: Any
+    dense: Callable[[Any], np.ndarray] | None = None  # of rows of a sparse x
+
+
+class Course(NamedTuple):
+    """How long a run goes on, and in which order."""
+
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    watched: bool = False  # whether somebody looks on after every epoch
+    once: bool = False  # whether it is one epoch of many, each with data of its own
+
+
+@contextlib.contextmanager
+def computing(dtype: Any, device: Any) -> Iterator[None]:
+    """Compute in this dtype, on this device: the kind of it by name, or one of JAX's; None leaves the default."""
+    with contextlib.ExitStack() as stack:
+        if np.dtype(dtype) == np.float64:
+            stack.enter_context(jax.enable_x64(True))
+        if device is not None:
+            found = jax.devices(device)[0] if isinstance(device, str) else device
+            stack.enter_context(jax.default_device(found))
+        yield
+
+
+def started(layers: Sequence[Layer], member: Member, program: Program, seeds: np.ndarray) -> Run:
+    """Return the run of members at its first step; all leaves have the leading axis (members,)."""
+    params = tuple(jax.tree.map(np.asarray, layer) for layer in layers)
+    members, dtype = len(seeds), params[0].w.dtype
+    zero, whole = np.zeros(members, dtype), np.zeros(members, np.int32)
+    best = np.full(members, -np.inf if program.early_stopping else np.inf, dtype)
+    state = begin(params, member, seeds.astype(np.uint32), program)
+    return Run(state, params, member.rate, zero, zero, whole, best, whole, np.ones(members, bool), {})
+
+
+def with_curves(run: Run, epochs: int, program: Program) -> Run:
+    """Return the run with room for what each of so many epochs tells."""
+    names = ["loss", *(["score", "validation_loss"] if program.score is not None else [])]
+    members = len(run.rate)
+    curves = {name: np.zeros((members, roomy(epochs)), run.total.dtype) for name in names}
+    return run._replace(curves=curves, epoch=np.zeros(members, np.int32), running=np.ones(members, bool))
+
+
+def drive(run: Run, member: Member, table: Table, program: Program, course: Course, rngs: list[Any]) -> Iterator[Run]:
+    """Train to the end of the course, or of all members by the rule of stopping; yield the run after each chunk.
+
+    With one generator all members see one order, else each its own.
+    """
+    rows = len(table.y)
+    steps = -(-rows // course.batch_size)
+    streams = [epochs(rng, rows, course.shuffle) for rng in rngs]
+    size = steps * course.batch_size * len(rngs)
+    chunk = 1 if course.watched or table.dense is not None else max(1, min(course.epochs, ENTRIES // size))
+    tables = None if table.dense is not None else _on_device(table)
+    done = 0
+    while done < course.epochs:
+        count = min(chunk, course.epochs - done)
+        orders = _orders(streams, count, course.batch_size)
+        if tables is None:
+            run = _sparse_epoch(run, member, table, program, orders)
+        else:
+            room = np.full((roomy(chunk * steps), *orders.shape[1:]), -1, np.int32)
+            room[: len(orders)] = orders
+            run = train(run, member, tables, room, Span(np.int32(len(orders)), np.int32(0)), program)
+        done += count
+        yield run
+        if not np.asarray(run.running).any():
+            return
+
+
+def _orders(streams: list[Iterator[np.ndarray]], count: int, batch_size: int) -> np.ndarray:
+    """Return the order of some epochs, (steps, batch), or (steps, members, batch) where each has its own."""
+    each = [np.concatenate([in_batches(next(stream), batch_size) for _ in range(count)]) for stream in streams]
+    return each[0] if len(each) == 1 else np.stack(each, axis=1)
+
+
+def _on_device(table: Table) -> Tables:
+    """Return the tables where they stay for the run, of a length that near ones share."""
+    rows = roomy(len(table.y))
+
+    def padded(a: Any) -> Any:
+        if a is None:
+            return None
+        room = np.zeros((rows, *a.shape[1:]), a.dtype)
+        room[: len(a)] = a
+        return jnp.asarray(room)
+
+    validation = None if table.validation is None else jax.tree.map(jnp.asarray, tuple(table.validation))
+    return Tables(padded(table.x), padded(table.y), padded(table.weight), validation)
+
+
+def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orders: np.ndarray) -> Run:
+    """Take the steps of an epoch on a sparse table, of which a few batches are dense at a time."""
+    assert table.dense is not None
+    most = max(1, ENTRIES // (orders[0].size * table.x.shape[1]))
+    for first in range(0, len(orders), most):
+        part = orders[first : first + most]
+        rows = np.maximum(part, 0).ravel()
+        local = np.full((min(most, len(orders)), *part.shape[1:]), -1, np.int32)
+        local[: len(part)] = np.where(part >= 0, np.arange(part.size, dtype=np.int32).reshape(part.shape), -1)
+        x = np.zeros((local.size, table.x.shape[1]), table.y.dtype if table.y.dtype.kind == "f" else run.total.dtype)
+        x[: len(rows)] = table.dense(table.x[rows])
+        room = [None if a is None else _filled(a[rows], local.size) for a in (table.y, table.weight)]
+        validation = None if table.validation is None else tuple(table.validation)
+        span = Span(np.int32(len(part)), np.int32(first))
+        run = train(run, member, Tables(x, room[0], room[1], validation), local, span, program)
+    return run
+
+
+def _filled(a: np.ndarray, size: int) -> np.ndarray:
+    room = np.zeros((size, *a.shape[1:]), a.dtype)
+    room[: len(a)] = a
+    return room

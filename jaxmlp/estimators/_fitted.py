@@ -1,0 +1,106 @@
+"""What an estimator holds once it is fitted, all of it NumPy's: weights in the units of the data, scaling, solver."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmlp.estimators._forward import Net
+from jaxmlp.estimators._parameters import CURVES
+from jaxmlp.estimators._recipes import numbers_of, recipe_of
+from jaxmlp.estimators._units import Columns, Units, fold, unfold
+from jaxmlp.layer import Layer
+from jaxmlp.recipe import Recipe
+from jaxmlp.transforms import Scaled, Standard
+
+FLOAT32_HOLDS = 1e3  # how many standard deviations a column may lie from zero, for a folded layer in float32
+
+
+class Fitted:
+    """The state of a fitted estimator, and what is made of it."""
+
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    _units: Units
+    _norms: list[tuple[Any, Any]]  # scale and shift of each hidden layer
+
+    def _folded(self, first: np.ndarray) -> Units:
+        """Return the part of the scaling that layers hold themselves, of which `first` is the first w (..., in, out)."""
+        skips = self.residual and first.shape[-2] == first.shape[-1] and self._hidden()  # it adds its scaled input
+        return Units(None if skips else self._units.x, self._units.y if self._folds_targets() else None)
+
+    @property
+    def _net(self) -> Net:
+        inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
+        norms = [*self._norms, (None, None)]
+        layers = [Layer(w, b, *n) for w, b, n in zip(self.coefs_, self.intercepts_, norms, strict=True)]
+        activation = (
+            CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
+        )
+        return Net(layers, activation, self.norm, self.residual, inputs)
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the widths of the net that is fitted."""
+        return (*(w.shape[-2] for w in self.coefs_), self.coefs_[-1].shape[-1])
+
+    def _keep(self, layers: list[Layer], dtype: Any) -> None:
+        """Hold these layers of the net in scaled units, with the leading axis (members,), as coefficients."""
+        folded = fold([(layer.w, layer.b) for layer in layers], self._folded(layers[0].w))
+        x = self._units.x
+        if dtype != np.float32 or (x is not None and (np.abs(x.shift) > FLOAT32_HOLDS * x.scale).any()):
+            dtype = np.float64
+        one = self.n_members == 1
+        cut = (lambda a: a[0]) if one else (lambda a: a)
+        self.coefs_ = [cut(w).astype(dtype) for w, _ in folded]
+        self.intercepts_ = [cut(b).astype(dtype) for _, b in folded]
+        self._norms = [
+            tuple(None if a is None else cut(np.asarray(a, np.float64)) for a in (layer.scale, layer.shift))
+            for layer in layers[:-1]
+        ]
+
+    def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
+        """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""
+        net = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
+        norms = [*self._norms, (None, None)]
+        lead = (lambda a: a[None]) if self.n_members == 1 else (lambda a: a)
+        return tuple(
+            Layer(*(None if a is None else lead(np.asarray(a, dtype)) for a in (w, b, *n)))
+            for (w, b), n in zip(net, norms, strict=True)
+        )
+
+    @property
+    def recipe_(self) -> Recipe:
+        """What was trained, for `jaxmlp.fit` and all else that takes a recipe; `hyperparams_` are its numbers."""
+        recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        if self._units == Units():
+            return recipe
+        scaled = Scaled(
+            recipe.model,
+            x=None if self._units.x is None else Standard(),
+            y=None if self._units.y is None else Standard(),
+            head=self._head_of_scaled(),
+        )
+        return Recipe(scaled, recipe.loss, recipe.optimizer, epochs=recipe.epochs, batch_size=recipe.batch_size)
+
+    @property
+    def hyperparams_(self) -> dict[str, Any]:
+        """The numbers of `recipe_`."""
+        numbers = {"learning_rate": self.learning_rate_init, **numbers_of(self)}
+        return numbers if self._units == Units() else {**numbers, "scaling": self._scaling()}
+
+    @property
+    def params_(self) -> Any:
+        """The parameters that `recipe_.model` takes; those of an ensemble have the leading axis (members,)."""
+        layers = self._scaled_layers(self.coefs_[0].dtype)
+        if self.n_members == 1:
+            layers = jax.tree.map(lambda a: a[0], layers)
+        return layers if self._units == Units() else {"model": layers, **self._scaling()}
+
+    def _scaling(self) -> dict[str, Any]:
+        named = (("x", self._units.x), ("y", self._units.y))
+        return {name: _standard(columns) for name, columns in named if columns is not None}
+
+
+def _standard(columns: Columns) -> dict[str, np.ndarray]:
+    """Return a scaling as `transforms.Standard` holds it."""
+    return {"shift": np.asarray(columns.shift, np.float32), "scale": np.asarray(columns.scale, np.float32)}

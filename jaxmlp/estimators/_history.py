@@ -1,0 +1,83 @@
+"""What scikit-learn's perceptrons tell of their training, kept from one call to the next."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmlp.estimators._program import Run
+
+
+def forget(estimator: Any) -> None:
+    """Set what is told to where a first fit begins."""
+    early = estimator.early_stopping and estimator._steps()
+    estimator.n_iter_ = estimator.t_ = 0
+    estimator.n_layers_, estimator.n_outputs_ = len(estimator.coefs_) + 1, estimator.coefs_[-1].shape[-1]
+    estimator._no_improvement_count = np.zeros(estimator.n_members, np.int32)
+    estimator._best = np.full(estimator.n_members, -np.inf if early else np.inf)
+    estimator._solver = None
+    if estimator._steps():
+        estimator.loss_curve_ = []
+        estimator.validation_scores_ = [] if early else None
+        estimator.validation_loss_curve_ = None
+        estimator.best_validation_score_ = -np.inf if early else None
+        estimator.best_loss_ = None if early else np.inf
+
+
+def going_on(estimator: Any, run: Run, *, once: bool) -> Run:
+    """Return a run that goes on from where the estimator stood; the solver begins anew but for `partial_fit`."""
+    dtype = run.total.dtype
+    seen = np.full(estimator.n_members, estimator.t_, dtype)
+    waited, best = estimator._no_improvement_count, estimator._best.astype(dtype)
+    run = run._replace(waited=waited, best=best, seen=seen)
+    if not once or estimator._solver is None:
+        return run
+    leaves, step, rate = estimator._solver
+    tree = jax.tree.structure(run.state.opt_state)
+    like = jax.tree.leaves(run.state.opt_state)
+    if [np.shape(a) for a in leaves] != [np.shape(a) for a in like]:  # another solver since
+        return run
+    moved = [np.asarray(a, b.dtype) for a, b in zip(leaves, like, strict=True)]
+    state = run.state._replace(opt_state=jax.tree.unflatten(tree, moved), step=step)
+    return run._replace(state=state, rate=rate.astype(dtype))
+
+
+class Before(NamedTuple):
+    """What was told before this call of fit, which a warm start goes on from."""
+
+    loss: list[float]
+    score: list[float]
+    validation_loss: list[float]
+    seen: int
+
+    @staticmethod
+    def of(estimator: Any) -> "Before":
+        """Return it as it is now."""
+        score, loss = estimator.validation_scores_ or [], estimator.validation_loss_curve_ or []
+        return Before(list(estimator.loss_curve_), list(score), list(loss), estimator.t_)
+
+
+def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bool) -> None:
+    """Hold what a run has told so far; the losses are means over the members."""
+    epochs = int(run.epoch.max())
+    done = np.arange(len(run.curves["loss"][0])) < run.epoch[:, None]
+    told = {}
+    for name, curve in run.curves.items():
+        part = np.where(done, curve, np.nan)[:, :epochs].astype(np.float64)
+        told[name] = np.nanmean(part, axis=0).tolist() if epochs else []
+    estimator.loss_curve_ = before.loss + told["loss"]
+    if "score" in told:
+        estimator.validation_scores_ = before.score + told["score"]
+        estimator.validation_loss_curve_ = before.validation_loss + told["validation_loss"]
+    estimator.n_iter_, estimator.t_ = epochs, before.seen + rows * epochs
+    estimator._no_improvement_count, estimator._best = run.waited, run.best.astype(np.float64)
+    if told["loss"]:
+        estimator.loss_ = told["loss"][-1]
+    best = float(np.mean(estimator._best))
+    if estimator.early_stopping:
+        estimator.best_validation_score_ = best
+    else:
+        estimator.best_loss_ = best
+    if once:
+        leaves = [np.asarray(a) for a in jax.tree.leaves(run.state.opt_state)]
+        estimator._solver = leaves, np.asarray(run.state.step), np.asarray(run.rate)

@@ -1,0 +1,51 @@
+"""What a perceptron of scikit-learn's interface minimises: the mean loss of a batch, and the penalty on its weights."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmlp.types import Loss, Params
+
+OWN = ("params", "weight", "alpha")
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss of an example, and its share of the penalty, so that the weighted mean over a batch is scikit-learn's.
+
+        sum_i weight_i loss_i / sum_i weight_i  +  alpha / 2 sum_l |W_l|^2 / sum_i weight_i
+
+    Args:
+      loss: (outputs, targets, **numbers) -> (batch,).
+      outputs: by how many the data's part is divided in what is reported: scikit-learn minimises the squared error
+        summed over the outputs, and tells their mean.
+    """
+
+    loss: Loss
+    outputs: int = 1
+
+    def __post_init__(self) -> None:
+        kinds = inspect.Parameter
+        theirs = [p for p in inspect.signature(self.loss).parameters.values() if p.kind is kinds.KEYWORD_ONLY]
+        own = [kinds(name, kinds.KEYWORD_ONLY) for name in OWN if name not in {p.name for p in theirs}]
+        two = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in ("outputs", "targets")]
+        object.__setattr__(self, "__signature__", inspect.Signature([*two, *own, *theirs]))
+
+    def __call__(self, outputs: Any, targets: Any, *, alpha: Any, params: Params, weight: Any, **numbers: Any) -> Any:
+        """Return one value an example, (batch,), and {"reported": the same as it is told, (batch,)}."""
+        asked = inspect.signature(self.loss).parameters
+        numbers |= {name: a for name, a in (("params", params), ("weight", weight)) if name in asked}
+        losses: Any = self.loss(outputs, targets, **numbers)
+        total = jnp.asarray(len(losses), losses.dtype) if weight is None else jnp.sum(weight).astype(losses.dtype)
+        squares = sum(jnp.sum(jnp.square(layer.w)) for layer in layers_of(params))
+        penalty = 0.5 * alpha * squares / jnp.where(total > 0, total, 1)
+        return losses + penalty, {"reported": losses / self.outputs + penalty}
+
+
+def layers_of(params: Params) -> Any:
+    """Return the layers in the parameters of an `MLP`, or of one inside a `transforms.Scaled`."""
+    return params["model"] if isinstance(params, dict) else params

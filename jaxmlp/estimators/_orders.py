@@ -1,0 +1,53 @@
+"""scikit-learn's order of the rows, and its first weights, drawn from the same stream of random numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def draw_layers(rng: np.random.RandomState, sizes: tuple[int, ...], activation: str) -> list[tuple[Any, Any]]:
+    """Return layers (w, b), uniform in +-sqrt(6 / (in + out)), or sqrt(2 / (in + out)) before a logistic curve.
+
+    Glorot and Bengio 2010, with biases drawn like weights, as scikit-learn draws them.
+    """
+    layers = []
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        bound = np.sqrt((2.0 if activation == "logistic" else 6.0) / (fan_in + fan_out))
+        w = rng.uniform(-bound, bound, (fan_in, fan_out))
+        layers.append((w, rng.uniform(-bound, bound, fan_out)))
+    return layers
+
+
+def epochs(rng: np.random.RandomState, rows: int, shuffle: bool) -> Iterator[np.ndarray]:
+    """Yield the order of each epoch in turn, (rows,) int32; each is a shuffle of the one before."""
+    order = np.arange(rows, dtype=np.int32)
+    while True:
+        if shuffle:
+            places = np.arange(rows, dtype=np.int32)
+            rng.shuffle(places)
+            order = order[places]
+        yield order
+
+
+def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return an epoch's order as (steps, batch); the last batch is filled up with -1.
+
+    >>> in_batches(np.array([2, 0, 1]), 2)
+    array([[ 2,  0],
+           [ 1, -1]], dtype=int32)
+    """
+    steps = -(-len(order) // batch_size)
+    padded = np.full(steps * batch_size, -1, np.int32)
+    padded[: len(order)] = order
+    return padded.reshape(steps, batch_size)
+
+
+def roomy(count: int) -> int:
+    """Return a size of at least `count` that near counts share, so that they share a program: at most 1/8 larger.
+
+    >>> [roomy(count) for count in (3, 16, 17, 1437, 1438)]
+    [3, 16, 18, 1536, 1536]
+    """
+    unit = 1 << max(count.bit_length() - 4, 0)
+    return -(-count // unit) * unit

@@ -1,0 +1,195 @@
+"""The compiled program of scikit-learn's training: steps in a given order, its rule of stopping, many members at once.
+
+One program trains for any number of epochs, on any order, by any numbers; the host gives it the order in chunks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxmlp import _compile, training
+from jaxmlp.recipe import Recipe
+from jaxmlp.training import State
+from jaxmlp.types import Metric, Params
+
+SMALLEST_RATE = 1e-6  # at which an adaptive rate ends the run, as in scikit-learn
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What changes the program: the recipe, and how rate and end follow from the epochs."""
+
+    recipe: Recipe
+    learning_rate: str = "constant"
+    score: Metric | None = None  # of the validation data, by which early stopping stops
+    early_stopping: bool = False
+    factor: Callable[..., Any] | None = None  # of the rate, a function of steps done and steps in all
+
+
+class Tables(NamedTuple):
+    """What all members read."""
+
+    x: Any  # (rows, in)
+    y: Any
+    weight: Any = None  # (rows,), or None
+    validation: Any = None  # (x, y, weight or None), or None
+
+
+class Member(NamedTuple):
+    """The numbers of a member; leading axis (members,)."""
+
+    numbers: dict[str, Any]
+    rate: Any
+    power: Any
+    tol: Any
+    patience: Any
+    rows: Any  # in an epoch
+    steps: Any  # in an epoch
+    last: Any  # steps of the whole run
+
+
+class Span(NamedTuple):
+    """Which steps of the order are taken."""
+
+    count: Any
+    first: Any = 0  # steps of the epoch that were taken before
+
+
+class Run(NamedTuple):
+    """Where a member stands; leading axis (members,)."""
+
+    state: State
+    kept: Params  # of the last epoch before the end, or of the best one
+    rate: Any
+    seen: Any  # examples
+    total: Any  # of the losses in this epoch
+    epoch: Any  # of this call
+    best: Any
+    waited: Any
+    running: Any
+    curves: dict[str, Any]  # (epochs of this call,) each
+
+
+@_compile.jit(quick=True)
+def begin(params: Params, member: Member, seeds: Array, program: Program) -> State:
+    """Return the states before the first step."""
+
+    def one(params: Params, member: Member, seed: Array) -> State:
+        bound = program.recipe.bind(member.numbers | {"learning_rate": member.rate})
+        return State(params, bound.optimizer().init(params), jnp.zeros((), jnp.int32), jax.random.key(seed))
+
+    return over(one, len(member.rate))(params, member, seeds)
+
+
+@_compile.jit
+def train(run: Run, member: Member, tables: Tables, orders: Any, span: Span, program: Program) -> Run:
+    """Take the steps of a span: in the order (steps, batch), shared, or (steps, members, batch); -1 is padding."""
+    _compile.count_trace()
+    members = len(run.rate)
+    own = orders.ndim == 3
+    steps = member.steps[0]
+
+    def goes(carry: tuple[Array, Run]) -> Array:
+        return (carry[0] < span.count) & jnp.any(carry[1].running)
+
+    def body(carry: tuple[Array, Run]) -> tuple[Array, Run]:
+        number, run = carry
+        rows = jax.lax.dynamic_index_in_dim(orders, number, keepdims=False)
+
+        def one(run: Run, member: Member, rows: Array) -> Run:
+            return _step(run, member, tables, rows, program)
+
+        run = over(one, members, own)(run, member, rows)
+
+        def close(run: Run) -> Run:
+            return over(lambda run, member: _close(run, member, tables, program), members)(run, member)
+
+        return number + 1, jax.lax.cond((span.first + number + 1) % steps == 0, close, lambda run: run, run)
+
+    return jax.lax.while_loop(goes, body, (jnp.zeros((), jnp.int32), run))[1]
+
+
+def over(function: Callable[..., Any], members: int, own: bool = True) -> Callable[..., Any]:
+    """Map over the leading axis of the arguments, but for a last one that is shared; one member goes unmapped."""
+
+    def alone(*args: Any) -> Any:
+        cut = [jax.tree.map(lambda a: a[0], a) for a in (args if own else args[:-1])]
+        found = function(*cut, *(() if own else args[-1:]))
+        return jax.tree.map(lambda a: a[None], found)
+
+    def together(*args: Any) -> Any:
+        axes = [0] * (len(args) - 1) + [0 if own else None]
+        return jax.vmap(function, axes)(*args)
+
+    return alone if members == 1 else together
+
+
+def _step(run: Run, member: Member, tables: Tables, rows: Array, program: Program) -> Run:
+    rate = run.rate
+    if program.factor is not None:
+        rate = rate * jnp.asarray(program.factor(run.state.step, member.last), rate.dtype)
+    bound = program.recipe.bind(member.numbers | {"learning_rate": rate})
+    present, place = rows >= 0, jnp.maximum(rows, 0)
+    weight = present.astype(run.total.dtype)
+    if tables.weight is not None:
+        weight = weight * tables.weight[place]
+    x, y = jax.tree.map(lambda a: a.at[place].get(mode="promise_in_bounds"), (tables.x, tables.y))
+    state, metrics = training.step(run.state, (x, y, weight), bound)
+    count = jnp.sum(present).astype(run.total.dtype)
+    return run._replace(state=state, total=run.total + metrics["reported"] * count)
+
+
+def _close(run: Run, member: Member, tables: Tables, program: Program) -> Run:
+    """Return the run at the end of an epoch, by scikit-learn's rules."""
+    loss = run.total / member.rows.astype(run.total.dtype)
+    told = {"loss": loss}
+    if tables.validation is not None:
+        told |= _validate(run, member, tables.validation, program)
+    if program.early_stopping:
+        worse, better = told["score"] < run.best + member.tol, told["score"] > run.best
+        best = jnp.where(better, told["score"], run.best)
+    else:
+        worse, better = loss > run.best - member.tol, jnp.ones((), bool)
+        best = jnp.where(loss < run.best, loss, run.best)
+    waited = jnp.where(worse, run.waited + 1, 0)
+    seen = run.seen + member.rows.astype(run.seen.dtype)
+    rate = run.rate
+    if program.learning_rate == "invscaling":
+        rate = member.rate / (seen + 1).astype(rate.dtype) ** member.power
+    enough = waited > member.patience
+    ends = enough
+    if program.learning_rate == "adaptive":
+        ends = enough & (rate <= SMALLEST_RATE)
+        rate = jnp.where(enough & ~ends, rate / 5, rate)
+        waited = jnp.where(enough & ~ends, 0, waited)
+    goes = run.running
+    kept = jax.tree.map(lambda new, old: jnp.where(goes & better, new, old), run.state.params, run.kept)
+    curves = {
+        name: curve.at[run.epoch].set(jnp.where(goes, told[name].astype(curve.dtype), curve[run.epoch]))
+        for name, curve in run.curves.items()
+    }
+    moved = run._replace(rate=rate, seen=seen, epoch=run.epoch + 1, best=best, waited=waited, running=~ends)
+    stays = jax.tree.map(
+        lambda new, old: jnp.where(goes, new, old),
+        moved._replace(state=None, kept=None, curves=None),
+        run._replace(state=None, kept=None, curves=None),
+    )
+    return stays._replace(state=run.state, kept=kept, curves=curves, total=jnp.zeros_like(run.total))
+
+
+def _validate(run: Run, member: Member, validation: Any, program: Program) -> dict[str, Array]:
+    """Return score and loss of the validation data, without the penalty."""
+    x, y, weight = validation
+    bound = program.recipe.bind(member.numbers | {"learning_rate": run.rate})
+    outputs = bound.apply(run.state.params, x)
+    numbers = bound.numbers.loss | {"alpha": jnp.zeros((), outputs.dtype)}
+    objective: Any = program.recipe.loss
+    losses = objective(outputs, y, params=run.state.params, weight=weight, **numbers)[1]["reported"]
+    mean = jnp.mean(losses) if weight is None else jnp.sum(losses * weight) / jnp.sum(weight)
+    score: Any = program.score
+    return {"score": score(outputs, y, weight=weight), "validation_loss": mean}

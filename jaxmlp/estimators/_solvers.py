@@ -1,0 +1,66 @@
+"""The update rules of scikit-learn's solvers, as factories over Optax's interface.
+
+They differ from Optax's own by what a user of scikit-learn would see: where Adam's epsilon stands, and that the
+velocity of SGD keeps the rates at which it was gathered.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmlp.types import Number
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980, in the form of the end of its section 2).
+
+    m <- beta_1 m + (1 - beta_1) g,    v <- beta_2 v + (1 - beta_2) g^2
+    p <- p - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
+    """
+
+    def __call__(
+        self, learning_rate: Number, beta_1: Number = 0.9, beta_2: Number = 0.999, epsilon: Number = 1e-8
+    ) -> optax.GradientTransformation:
+        """Return the transformation; all numbers may be traced."""
+
+        def init(params: Any) -> Any:
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            return jnp.zeros((), jnp.int32), zeros, zeros
+
+        def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            count, m, v = state[0] + 1, *state[1:]
+            m = jax.tree.map(lambda m, g: beta_1 * m + (1 - beta_1) * g, m, grads)
+            v = jax.tree.map(lambda v, g: beta_2 * v + (1 - beta_2) * jnp.square(g), v, grads)
+            leaf = jax.tree.leaves(grads)[0]
+            t = count.astype(leaf.dtype)
+            rate = learning_rate * jnp.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+            return jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), m, v), (count, m, v)
+
+        return optax.GradientTransformation(init, update)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class SGD:
+    """Gradient descent with momentum, by Nesterov's rule or plainly.
+
+    u <- momentum u - rate g,    p <- p + momentum u - rate g  (Nesterov),    p <- p + u  (plain)
+    """
+
+    nesterov: bool = True
+
+    def __call__(self, learning_rate: Number, momentum: Number = 0.9) -> optax.GradientTransformation:
+        """Return the transformation; all numbers may be traced."""
+
+        def update(grads: Any, velocity: Any, params: Any = None) -> tuple[Any, Any]:
+            velocity = jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads)
+            if not self.nesterov:
+                return velocity, velocity
+            return jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads), velocity
+
+        return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)

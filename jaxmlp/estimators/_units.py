@@ -1,0 +1,77 @@
+"""The scaling of inputs and targets, fitted before training and folded into the first and the last layer after it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Columns(NamedTuple):
+    """z = (v - shift) / scale, a number each for every column."""
+
+    shift: Array
+    scale: Array
+
+    def forward(self, values: Array) -> Array:
+        """Return z."""
+        return (values - self.shift) / self.scale
+
+
+class Units(NamedTuple):
+    """What is done to inputs and targets for training; None leaves them as they are."""
+
+    x: Columns | None = None
+    y: Columns | None = None
+
+
+def fit_columns(values: Any, weight: Array | None) -> Columns:
+    """Return mean and standard deviation of each column, in float64; a column that does not vary has scale one.
+
+    A row of weight two counts as two rows. Sparse tables are read where they are not zero alone.
+    """
+    share = np.full(values.shape[0], 1 / values.shape[0]) if weight is None else weight / weight.sum()
+    if isinstance(values, np.ndarray):
+        wide = values.astype(np.float64, copy=False)
+        mean = share @ wide
+        variance = share @ np.square(wide - mean)
+        mean, variance = mean + share @ (wide - mean), variance  # the first is rounded where it is far from zero
+    else:
+        wide = values.astype(np.float64).tocsr()
+        mean = np.asarray(wide.T @ share).ravel()
+        moved = wide.copy()
+        moved.data = np.square(moved.data - mean[moved.indices])
+        absent = wide.copy()
+        absent.data = np.ones_like(absent.data)
+        filled = np.asarray(absent.T @ share).ravel()
+        variance = np.asarray(moved.T @ share).ravel() + np.maximum(1 - filled, 0) * np.square(mean)
+    scale = np.sqrt(variance)
+    constant = scale <= 10 * np.finfo(values.dtype if values.dtype.kind == "f" else np.float64).eps * np.abs(mean)
+    return Columns(mean, np.where(constant | (scale == 0), 1.0, scale))
+
+
+def fold(net: list[tuple[Array, Array]], units: Units) -> list[tuple[Array, Array]]:
+    """Return the layers (w, b) in float64 that compute in the units of the data what `net` does in scaled ones."""
+    layers = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in net]
+    if units.x is not None:
+        w, b = layers[0]
+        w = w / units.x.scale[:, None]
+        layers[0] = w, b - units.x.shift @ w
+    if units.y is not None:
+        w, b = layers[-1]
+        scale, shift = (np.tile(a, w.shape[-1] // len(a)) for a in (units.y.scale, units.y.shift))
+        layers[-1] = w * scale, b * scale + shift
+    return layers
+
+
+def unfold(layers: list[tuple[Array, Array]], units: Units) -> list[tuple[Array, Array]]:
+    """Return the layers of the net in scaled units: the inverse of `fold`."""
+    net = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in layers]
+    if units.y is not None:
+        w, b = net[-1]
+        scale, shift = (np.tile(a, w.shape[-1] // len(a)) for a in (units.y.scale, units.y.shift))
+        net[-1] = w / scale, (b - shift) / scale
+    if units.x is not None:
+        w, b = net[0]
+        net[0] = w * units.x.scale[:, None], b + units.x.shift @ w
+    return net

@@ -102,7 +102,8 @@ class BaseMLP(Fitted, BaseEstimator):
 
     def _with_norms(self, drawn: list[Any]) -> list[Layer]:
         """Return drawn layers (w, b) of all members as one net, with the numbers of its norms."""
-        layers = [Layer(*(np.stack(parts) for parts in zip(*each, strict=True))) for each in zip(*drawn, strict=True)]
+        stacked: Any = [[np.stack(parts) for parts in zip(*each, strict=True)] for each in zip(*drawn, strict=True)]
+        layers = [Layer(w, b) for w, b in stacked]
         if self.norm is None:
             return layers
         ones = [np.ones_like(layer.b) for layer in layers[:-1]]

@@ -27,4 +27,5 @@ def rows_of(estimator: Any, X: Any) -> Any:
     if plain and X.shape[1] == estimator.n_features_in_ and len(X) and not hasattr(estimator, "feature_names_in_"):
         if np.isfinite(X.sum()) or np.isfinite(X).all():
             return X
-    return validate_data(estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
+    check: Any = validate_data
+    return check(estimator, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)

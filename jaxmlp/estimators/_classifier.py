@@ -83,7 +83,7 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, BaseMLP):
             self._label_binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
         return self._fit(X, y, {"sample_weight": sample_weight}, incremental=True)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> Any:
         """Return labels."""
         probabilities = self._probabilities(X)
         return self._label_binarizer.inverse_transform(probabilities)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxmlp.estimators._forward import Net
-from jaxmlp.estimators._parameters import CURVES
+from jaxmlp.estimators._parameters import CURVES, Parameters, sizes_of
 from jaxmlp.estimators._recipes import numbers_of, recipe_of
 from jaxmlp.estimators._units import Columns, Units, fold, unfold
 from jaxmlp.layer import Layer
@@ -16,17 +16,22 @@ from jaxmlp.transforms import Scaled, Standard
 FLOAT32_HOLDS = 1e3  # how many standard deviations a column may lie from zero, for a folded layer in float32
 
 
-class Fitted:
+class Fitted(Parameters):
     """The state of a fitted estimator, and what is made of it."""
 
-    coefs_: list[np.ndarray]
-    intercepts_: list[np.ndarray]
+    coefs_: list[Any]
+    intercepts_: list[Any]
     _units: Units
+    _solver: Any
+    n_features_in_: int
+    n_iter_: int
+    loss_: float
     _norms: list[tuple[Any, Any]]  # scale and shift of each hidden layer
 
-    def _folded(self, first: np.ndarray) -> Units:
-        """Return the part of the scaling that layers hold themselves, of which `first` is the first w (..., in, out)."""
-        skips = self.residual and first.shape[-2] == first.shape[-1] and self._hidden()  # it adds its scaled input
+    def _folded(self, first: Any) -> Units:
+        """Return the part of the scaling that the layers themselves hold; `first` is their first w (..., in, out)."""
+        hidden = sizes_of(self.hidden_layer_sizes)
+        skips = self.residual and len(hidden) > 0 and first.shape[-2] == first.shape[-1]  # it adds its scaled input
         return Units(None if skips else self._units.x, self._units.y if self._folds_targets() else None)
 
     @property
@@ -34,10 +39,8 @@ class Fitted:
         inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
         norms = [*self._norms, (None, None)]
         layers = [Layer(w, b, *n) for w, b, n in zip(self.coefs_, self.intercepts_, norms, strict=True)]
-        activation = (
-            CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        )
-        return Net(layers, activation, self.norm, self.residual, inputs)
+        curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
+        return Net(layers, curve, self.norm, self.residual, inputs)
 
     def _sizes(self) -> tuple[int, ...]:
         """Return the widths of the net that is fitted."""
@@ -53,20 +56,15 @@ class Fitted:
         cut = (lambda a: a[0]) if one else (lambda a: a)
         self.coefs_ = [cut(w).astype(dtype) for w, _ in folded]
         self.intercepts_ = [cut(b).astype(dtype) for _, b in folded]
-        self._norms = [
-            tuple(None if a is None else cut(np.asarray(a, np.float64)) for a in (layer.scale, layer.shift))
-            for layer in layers[:-1]
-        ]
+        wide = jax.tree.map(lambda a: cut(np.asarray(a, np.float64)), layers[:-1])
+        self._norms = [(layer.scale, layer.shift) for layer in wide]
 
     def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
         """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""
-        net = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
-        norms = [*self._norms, (None, None)]
-        lead = (lambda a: a[None]) if self.n_members == 1 else (lambda a: a)
-        return tuple(
-            Layer(*(None if a is None else lead(np.asarray(a, dtype)) for a in (w, b, *n)))
-            for (w, b), n in zip(net, norms, strict=True)
-        )
+        net: Any = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
+        layers = [Layer(w, b, *n) for (w, b), n in zip(net, [*self._norms, (None, None)], strict=True)]
+        one = self.n_members == 1
+        return jax.tree.map(lambda a: np.asarray(a[None] if one else a, dtype), tuple(layers))
 
     @property
     def recipe_(self) -> Recipe:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmlp._in_numpy import ACTIVATIONS, NORMS
@@ -28,14 +29,15 @@ class Net(NamedTuple):
         """
         first = self.layers[0].w
         dtype = np.result_type(x.dtype if x.dtype.kind == "f" else np.float64, first.dtype)
-        layers = [Layer(*(None if a is None else a.astype(dtype, copy=False) for a in layer)) for layer in self.layers]
+        layers = [jax.tree.map(lambda a: a.astype(dtype, copy=False), layer) for layer in self.layers]
         if x.shape[0] <= CHUNK and first.ndim == 2:
             return self._of_one(layers, x, dtype)
         if first.ndim == 3:
-            each = [
-                [Layer(*(None if a is None else a[i] for a in layer)) for layer in layers] for i in range(len(first))
-            ]
-            return np.stack([self._in_chunks(member, x, dtype) for member in each])
+            parts = []
+            for i in range(len(first)):
+                member = jax.tree.map(lambda a, i=i: a[i], layers)
+                parts.append(self._in_chunks(member, x, dtype))
+            return np.stack(parts)
         return self._in_chunks(layers, x, dtype)
 
     def _in_chunks(self, layers: list[Layer], x: Any, dtype: Any) -> np.ndarray:

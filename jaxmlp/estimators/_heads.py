@@ -22,7 +22,7 @@ def half_squared_error(outputs: Numeric, targets: Numeric) -> Array:
 
 
 def half_poisson_deviance(outputs: Numeric, targets: Numeric) -> Array:
-    """Return sum_d of y log(y / rate) - y + rate with rate = exp(output), (batch,): zero where the rate is the count."""
+    """Return sum_d of y log(y / rate) - y + rate with rate = exp(output), (batch,), zero where rate and count agree."""
     targets = jnp.asarray(targets, jnp.result_type(outputs))
     return jnp.sum(xlogy(targets, targets) - targets * outputs - targets + jnp.exp(outputs), axis=-1)
 

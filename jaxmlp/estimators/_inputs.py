@@ -62,7 +62,7 @@ def set_aside(rows: Rows, fraction: float, rng: Any, stratify: np.ndarray | None
       ValueError: for a validation set of fewer than two rows.
     """
     parts = [rows.x, rows.y, *([] if rows.weight is None else [rows.weight])]
-    cut = train_test_split(*parts, random_state=rng, test_size=fraction, stratify=stratify)
+    cut: Any = train_test_split(*parts, random_state=rng, test_size=fraction, stratify=stratify)
     left, right = (Rows(*cut[i::2], *([None] if rows.weight is None else [])) for i in (0, 1))
     if right.x.shape[0] < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")

@@ -54,6 +54,81 @@ OURS: dict[str, list[Any]] = {
 }
 
 
+class Parameters:
+    """What every estimator is given, and what classifier and regressor answer each in its own way."""
+
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str
+    alpha: float
+    batch_size: Any
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: Any
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: Any
+    max_fun: int
+    loss: Any
+    loss_params: Any
+    norm: Any
+    residual: bool
+    dropout: float
+    optimizer: Any
+    schedule: Any
+    n_members: int
+    scale: bool
+    dtype: Any
+    device: Any
+
+    def _loss(self) -> Any:
+        """Return the loss of an example."""
+        raise NotImplementedError
+
+    def _targets(self) -> int:
+        """Return by how many the loss is divided where it is told."""
+        raise NotImplementedError
+
+    def _width(self) -> int:
+        """Return how many outputs the net has."""
+        raise NotImplementedError
+
+    def _scales_targets(self) -> bool:
+        """Return whether the targets may be scaled for training."""
+        raise NotImplementedError
+
+    def _folds_targets(self) -> bool:
+        """Return whether the scaling of the targets is one of the last layer."""
+        raise NotImplementedError
+
+    def _head_of_scaled(self) -> str:
+        """Return what the outputs are to `transforms.Scaled`."""
+        raise NotImplementedError
+
+    def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:
+        """Return X, the targets of the net, and the labels, checked by scikit-learn's rules."""
+        raise NotImplementedError
+
+    def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
+        """Return what each row counts."""
+        raise NotImplementedError
+
+    def _strata(self, rows: Any) -> Any:
+        """Return by what a validation set is stratified, or None."""
+        raise NotImplementedError
+
+
 def keep(estimator: Any, given: dict[str, Any]) -> None:
     """Set the parameters of an estimator as they were given, as scikit-learn asks of `__init__`."""
     for name, value in given.items():

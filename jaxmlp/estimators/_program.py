@@ -187,7 +187,7 @@ def _validate(run: Run, member: Member, validation: Any, program: Program) -> di
     x, y, weight = validation
     bound = program.recipe.bind(member.numbers | {"learning_rate": run.rate})
     outputs = bound.apply(run.state.params, x)
-    numbers = bound.numbers.loss | {"alpha": jnp.zeros((), outputs.dtype)}
+    numbers = {**bound.numbers.loss, "alpha": jnp.zeros((), outputs.dtype)}
     objective: Any = program.recipe.loss
     losses = objective(outputs, y, params=run.state.params, weight=weight, **numbers)[1]["reported"]
     mean = jnp.mean(losses) if weight is None else jnp.sum(losses * weight) / jnp.sum(weight)

@@ -32,7 +32,8 @@ class Adam:
             zeros = jax.tree.map(jnp.zeros_like, params)
             return jnp.zeros((), jnp.int32), zeros, zeros
 
-        def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            grads = updates
             count, m, v = state[0] + 1, *state[1:]
             m = jax.tree.map(lambda m, g: beta_1 * m + (1 - beta_1) * g, m, grads)
             v = jax.tree.map(lambda v, g: beta_2 * v + (1 - beta_2) * jnp.square(g), v, grads)
@@ -57,10 +58,11 @@ class SGD:
     def __call__(self, learning_rate: Number, momentum: Number = 0.9) -> optax.GradientTransformation:
         """Return the transformation; all numbers may be traced."""
 
-        def update(grads: Any, velocity: Any, params: Any = None) -> tuple[Any, Any]:
-            velocity = jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads)
-            if not self.nesterov:
-                return velocity, velocity
-            return jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads), velocity
+        def moved(velocity: Any, grads: Any) -> Any:
+            return jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads)
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            velocity = moved(state, updates)
+            return moved(velocity, updates) if self.nesterov else velocity, velocity
 
         return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)

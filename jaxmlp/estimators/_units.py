@@ -50,7 +50,7 @@ def fit_columns(values: Any, weight: Array | None) -> Columns:
     return Columns(mean, np.where(constant | (scale == 0), 1.0, scale))
 
 
-def fold(net: list[tuple[Array, Array]], units: Units) -> list[tuple[Array, Array]]:
+def fold(net: list[tuple[Any, Any]], units: Units) -> list[tuple[Array, Array]]:
     """Return the layers (w, b) in float64 that compute in the units of the data what `net` does in scaled ones."""
     layers = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in net]
     if units.x is not None:
@@ -64,7 +64,7 @@ def fold(net: list[tuple[Array, Array]], units: Units) -> list[tuple[Array, Arra
     return layers
 
 
-def unfold(layers: list[tuple[Array, Array]], units: Units) -> list[tuple[Array, Array]]:
+def unfold(layers: list[tuple[Any, Any]], units: Units) -> list[tuple[Array, Array]]:
     """Return the layers of the net in scaled units: the inverse of `fold`."""
     net = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in layers]
     if units.y is not None:

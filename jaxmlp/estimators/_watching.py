@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any, Self
 
 try:
-    from sklearn.callback import CallbackSupportMixin as CallbackSupport
+    from sklearn.callback import CallbackSupportMixin
 except ImportError:  # before scikit-learn 1.9: `verbose` alone
-
-    class CallbackSupport:  # type: ignore[no-redef]
-        """An estimator without callbacks."""
+    CallbackSupportMixin = object
+CallbackSupport: Any = CallbackSupportMixin
 
 
 class Watch:
@@ -23,7 +22,7 @@ class Watch:
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": given}
         self._parents: list[Any] = []
         self._open: list[Any] = []
-        self._called = called and isinstance(estimator, CallbackSupport) and hasattr(estimator, "set_callbacks")
+        self._called = called and hasattr(estimator, "set_callbacks")
         self.looks = bool(estimator.verbose) or self._called and bool(getattr(estimator, "_skl_callbacks", None))
 
     def __enter__(self) -> Self:

@@ -84,7 +84,7 @@ def step(
     (x, y, weight), bound = unpack(batch), recipe.bind(hyperparams)
     x, y = bound.placement.lay((x, y))
     # On a mesh at once: each operation on its own would gather all weights before the first product.
-    taken = _step_at_once if bound.placement.mesh is not None and _compile.outermost() else _step
+    taken = _step_at_once if bound.placement.mesh is not None and _compile.outermost() else near_step
     if weight is None:
         return taken(state, (x, y, None), bound)
     weight, unit = _weights.near(weight, examples(x))
@@ -92,7 +92,7 @@ def step(
     return state, metrics | {"weight": metrics["weight"] * unit.astype(metrics["weight"].dtype)}
 
 
-def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State, dict[str, Array]]:
+def near_step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State, dict[str, Array]]:
     """Take a step on weights that are near one, which an epoch brings there once for all steps: unit times as large."""
     x, y, weight = bound.placement.batch(batch)
     _, step_key = jax.random.split(jax.random.clone(state.key))  # each step takes its part of the same key
@@ -115,7 +115,7 @@ def _step(state: State, batch: Data, bound: Bound, unit: Any = 1) -> tuple[State
     return after, {"loss": loss, "weight": total, **extras}
 
 
-_step_at_once = _compile.jit(_step)
+_step_at_once = _compile.jit(near_step)
 
 
 @verb
@@ -156,7 +156,7 @@ def _epoch(state: State, data: Data, bound: Bound, rows: Rows | None) -> tuple[S
         places = order.rows if rows.index is None else pick(rows.index, order.rows)
         batch = bound.placement.batch(jax.tree.map(lambda a: pick(a, places), (x, y, weight)))
         present = order.weight if batch[2] is None else order.weight.astype(batch[2].dtype) * batch[2]
-        after, metrics = _step(state, (*batch[:2], present), bound, unit)
+        after, metrics = near_step(state, (*batch[:2], present), bound, unit)
         if rows.count is not None:  # fewer rows may mean fewer steps: one without an example is none
             after = where(order.weight[0] > 0, after, state)
         return (after, mean.add(metrics)), None

@@ -15,7 +15,7 @@ from jaxmlp.estimators import _lbfgs
 from jaxmlp.estimators._drive import Course, Table, computing, drive, started, with_curves
 from jaxmlp.estimators._fitted import Fitted
 from jaxmlp.estimators._history import Before, forget, going_on, keep_course
-from jaxmlp.estimators._inputs import Rows, present, scaled_rows, scaled_targets, set_aside, units_of
+from jaxmlp.estimators._inputs import Rows, near_one, present, scaled_rows, scaled_targets, set_aside, units_of
 from jaxmlp.estimators._orders import draw_layers
 from jaxmlp.estimators._parameters import SOLVERS, sizes_of
 from jaxmlp.estimators._program import Run
@@ -119,11 +119,13 @@ class BaseMLP(Fitted, BaseEstimator):
         if validation is not None:
             own = None if validation.weight is None else validation.weight.astype(dtype)
             seen = (dense(validation.x), scaled_targets(validation.y, self._units, dtype), own)
+        near, unit = near_one(rows.weight)
         return Table(
             rows.x.tocsr() if sparse else dense(rows.x),
-            scaled_targets(rows.y, self._units, dtype),
-            None if rows.weight is None else rows.weight.astype(dtype),
+            self._coded(scaled_targets(rows.y, self._units, dtype), dtype),
+            None if near is None else near.astype(dtype),
             seen,
+            np.asarray(unit, dtype),
             dense if sparse else None,
         )
 
@@ -190,7 +192,7 @@ class BaseMLP(Fitted, BaseEstimator):
 
     def _record(self, run: Run, table: Table, course: Course, before: Before) -> None:
         """Hold what is known after an epoch."""
-        host = jax.device_get(run._replace(state=run.state._replace(key=None)))
+        host = jax.device_get(run)
         self._keep(list(host.kept), self.coefs_[0].dtype)
         keep_course(self, host, len(table.y), before, once=course.once)
 

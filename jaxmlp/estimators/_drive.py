@@ -11,6 +11,7 @@ import numpy as np
 from jaxmlp.estimators._orders import epochs, in_batches, roomy
 from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin, train
 from jaxmlp.layer import Layer
+from jaxmlp.training import State
 
 ENTRIES = 2**22  # of an order that is sent at once, and of a sparse table that is made dense at once
 
@@ -22,6 +23,7 @@ class Table(NamedTuple):
     y: np.ndarray
     weight: np.ndarray | None
     validation: Any
+    unit: Any = 1  # that the weights were divided by, to lie near one
     dense: Callable[[Any], np.ndarray] | None = None  # of rows of a sparse x
 
 
@@ -51,9 +53,11 @@ def started(layers: Sequence[Layer], member: Member, program: Program, seeds: np
     """Return the run of members at its first step; all leaves have the leading axis (members,)."""
     params = tuple(jax.tree.map(np.asarray, layer) for layer in layers)
     members, dtype = len(seeds), params[0].w.dtype
-    zero, whole = np.zeros(members, dtype), np.zeros(members, np.int32)
+    zero: Any = np.zeros(members, dtype)
+    whole: Any = np.zeros(members, np.int32)
     best = np.full(members, -np.inf if program.early_stopping else np.inf, dtype)
-    state = begin(params, member, seeds.astype(np.uint32), program)
+    keys: Any = np.stack([np.zeros_like(seeds), seeds], axis=1).astype(np.uint32)
+    state = State(params, begin(params, member, program), whole, keys)
     return Run(state, params, member.rate, zero, zero, whole, best, whole, np.ones(members, bool), {})
 
 
@@ -107,10 +111,10 @@ def _on_device(table: Table) -> Tables:
             return None
         room = np.zeros((rows, *a.shape[1:]), a.dtype)
         room[: len(a)] = a
-        return jnp.asarray(room)
+        return jax.device_put(room)  # `jnp.asarray` would compile a copy for each shape
 
     validation = None if table.validation is None else jax.tree.map(jnp.asarray, tuple(table.validation))
-    return Tables(padded(table.x), padded(table.y), padded(table.weight), validation)
+    return Tables(padded(table.x), padded(table.y), padded(table.weight), table.unit, validation)
 
 
 def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orders: np.ndarray) -> Run:
@@ -127,7 +131,7 @@ def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orde
         room = [None if a is None else _filled(a[rows], local.size) for a in (table.y, table.weight)]
         validation = None if table.validation is None else tuple(table.validation)
         span = Span(np.int32(len(part)), np.int32(first))
-        run = train(run, member, Tables(x, room[0], room[1], validation), local, span, program)
+        run = train(run, member, Tables(x, room[0], room[1], table.unit, validation), local, span, program)
     return run
 
 

@@ -38,6 +38,14 @@ def present(rows: Rows) -> Rows:
     return rows if counts.all() else rows.take(np.flatnonzero(counts))
 
 
+def near_one(weight: np.ndarray | None) -> tuple[np.ndarray | None, float]:
+    """Return weights near one, and the power of two that they were divided by, so that no sum of them overflows."""
+    if weight is None or 2.0**-40 < weight.max() < 2.0**40:
+        return weight, 1.0
+    unit = float(2.0 ** np.floor(np.log2(weight.max())))
+    return weight / unit, unit
+
+
 def by_class(weight: Any, class_weight: Any, classes: Any, y: np.ndarray) -> Any:
     """Return what each row counts: its weight times that of its class.
 

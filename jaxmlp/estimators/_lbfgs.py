@@ -26,10 +26,10 @@ def loss_and_slope(params: Layers, x: Any, y: Any, weight: Any, numbers: dict[st
 
     def total(params: Layers) -> Any:
         outputs = bound.apply(params, x)
-        losses, told = objective(outputs, y, alpha=0.0, params=params, weight=weight, **own)
-        return jnp.sum(losses * weight), jnp.sum(told["reported"] * weight)
+        found = objective(outputs, y, alpha=0.0, params=params, weight=weight, **own)
+        return jnp.sum((found[0] if isinstance(found, tuple) else found) * weight)
 
-    return jax.value_and_grad(total, has_aux=True)(params)
+    return jax.value_and_grad(total)(params)
 
 
 def minimise(
@@ -68,7 +68,7 @@ def minimise(
         loss, slope = 0.0, np.zeros_like(flat)
         for x, y, w in parts:
             x = x if table.dense is None else table.dense(x)
-            (summed, _), grads = jax.device_get(loss_and_slope(narrow, x, y, w, numbers, recipe=recipe))
+            summed, grads = jax.device_get(loss_and_slope(narrow, x, y, w, numbers, recipe=recipe))
             loss += float(summed)
             slope += np.concatenate([np.ravel(g) for g in jax.tree.leaves(grads)])
         squares = sum(float(np.vdot(layer.w, layer.w)) for layer in params)

@@ -36,13 +36,15 @@ class Objective:
         object.__setattr__(self, "__signature__", inspect.Signature([*two, *own, *theirs]))
 
     def __call__(self, outputs: Any, targets: Any, *, alpha: Any, params: Params, weight: Any, **numbers: Any) -> Any:
-        """Return one value an example, (batch,), and {"reported": the same as it is told, (batch,)}."""
+        """Return one value an example, (batch,); with several outputs also {"reported": the value that is told}."""
         asked = inspect.signature(self.loss).parameters
         numbers |= {name: a for name, a in (("params", params), ("weight", weight)) if name in asked}
         losses: Any = self.loss(outputs, targets, **numbers)
         total = jnp.asarray(len(losses), losses.dtype) if weight is None else jnp.sum(weight).astype(losses.dtype)
         squares = sum(jnp.sum(jnp.square(layer.w)) for layer in layers_of(params))
         penalty = 0.5 * alpha * squares / jnp.where(total > 0, total, 1)
+        if self.outputs == 1:
+            return losses + penalty
         return losses + penalty, {"reported": losses / self.outputs + penalty}
 
 

@@ -124,6 +124,10 @@ class Parameters:
         """Return what each row counts."""
         raise NotImplementedError
 
+    def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
+        """Return targets as the loss is given them in training."""
+        return y
+
     def _strata(self, rows: Any) -> Any:
         """Return by what a validation set is stratified, or None."""
         raise NotImplementedError

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxmlp import _compile, training
+from jaxmlp.estimators._solvers import SOLVERS
 from jaxmlp.recipe import Recipe
 from jaxmlp.training import State
 from jaxmlp.types import Metric, Params
@@ -37,6 +39,7 @@ class Tables(NamedTuple):
     x: Any  # (rows, in)
     y: Any
     weight: Any = None  # (rows,), or None
+    unit: Any = 1  # that the weights were divided by, to lie near one
     validation: Any = None  # (x, y, weight or None), or None
 
 
@@ -63,7 +66,7 @@ class Span(NamedTuple):
 class Run(NamedTuple):
     """Where a member stands; leading axis (members,)."""
 
-    state: State
+    state: State  # its key as integers
     kept: Params  # of the last epoch before the end, or of the best one
     rate: Any
     seen: Any  # examples
@@ -75,15 +78,20 @@ class Run(NamedTuple):
     curves: dict[str, Any]  # (epochs of this call,) each
 
 
+def begin(params: Params, member: Member, program: Program) -> Any:
+    """Return the optimizer's state before the first step; of our own solvers it is zero, and nothing is compiled."""
+    if isinstance(program.recipe.optimizer, SOLVERS):
+        form = jax.eval_shape(_begin, params, member, program)
+        return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), form)
+    return _begin(params, member, program)
+
+
 @_compile.jit(quick=True)
-def begin(params: Params, member: Member, seeds: Array, program: Program) -> State:
-    """Return the states before the first step."""
+def _begin(params: Params, member: Member, program: Program) -> Any:
+    def one(params: Params, member: Member) -> Any:
+        return program.recipe.bind(member.numbers | {"learning_rate": member.rate}).optimizer().init(params)
 
-    def one(params: Params, member: Member, seed: Array) -> State:
-        bound = program.recipe.bind(member.numbers | {"learning_rate": member.rate})
-        return State(params, bound.optimizer().init(params), jnp.zeros((), jnp.int32), jax.random.key(seed))
-
-    return over(one, len(member.rate))(params, member, seeds)
+    return over(one, len(member.rate))(params, member)
 
 
 @_compile.jit
@@ -139,9 +147,11 @@ def _step(run: Run, member: Member, tables: Tables, rows: Array, program: Progra
     if tables.weight is not None:
         weight = weight * tables.weight[place]
     x, y = jax.tree.map(lambda a: a.at[place].get(mode="promise_in_bounds"), (tables.x, tables.y))
-    state, metrics = training.step(run.state, (x, y, weight), bound)
+    state = run.state._replace(key=jax.random.wrap_key_data(run.state.key, impl="threefry2x32"))
+    state, metrics = training.near_step(state, (x, y, weight), bound, tables.unit)
+    state = state._replace(key=run.state.key)
     count = jnp.sum(present).astype(run.total.dtype)
-    return run._replace(state=state, total=run.total + metrics["reported"] * count)
+    return run._replace(state=state, total=run.total + metrics.get("reported", metrics["loss"]) * count)
 
 
 def _close(run: Run, member: Member, tables: Tables, program: Program) -> Run:
@@ -189,7 +199,8 @@ def _validate(run: Run, member: Member, validation: Any, program: Program) -> di
     outputs = bound.apply(run.state.params, x)
     numbers = {**bound.numbers.loss, "alpha": jnp.zeros((), outputs.dtype)}
     objective: Any = program.recipe.loss
-    losses = objective(outputs, y, params=run.state.params, weight=weight, **numbers)[1]["reported"]
+    found = objective(outputs, y, params=run.state.params, weight=weight, **numbers)
+    losses = found[1]["reported"] if isinstance(found, tuple) else found
     mean = jnp.mean(losses) if weight is None else jnp.sum(losses * weight) / jnp.sum(weight)
     score: Any = program.score
     return {"score": score(outputs, y, weight=weight), "validation_loss": mean}

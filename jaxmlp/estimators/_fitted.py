@@ -96,7 +96,10 @@ class Fitted(Parameters):
 
     def _scaling(self) -> dict[str, Any]:
         named = (("x", self._units.x), ("y", self._units.y))
-        return {name: _standard(columns) for name, columns in named if columns is not None}
+        found = {name: _standard(columns) for name, columns in named if columns is not None}
+        if self.n_members == 1:
+            return found
+        return jax.tree.map(lambda a: np.broadcast_to(a, (self.n_members, *a.shape)), found)
 
 
 def _standard(columns: Columns) -> dict[str, np.ndarray]:

@@ -49,6 +49,11 @@ class Head:
         """Whether the outputs tell a variance."""
         return self.kind in ("gaussian", "student")
 
+    @property
+    def tells(self) -> bool:
+        """Whether the outputs tell a whole distribution."""
+        return self.spreads or self.kind == "rate"
+
     def width(self, targets: int, numbers: Mapping[str, Any]) -> int:
         """Return how many outputs so many targets have."""
         if self.kind == "quantiles":

@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
-from jaxmlp.estimators._base import BaseMLP
-from jaxmlp.estimators._checks import check_solver, rows_of
-from jaxmlp.estimators._heads import LEVELS, Head, PointR2, head_of, moments, point
+from jaxmlp.estimators._checks import check_solver
+from jaxmlp.estimators._heads import LEVELS, Head, PointR2, head_of
 from jaxmlp.estimators._inputs import Rows
 from jaxmlp.estimators._parameters import OURS, THEIRS, keep
+from jaxmlp.estimators._predictor import Predictor
 from jaxmlp.estimators._watching import CallbackSupport
 
 
-class MLPRegressor(CallbackSupport, RegressorMixin, BaseMLP):
+class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
     """A multi-layer perceptron that tells numbers."""
 
     _parameter_constraints: dict[str, Any] = {**THEIRS, **OURS, "loss": [str, callable]}
@@ -70,41 +70,6 @@ class MLPRegressor(CallbackSupport, RegressorMixin, BaseMLP):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPRegressor":
         """Take one epoch."""
         return self._fit(X, y, {"sample_weight": sample_weight}, incremental=True)
-
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return predictions."""
-        outputs = self._outputs(X)
-        mean = self._point(outputs).mean(0)
-        if not return_std:
-            return self._columns(mean)
-        return self._columns(mean), self._columns(np.sqrt(self._spread(outputs)))
-
-    def _outputs(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        outputs = self._net(rows_of(self, X))
-        return outputs[None] if outputs.ndim == 2 else outputs
-
-    def _point(self, outputs: np.ndarray) -> np.ndarray:
-        found = point(self._head(), outputs, self.numbers_of_loss().get("level"))
-        if self._units.y is not None and not self._folds_targets():
-            found = found * self._units.y.scale + self._units.y.shift
-        return found
-
-    def _spread(self, outputs: np.ndarray) -> np.ndarray:
-        head = self._head()
-        if not head.spreads and self.n_members == 1:
-            raise ValueError(
-                "predict(X, return_std=True) must have a spread to tell: a loss with one, as loss='gaussian', or an "
-                f"ensemble, n_members=5; got loss={self.loss!r} and n_members=1"
-            )
-        found = self._point(outputs).var(0)
-        if head.spreads:
-            _, variance = moments(head, outputs, self.numbers_of_loss())
-            found = found + (variance if self._units.y is None else variance * self._units.y.scale**2).mean(0)
-        return found
-
-    def _columns(self, values: np.ndarray) -> np.ndarray:
-        return values.ravel() if values.shape[-1] == 1 else values
 
     def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:
         X, y = validate_data(

@@ -4,21 +4,16 @@ Any reader of safetensors opens it. `load` builds only what the description of a
 checks every shape against the description before it reads a number. A digest in the header shows later damage.
 """
 
-import hashlib
 import json
-import math
-import os
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp import _arguments, _check, _disk, _header
+from jaxmlp import _arguments, _check, _disk, _header, _tensors
 from jaxmlp._described import Described
 from jaxmlp._mesh import here
 from jaxmlp.mlp import MLP
@@ -26,9 +21,7 @@ from jaxmlp.types import Json, Model, Params, StrPath
 
 FORMAT = 2  # since 2, `losses.gaussian` reads raw scales by asinh; before, by softplus
 READABLE = (1, 2)
-HEADER = 2**21  # bytes: a thousand layers take a fifth of it
-DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+KIND = "jaxmlp"  # of what the description is, in the header
 
 
 def save(path: StrPath, model: Model, params: Params, *, metadata: object = None) -> None:
@@ -55,11 +48,10 @@ def save(path: StrPath, model: Model, params: Params, *, metadata: object = None
     >>> model, params[0].w.shape
     (MLP(sizes=(2, 3, 1)), (2, 3))
     """
-    safetensors = _check.extra("safetensors.numpy", "files")
     path = _disk.path_of("path", path)
     params = here("params", params)
     described = Described.of(model, params)
-    tensors = _tensors(described, params)
+    tensors = _named(described, params)
     for name, array in tensors.items():
         _check.finite(name, array)
     description = {"format": FORMAT, "model": described.to_json(), "metadata": metadata}
@@ -67,13 +59,7 @@ def save(path: StrPath, model: Model, params: Params, *, metadata: object = None
         told = json.dumps(description, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"metadata must be what JSON can hold; got {_shown(metadata)}: {error}") from error
-    data = safetensors.save(tensors, metadata={"jaxmlp": told, "sha256": _digest(told, tensors)})
-    if int.from_bytes(data[:8], "little") > HEADER:
-        raise ValueError(f"metadata must leave the header below {HEADER:,} bytes; got {len(told):,} of description")
-    try:
-        _disk.write_file(path, data)
-    except OSError as error:
-        raise ValueError(f"{path} must be a file that can be written: {error}") from error
+    _tensors.write(path, KIND, told, tensors)
 
 
 def load(path: StrPath) -> tuple[Any, Any]:
@@ -113,36 +99,14 @@ def _load(path: StrPath) -> tuple[Any, Params, Json]:
     The file is read and not mapped, since one that is cut short while it is mapped ends the process. No more is read
     than the header, before the header is known to be that of the model it describes.
     """
-    path = _disk.path_of("path", path)
-    try:
-        with _disk.open_file(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(HEADER, size - 8):
-                raise ValueError(
-                    f"{path} must be a safetensors file with a header of at most {HEADER:,} bytes; got {size:,} bytes, "
-                    f"of which the header is said to take {length:,}"
-                )
-            header = _header.read(path, file.read(length), size - 8 - length)
-            told = _description(path, header.metadata.get("jaxmlp"))
-            described = _model(path, told["model"], header.tensors)
-            _check_tensors(path, described, header.tensors)
-            body = file.read(size - 8 - length)
-    except (OSError, MemoryError) as error:
-        raise ValueError(f"{path} must be a file that can be read: {error or type(error).__name__}") from error
-    if len(body) < size - 8 - length:
-        raise ValueError(f"{path} must be a whole safetensors file; it was cut short while it was read")
-    arrays = {}
-    for name, (dtype, shape, begin, _) in header.tensors.items():
-        arrays[name] = np.frombuffer(body, jnp.dtype(DTYPES[dtype]), math.prod(shape), begin).reshape(shape)
-        _check.finite(f"{name} of {path.name}", arrays[name])
-    # Files of earlier versions have none; where its own name is damaged, it is known by its form.
-    known = {text for name, text in header.metadata.items() if name == "sha256" or DIGEST.fullmatch(text)}
-    if known - {_digest(header.metadata["jaxmlp"], arrays)}:
-        raise ValueError(
-            f"{path} must hold what was saved; numbers or description have changed since, by their sha256; take a "
-            f"copy, or leave sha256 out of the header's metadata if the change is meant"
-        )
+
+    def accept(path: Path, header: _header.Header) -> tuple[Json, Described]:
+        told = _description(path, header.metadata.get(KIND))
+        described = _model(path, told["model"], header.tensors)
+        _check_tensors(path, described, header.tensors)
+        return told, described
+
+    (told, described), arrays = _tensors.read(path, KIND, accept)
     return described.model, described.params(arrays), told
 
 
@@ -156,9 +120,9 @@ def _check_tensors(path: Path, described: Described, tensors: Mapping[str, _head
     lead: tuple[int, ...] | None = None
     for name, shape in wanted.items():
         dtype, got, _, _ = tensors[name]
-        if dtype not in DTYPES:
-            raise ValueError(f"{path}: {name} must be of {', '.join(DTYPES.values())}; got {dtype[:80]}")
-        _arguments.usable_dtype(f"{name} of {path.name}, param_dtype", DTYPES[dtype])
+        if dtype not in _tensors.DTYPES:
+            raise ValueError(f"{path}: {name} must be of {', '.join(_tensors.DTYPES.values())}; got {dtype[:80]}")
+        _arguments.usable_dtype(f"{name} of {path.name}, param_dtype", _tensors.DTYPES[dtype])
         axes = got[: len(got) - len(shape)]
         lead = axes if lead is None else lead
         if got != lead + shape or 0 in got:
@@ -198,21 +162,11 @@ def _model(path: Path, told: Json, tensors: Mapping[str, _header.Tensor]) -> Des
         raise ValueError(f"{path} must describe an MLP: {str(error)[:400]}") from error
 
 
-def _digest(told: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the digest of a description and its tensors, whatever their order in a file."""
-    digest = hashlib.sha256(told.encode("utf-8", "surrogatepass"))
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _tensors(described: Described, params: Params) -> dict[str, np.ndarray]:
+def _named(described: Described, params: Params) -> dict[str, np.ndarray]:
     """Return the parameters by name, checked against the description."""
     wanted, found = described.shapes(), described.tensors(params)
     first = next(iter(wanted))

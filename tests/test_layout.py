@@ -11,6 +11,7 @@ FLOORS = [
     ["_check", "_requests"],
     ["_scaling"],
     ["_disk", "_header"],
+    ["_tensors"],
     ["_arguments", "_compile", "_libraries"],
     ["_mesh"],
     ["_arrays", "_passing"],

@@ -148,6 +148,16 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, BaseMLP):
         few = y.ndim == 1 and self.loss == "log_loss" and len(self.classes_) <= FEW
         return np.eye(len(self.classes_), dtype=dtype)[y] if few else y
 
+    def _told(self) -> dict[str, Any]:
+        kind = self._label_binarizer.y_type_
+        return {"classes": self.classes_.tolist(), "labels": self.classes_.dtype.str, "targets": kind}
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        classes = np.array(told["classes"], dtype=np.dtype(told["labels"]))
+        many = told["targets"].startswith("multilabel")
+        self._label_binarizer = LabelBinarizer().fit(np.eye(len(classes), dtype=int) if many else classes)
+        self.classes_ = self._label_binarizer.classes_
+
     def _strata(self, rows: Rows) -> Any:
         if rows.y.ndim == 1:
             return None

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmlp.estimators._files import save
 from jaxmlp.estimators._forward import Net
 from jaxmlp.estimators._parameters import CURVES, Parameters, sizes_of
 from jaxmlp.estimators._recipes import numbers_of, recipe_of
@@ -12,6 +13,7 @@ from jaxmlp.estimators._units import Columns, Units, fold, unfold
 from jaxmlp.layer import Layer
 from jaxmlp.recipe import Recipe
 from jaxmlp.transforms import Scaled, Standard
+from jaxmlp.types import StrPath
 
 FLOAT32_HOLDS = 1e3  # how many standard deviations a column may lie from zero, for a folded layer in float32
 
@@ -65,6 +67,15 @@ class Fitted(Parameters):
         layers = [Layer(w, b, *n) for (w, b), n in zip(net, [*self._norms, (None, None)], strict=True)]
         one = self.n_members == 1
         return jax.tree.map(lambda a: np.asarray(a[None] if one else a, dtype), tuple(layers))
+
+    def save(self, path: StrPath) -> None:
+        """Write the fitted estimator to one safetensors file, which `estimators.load` reads: no pickle, no code.
+
+        Raises:
+          ValueError: for one that is not fitted, whose parameters or labels JSON cannot hold, such as functions and
+            generators, or a path that cannot be written.
+        """
+        save(self, path)
 
     @property
     def recipe_(self) -> Recipe:

@@ -128,6 +128,13 @@ class Parameters:
         """Return targets as the loss is given them in training."""
         return y
 
+    def _told(self) -> dict[str, Any]:
+        """Return what a file says of the targets."""
+        return {}
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        """Take what a file says of the targets."""
+
     def _strata(self, rows: Any) -> Any:
         """Return by what a validation set is stratified, or None."""
         raise NotImplementedError

@@ -95,6 +95,12 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
     def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
         return weight
 
+    def _told(self) -> dict[str, Any]:
+        return {"targets": self._outputs_given}
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        self._outputs_given = int(told["targets"])
+
     def _strata(self, rows: Rows) -> Any:
         return None
 

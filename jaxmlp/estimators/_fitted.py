@@ -1,10 +1,11 @@
 """What an estimator holds once it is fitted, all of it NumPy's: weights in the units of the data, scaling, solver."""
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 
+from jaxmlp.estimators._converting import from_sklearn, to_sklearn
 from jaxmlp.estimators._files import save
 from jaxmlp.estimators._forward import Net
 from jaxmlp.estimators._parameters import CURVES, Parameters, sizes_of
@@ -76,6 +77,23 @@ class Fitted(Parameters):
             generators, or a path that cannot be written.
         """
         save(self, path)
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Self:
+        """Return a fitted perceptron of scikit-learn as one of ours: it predicts the same, and goes on training.
+
+        Raises:
+          ValueError: for what is no fitted perceptron of scikit-learn of the same name.
+        """
+        return from_sklearn(cls, estimator)
+
+    def to_sklearn(self) -> Any:
+        """Return the estimator as scikit-learn's own of the same name; the scaling lies in its weights.
+
+        Raises:
+          ValueError: for one that is not fitted, or has what scikit-learn's perceptrons have not.
+        """
+        return to_sklearn(self)
 
     @property
     def recipe_(self) -> Recipe:

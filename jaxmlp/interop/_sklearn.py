@@ -26,6 +26,7 @@ def to_sklearn(
     *,
     classes: Sequence[object] | np.ndarray | None = None,
     out_activation: str | None = None,
+    kind: Any = None,
 ) -> Any:
     """Return a fitted scikit-learn estimator with these weights: an MLPRegressor, or with `classes` an MLPClassifier.
 
@@ -40,6 +41,7 @@ def to_sklearn(
       out_activation: what is applied to the outputs. "identity" for a regressor, where "exp" makes predictions of
         outputs that are logarithms, as of its loss "poisson". "softmax" for a classifier, where "logistic", with the
         classes 0 ... out - 1, makes each output the logit of a label of its own (multi-label).
+      kind: None for scikit-learn's own; `jaxmlp.estimators.MLPRegressor` or `MLPClassifier` for one of ours.
 
     Raises:
       ValueError: for a model that scikit-learn cannot be, labels that do not fit, or another `out_activation`.
@@ -49,7 +51,7 @@ def to_sklearn(
     >>> to_sklearn(mlp, mlp.init(jax.random.key(0))).predict(np.ones((5, 3))).shape
     (5, 2)
     """
-    neural = _check.extra("sklearn.neural_network", "experiments")
+    neural = _check.extra("sklearn.neural_network", "sklearn")
     layers = layers_of(model, params)
     theirs = {ours: name for name, ours in SKLEARN.items()}
     if model.activation not in theirs or not model.bias:
@@ -57,9 +59,9 @@ def to_sklearn(
     if out_activation is not None:
         known = ("identity", "exp") if classes is None else ("softmax", "logistic")
         _check.one_of(f"out_activation {'without' if classes is None else 'with'} classes", out_activation, known)
-    kind = neural.MLPRegressor if classes is None else neural.MLPClassifier
+    whose = neural.MLPRegressor if classes is None else neural.MLPClassifier
     options = {"loss": "poisson"} if out_activation == "exp" else {}
-    estimator = kind(hidden_layer_sizes=model.sizes[1:-1], activation=theirs[str(model.activation)], **options)
+    estimator = whose(hidden_layer_sizes=model.sizes[1:-1], activation=theirs[str(model.activation)], **options)
     coefs = [_wide(layer.w) for layer in layers]
     intercepts = [_wide(layer.b) for layer in layers]
     estimator.out_activation_ = out_activation or "identity"
@@ -89,7 +91,7 @@ def to_sklearn(
     }
     for name, value in fitted.items():
         setattr(estimator, name, value)
-    return estimator
+    return estimator if kind is None else kind.from_sklearn(estimator)
 
 
 def _wide(array: Any) -> np.ndarray:
@@ -103,7 +105,7 @@ def _labels(classes: Sequence[object] | np.ndarray, outputs: int, out_activation
         classes = np.asarray(classes)
     except (TypeError, ValueError):  # lists of unequal length, keys
         raise ValueError(f"classes must list the labels; got {_check.shown(classes)}") from None
-    binarizer = _check.extra("sklearn.preprocessing", "experiments").LabelBinarizer()
+    binarizer = _check.extra("sklearn.preprocessing", "sklearn").LabelBinarizer()
     if out_activation == "logistic" and outputs > 1:
         if not np.array_equal(classes, np.arange(outputs)):
             raise ValueError(f"classes must be 0 ... {outputs - 1} for many labels a row; got {classes}")
@@ -136,7 +138,9 @@ def from_sklearn(estimator: Any, *, out_activation: str | None = None) -> tuple[
     Raises:
       ValueError: for an estimator that is not fitted, is no perceptron, or has a part that an `MLP` has not.
     """
-    neural = _check.extra("sklearn.neural_network", "experiments")
+    neural = _check.extra("sklearn.neural_network", "sklearn")
+    if hasattr(estimator, "to_sklearn") and hasattr(estimator, "coefs_"):  # one of jaxmlp.estimators
+        estimator = estimator.to_sklearn()
     kinds = (neural.MLPRegressor, neural.MLPClassifier)
     if type(estimator) not in kinds or not hasattr(estimator, "coefs_"):
         raise ValueError(

@@ -1,0 +1,87 @@
+"""Fitted perceptrons of scikit-learn as estimators of ours, and the other way."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+
+from jaxmlp import _check
+from jaxmlp.estimators._history import forget
+from jaxmlp.estimators._parameters import THEIRS
+from jaxmlp.estimators._units import Units
+
+TOLD = ("n_iter_", "t_", "loss_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
+
+
+def taken_over(estimator: Any, theirs: Any) -> Any:
+    """Return an unfitted estimator of ours as one that was fitted by scikit-learn: its weights, labels and history."""
+    estimator.coefs_ = [np.array(w) for w in theirs.coefs_]
+    estimator.intercepts_ = [np.array(b) for b in theirs.intercepts_]
+    estimator._norms = [(None, None)] * (len(theirs.coefs_) - 1)
+    estimator._units = Units()
+    estimator.n_features_in_, estimator.out_activation_ = theirs.n_features_in_, theirs.out_activation_
+    if hasattr(theirs, "feature_names_in_"):
+        estimator.feature_names_in_ = theirs.feature_names_in_
+    if is_classifier(theirs):
+        estimator._label_binarizer, estimator.classes_ = theirs._label_binarizer, theirs.classes_
+    else:
+        estimator._outputs_given = theirs.n_outputs_
+    forget(estimator)
+    for name in TOLD:
+        if hasattr(theirs, name):
+            setattr(estimator, name, getattr(theirs, name))
+    early = estimator.early_stopping and estimator._steps()
+    best = getattr(theirs, "best_validation_score_" if early else "best_loss_", None)
+    if best is not None:
+        estimator._best = np.full(1, float(best))
+    estimator._no_improvement_count = np.full(1, getattr(theirs, "_no_improvement_count", 0), np.int32)
+    return estimator
+
+
+def from_sklearn(kind: Any, theirs: Any) -> Any:
+    """Return an estimator of ours, of class `kind`, that predicts what one of scikit-learn predicts.
+
+    Raises:
+      ValueError: for what is no fitted perceptron of scikit-learn, of the same side.
+    """
+    neural: Any = _check.extra("sklearn.neural_network", "sklearn")
+    wanted = getattr(neural, kind.__name__)
+    if type(theirs) is not wanted or not hasattr(theirs, "coefs_"):
+        raise ValueError(f"estimator must be a fitted sklearn.neural_network.{kind.__name__}; got {theirs!r:.200}")
+    return taken_over(kind(**theirs.get_params(), scale=False), theirs)
+
+
+def to_sklearn(estimator: Any) -> Any:
+    """Return an estimator of scikit-learn that predicts what one of ours predicts: the scaling lies in its weights.
+
+    Raises:
+      ValueError: for an estimator that is not fitted, or has what scikit-learn's perceptrons have not.
+    """
+    neural: Any = _check.extra("sklearn.neural_network", "sklearn")
+    lacks = {
+        "n_members": estimator.n_members == 1,
+        "norm": estimator.norm is None,
+        "residual": not estimator.residual,
+        "activation": estimator.activation in ("identity", "logistic", "sigmoid", "tanh", "relu"),
+        "loss": estimator.loss in ("log_loss", "squared_error", "poisson"),
+    }
+    if not all(lacks.values()) or not hasattr(estimator, "coefs_"):
+        given = {name: getattr(estimator, name) for name, fits in lacks.items() if not fits}
+        raise ValueError(f"estimator must be fitted, and one that scikit-learn has; got {given or 'no fit'}")
+    kind = getattr(neural, type(estimator).__name__)
+    names = [name for name in kind().get_params() if name in THEIRS or name == "loss"]
+    options = {name: getattr(estimator, name) for name in names}
+    theirs = kind(**options | {"activation": estimator.activation.replace("sigmoid", "logistic")})
+    theirs.coefs_ = [np.array(w) for w in estimator.coefs_]
+    theirs.intercepts_ = [np.array(b) for b in estimator.intercepts_]
+    theirs._best_coefs, theirs._best_intercepts = (
+        [a.copy() for a in part] for part in (theirs.coefs_, theirs.intercepts_)
+    )
+    theirs.best_loss_, theirs.best_validation_score_, theirs.validation_scores_ = np.inf, None, None
+    theirs.n_layers_, theirs.n_outputs_ = estimator.n_layers_, estimator.n_outputs_
+    theirs.n_features_in_, theirs.out_activation_ = estimator.n_features_in_, estimator.out_activation_
+    theirs._no_improvement_count = int(estimator._no_improvement_count[0])
+    for name in (*TOLD, "feature_names_in_", "classes_", "_label_binarizer"):
+        if hasattr(estimator, name):
+            setattr(theirs, name, getattr(estimator, name))
+    return theirs

@@ -6,21 +6,66 @@ import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
+from sklearn.utils.validation import check_is_fitted
 
-from jaxmlp import losses, metrics
-from jaxmlp.estimators._base import BaseMLP
 from jaxmlp.estimators._checks import check_solver, rows_of
-from jaxmlp.estimators._inputs import Rows, by_class
+from jaxmlp.estimators._labelled import Labelled
 from jaxmlp.estimators._parameters import OURS, THEIRS, keep
 from jaxmlp.estimators._watching import CallbackSupport
 
-FEW = 32  # classes whose labels are trained on as rows of zeros and a one
 
+class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
+    """A multi-layer perceptron that tells classes: change the import of `sklearn.neural_network.MLPClassifier`.
 
-class MLPClassifier(CallbackSupport, ClassifierMixin, BaseMLP):
-    """A multi-layer perceptron that tells classes."""
+    p(class | x) = softmax(net(x)), or sigmoid(net(x)) of two classes and of many labels a row; `alpha` sum |W|^2 / 2
+    is added to the sum of the cross entropies.
+
+    Of scikit-learn's, under their names, defaults and meanings: hidden_layer_sizes, activation, solver, alpha
+    (divided by the samples of a batch), batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle,
+    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1,
+    beta_2, epsilon, n_iter_no_change and max_fun. First weights, splits and the order of the rows are drawn from
+    `random_state` as scikit-learn draws them, so that with `scale=False` its numbers come out, to rounding.
+    `activation` also takes every name in `layer.ACTIVATIONS` and functions of JAX.
+
+    Args:
+      loss: "log_loss", "focal" (Lin 2017, arXiv 1708.02002), or a function (outputs, targets) -> (batch,) of logits.
+      loss_params: numbers of the loss by name, as {"gamma": 2.0} of "focal".
+      label_smoothing: a in [0, 1]: labels are trained as (1 - a) y + a / classes (Szegedy 2016, arXiv 1512.00567).
+      class_weight: "balanced", or {label: weight}: what each class counts, times `sample_weight`.
+      norm: None, "layer" or "rms", before each hidden activation.
+      residual: whether a hidden layer as wide as its input adds that input.
+      dropout: the share of hidden units that are dropped in training.
+      optimizer: in place of `solver`: a name of Optax's, "adamw", or a factory, `optax.lion` or a partial of one.
+      schedule: "cosine" or "linear" lets the rate fall to zero over `max_iter` epochs; or a function of (steps done,
+        steps in all) to a factor of the rate.
+      n_members: networks that are trained as one program, each with weights and an order of its own. Predictions are
+        their mean; `coefs_` then have a leading axis (members,).
+      scale: whether inputs are scaled to mean 0 and deviation 1 for training. It is undone in `coefs_`, which take
+        raw inputs.
+      dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
+        where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
+      device: "cpu", "gpu", "tpu" or a device of JAX's to train on; predictions are NumPy's, on the host.
+
+    Attributes:
+      classes_: the labels in order.
+      coefs_, intercepts_: the layers, in the units of the data, of the dtype of X.
+      loss_curve_, loss_, best_loss_: the loss that is minimised, of the scaled targets; means over the members.
+      validation_scores_, validation_loss_curve_, best_validation_score_: of `early_stopping`, or of X_val and y_val.
+      n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_: as in scikit-learn.
+      recipe_, hyperparams_, params_: the same to all of this library, as `jaxmlp.fit(key, data, recipe_,
+        hyperparams_)`.
+
+    Raises:
+      ValueError: in `fit`, for parameters, data and weights that do not fit, in scikit-learn's words where it has
+        them.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> net = MLPClassifier(solver="lbfgs", max_iter=20, tol=0.01, random_state=0).fit(X, y)
+    >>> net.predict(X[:2]), net.score(X, y) > 0.95
+    (array([0, 0]), True)
+    """
 
     _parameter_constraints: dict[str, Any] = {
         **THEIRS,
@@ -74,31 +119,49 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> "MLPClassifier":
-        """Fit."""
+        """Train from first weights, or, with `warm_start`, from where the last fit ended, and return the estimator.
+
+        Args:
+          X: (rows, features): an array, a table of pandas or polars, or sparse, of which a few batches are dense at
+            a time.
+          y: targets, (rows,) or (rows, outputs).
+          sample_weight: (rows,), what each row counts; a row of weight zero is as if it were not there.
+          X_val: validation data, in place of a share of the rows; their loss and score are told after each epoch, and
+            `early_stopping` watches them.
+          y_val: their targets.
+
+        Raises:
+          ValueError: for data, weights and parameters that do not fit, and for a result that is not finite.
+        """
         return self._fit(X, y, {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val})
 
     @available_if(check_solver)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> "MLPClassifier":
-        """Take one epoch."""
+        """Take one epoch on these rows, the solver going on from the call before, and return the estimator.
+
+        Raises:
+          AttributeError: for the solver "lbfgs", which takes all rows at once.
+          ValueError: for what `fit` refuses, and for `early_stopping`.
+        """
         if _check_partial_fit_first_call(self, classes):
             self._label_binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
         return self._fit(X, y, {"sample_weight": sample_weight}, incremental=True)
 
     def predict(self, X: Any) -> Any:
-        """Return labels."""
+        """Return the likeliest label of each row, (rows,); of many labels a row (rows, labels)."""
         probabilities = self._probabilities(X)
         return self._label_binarizer.inverse_transform(probabilities)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities."""
+        """Return the probability of each class, or of each of many labels, (rows, classes): the members' mean."""
         found = self._probabilities(X)
         if found.ndim == 1:
             return np.vstack([1 - found, found]).T
         return found
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return log probabilities."""
+        """Return the logarithms of the probabilities, (rows, classes)."""
         found = self.predict_proba(X)
         return np.log(found, out=found)
 
@@ -108,97 +171,6 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, BaseMLP):
         found = _softmax(outputs) if self.out_activation_ == "softmax" else _logistic(outputs)
         found = found.mean(0) if found.ndim == 3 else found
         return found.ravel() if self.n_outputs_ == 1 else found
-
-    def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:
-        X, y = validate_data(
-            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32), reset=reset
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
-        else:
-            self._check_classes(unique_labels(y))
-        return X, self._encoded(y), y
-
-    def _check_classes(self, classes: np.ndarray) -> None:
-        if self.warm_start:
-            if set(classes) != set(self.classes_):
-                raise ValueError(
-                    f"warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {classes}"
-                )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
-            )
-
-    def _encoded(self, y: np.ndarray) -> np.ndarray:
-        rows = self._label_binarizer.transform(y)
-        multiclass = self._label_binarizer.y_type_ == "multiclass"
-        self.out_activation_ = "softmax" if multiclass and rows.shape[1] > 1 else "logistic"
-        return rows.argmax(1) if self.out_activation_ == "softmax" else rows.astype(np.float64)
-
-    def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
-        return by_class(weight, self.class_weight, self.classes_, labels)
-
-    def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
-        # Of few classes a product with rows of zeros and a one is faster than the gather, whose gradient is a scatter.
-        few = y.ndim == 1 and self.loss == "log_loss" and len(self.classes_) <= FEW
-        return np.eye(len(self.classes_), dtype=dtype)[y] if few else y
-
-    def _told(self) -> dict[str, Any]:
-        kind = self._label_binarizer.y_type_
-        return {"classes": self.classes_.tolist(), "labels": self.classes_.dtype.str, "targets": kind}
-
-    def _hear(self, told: dict[str, Any]) -> None:
-        classes = np.array(told["classes"], dtype=np.dtype(told["labels"]))
-        many = told["targets"].startswith("multilabel")
-        self._label_binarizer = LabelBinarizer().fit(np.eye(len(classes), dtype=int) if many else classes)
-        self.classes_ = self._label_binarizer.classes_
-
-    def _strata(self, rows: Rows) -> Any:
-        if rows.y.ndim == 1:
-            return None
-        return rows.y if rows.y.shape[1] == 1 else None
-
-    def _width(self) -> int:
-        count = len(self.classes_)
-        return 1 if self._label_binarizer.y_type_ == "binary" or count == 1 else count
-
-    def _targets(self) -> int:
-        return 1
-
-    def _scales_targets(self) -> bool:
-        return False
-
-    def _folds_targets(self) -> bool:
-        return False
-
-    def _head_of_scaled(self) -> str:
-        return "values"
-
-    def _loss(self) -> Any:
-        if callable(self.loss):
-            return self.loss
-        multiclass = self.out_activation_ == "softmax"
-        if self.loss == "log_loss":
-            return losses.cross_entropy if multiclass else losses.binary_cross_entropy
-        if self.loss == "focal":
-            return losses.focal
-        raise ValueError(f"loss must be 'log_loss', 'focal' or a function; got {self.loss!r}")
-
-    def numbers_of_loss(self) -> dict[str, Any]:
-        """Return the numbers of the loss."""
-        numbers = dict(self.loss_params or {})
-        return numbers | ({"label_smoothing": self.label_smoothing} if self.label_smoothing else {})
-
-    def score_of_outputs(self) -> Any:
-        """Return the metric of early stopping."""
-        if self.out_activation_ == "softmax":
-            return metrics.accuracy
-        return metrics.binary_accuracy if self._width() == 1 else metrics.exact_match
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: many labels a row are taken."""

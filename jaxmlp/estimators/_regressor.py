@@ -16,7 +16,58 @@ from jaxmlp.estimators._watching import CallbackSupport
 
 
 class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
-    """A multi-layer perceptron that tells numbers."""
+    """A multi-layer perceptron that tells numbers: change the import of `sklearn.neural_network.MLPRegressor`.
+
+    The loss is that of scikit-learn, half the squared error or half the Poisson deviance, or one that tells a spread
+    or quantiles; `alpha` sum |W|^2 / 2 is added to its sum.
+
+    Of scikit-learn's, under their names, defaults and meanings: hidden_layer_sizes, activation, solver, alpha
+    (divided by the samples of a batch), batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle,
+    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, beta_1,
+    beta_2, epsilon, n_iter_no_change and max_fun. First weights, splits and the order of the rows are drawn from
+    `random_state` as scikit-learn draws them, so that with `scale=False` its numbers come out, to rounding.
+    `activation` also takes every name in `layer.ACTIVATIONS` and functions of JAX.
+
+    Args:
+      loss: "squared_error", "poisson", "absolute_error", "huber", "quantile"; with a mean and a spread for each
+        target "gaussian" (Nix and Weigend 1994, doi 10.1109/ICNN.1994.374138), "beta_gaussian" (Seitzer 2022, arXiv
+        2203.09168), "student_t" (Lange 1989, doi 10.1080/01621459.1989.10478852) and "crps" (Gneiting and Raftery
+        2007, doi 10.1198/016214506000001437); or a function (outputs, targets) -> (batch,).
+      loss_params: numbers of the loss by name, as {"level": (0.05, 0.5, 0.95)} of "quantile", {"delta": 1.0} of
+        "huber".
+      norm: None, "layer" or "rms", before each hidden activation.
+      residual: whether a hidden layer as wide as its input adds that input.
+      dropout: the share of hidden units that are dropped in training.
+      optimizer: in place of `solver`: a name of Optax's, "adamw", or a factory, `optax.lion` or a partial of one.
+      schedule: "cosine" or "linear" lets the rate fall to zero over `max_iter` epochs; or a function of (steps done,
+        steps in all) to a factor of the rate.
+      n_members: networks that are trained as one program, each with weights and an order of its own. Predictions are
+        their mean; `coefs_` then have a leading axis (members,).
+      scale: whether inputs and targets (but for counts) are scaled to mean 0 and deviation 1 for training. It is
+        undone in `coefs_`, which take raw inputs.
+      dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
+        where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
+      device: "cpu", "gpu", "tpu" or a device of JAX's to train on; predictions are NumPy's, on the host.
+
+    Attributes:
+      coefs_, intercepts_: the layers, in the units of the data, of the dtype of X.
+      loss_curve_, loss_, best_loss_: the loss that is minimised, of the scaled targets; means over the members.
+      validation_scores_, validation_loss_curve_, best_validation_score_: of `early_stopping`, or of X_val and y_val.
+      n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_: as in scikit-learn.
+      recipe_, hyperparams_, params_: the same to all of this library, as `jaxmlp.fit(key, data, recipe_,
+        hyperparams_)`.
+
+    Raises:
+      ValueError: in `fit`, for parameters, data and weights that do not fit, in scikit-learn's words where it has
+        them.
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = MLPRegressor("gaussian", solver="lbfgs", max_iter=9, tol=0.1, random_state=0).fit(X, y)
+    >>> mean, spread = net.predict(X, return_std=True)
+    >>> net.predict_quantiles(X, [0.1, 0.9]).shape, bool(abs((y - mean) / spread).mean() < 1)
+    ((442, 2), True)
+    """
 
     _parameter_constraints: dict[str, Any] = {**THEIRS, **OURS, "loss": [str, callable]}
 
@@ -62,13 +113,31 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None) -> "MLPRegressor":
-        """Fit."""
+        """Train from first weights, or, with `warm_start`, from where the last fit ended, and return the estimator.
+
+        Args:
+          X: (rows, features): an array, a table of pandas or polars, or sparse, of which a few batches are dense at
+            a time.
+          y: targets, (rows,) or (rows, outputs).
+          sample_weight: (rows,), what each row counts; a row of weight zero is as if it were not there.
+          X_val: validation data, in place of a share of the rows; their loss and score are told after each epoch, and
+            `early_stopping` watches them.
+          y_val: their targets.
+
+        Raises:
+          ValueError: for data, weights and parameters that do not fit, and for a result that is not finite.
+        """
         return self._fit(X, y, {"sample_weight": sample_weight, "X_val": X_val, "y_val": y_val})
 
     @available_if(check_solver)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPRegressor":
-        """Take one epoch."""
+        """Take one epoch on these rows, the solver going on from the call before, and return the estimator.
+
+        Raises:
+          AttributeError: for the solver "lbfgs", which takes all rows at once.
+          ValueError: for what `fit` refuses, and for `early_stopping`.
+        """
         return self._fit(X, y, {"sample_weight": sample_weight}, incremental=True)
 
     def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:

@@ -12,13 +12,13 @@ from jaxmlp.mlp import MLP
 from jaxmlp.training import Recipe, State, epoch, evaluate, fit, start, step
 
 if TYPE_CHECKING:
-    from jaxmlp import conformal, interop, loop, population, records, serving, sharding, transforms
+    from jaxmlp import conformal, estimators, interop, loop, population, records, serving, sharding, transforms
     from jaxmlp.files import load, save
     from jaxmlp.interop import export
 
 # The rooms that stand on these are entered when they are first named: a script that never does, never waits for them.
-_LATER = {n: n for n in ("conformal", "interop", "loop", "population", "records", "serving", "sharding", "transforms")}
-_LATER |= {"load": "files", "save": "files", "export": "interop"}
+_LATER = {n: n for n in ("conformal", "estimators", "interop", "loop", "population", "records", "serving", "sharding")}
+_LATER |= {"transforms": "transforms", "load": "files", "save": "files", "export": "interop"}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "conformal",
     "data",
     "epoch",
+    "estimators",
     "evaluate",
     "export",
     "fit",

@@ -12,13 +12,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from jaxmlp.estimators import _lbfgs
-from jaxmlp.estimators._drive import Course, Table, computing, drive, started, with_curves
+from jaxmlp.estimators._drive import Course, Table, computing, drive, seeds_of, started, with_curves
 from jaxmlp.estimators._fitted import Fitted
 from jaxmlp.estimators._history import Before, forget, going_on, keep_course
-from jaxmlp.estimators._inputs import Rows, near_one, present, scaled_rows, scaled_targets, set_aside, units_of
+from jaxmlp.estimators._inputs import Ready, Rows, near_one, present, scaled_rows, scaled_targets, set_aside, units_of
 from jaxmlp.estimators._orders import draw_layers
 from jaxmlp.estimators._parameters import SOLVERS, sizes_of
-from jaxmlp.estimators._program import Run
+from jaxmlp.estimators._program import Member, Program, Run
 from jaxmlp.estimators._recipes import member_of, numbers_of, program_of, recipe_of
 from jaxmlp.estimators._watching import Watch
 from jaxmlp.layer import Layer
@@ -28,6 +28,18 @@ class BaseMLP(Fitted, BaseEstimator):
     """The course of `fit` and `partial_fit`."""
 
     def _fit(self, X: Any, y: Any, given: dict[str, Any], *, incremental: bool = False) -> Any:
+        ready = self._prepare(X, y, given, incremental=incremental)
+        with computing(ready.dtype, self.device), Watch(self, X, y, given, called=not incremental) as watch:
+            table = self._table(ready)
+            if self._steps():
+                self._descend(table, self._course(ready, watched=watch.looks, once=incremental), ready.rngs, watch)
+            else:
+                self._minimise(table, watch)
+        self._check_finite()
+        return self
+
+    def _prepare(self, X: Any, y: Any, given: dict[str, Any], *, incremental: bool = False) -> Ready:
+        """Check what is given, draw what is drawn, and return what a run is made of; a first fit keeps its start."""
         hidden = sizes_of(self.hidden_layer_sizes)
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         rows = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
@@ -46,23 +58,21 @@ class BaseMLP(Fitted, BaseEstimator):
             forget(self)
         if self.batch_size != "auto" and self.batch_size > rows.x.shape[0]:
             warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
             )
         batch = min(200 if self.batch_size == "auto" else self.batch_size, rows.x.shape[0])
         dtype = self._dtype(rows.x.dtype, full=batch == rows.x.shape[0] or not self._steps())
-        with computing(dtype, self.device), Watch(self, X, y, given, called=not incremental) as watch:
-            table = self._table(rows, validation, dtype)
-            if self._steps():
-                epochs = 1 if incremental else self.max_iter
-                self._descend(table, Course(epochs, batch, self.shuffle, watch.looks, incremental), rngs, watch)
-            else:
-                self._minimise(table, watch)
+        return Ready(rows, validation, rngs, batch, dtype)
+
+    def _course(self, ready: Ready, *, watched: bool = False, once: bool = False) -> Course:
+        return Course(1 if once else self.max_iter, ready.batch_size, self.shuffle, watched, once)
+
+    def _check_finite(self) -> None:
         if not all(np.isfinite(a).all() for a in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
                 "preprocessed."
             )
-        return self
 
     def _rows(self, X: Any, y: Any, weight: Any, *, incremental: bool, reset: bool) -> Rows:
         X, targets, labels = self._validate(X, y, incremental=incremental, reset=reset)
@@ -113,7 +123,8 @@ class BaseMLP(Fitted, BaseEstimator):
             layers[-1],
         ]
 
-    def _table(self, rows: Rows, validation: Rows | None, dtype: Any) -> Table:
+    def _table(self, ready: Ready) -> Table:
+        rows, validation, dtype = ready.rows, ready.validation, ready.dtype
         dense, sparse = scaled_rows(self._units, dtype), not isinstance(rows.x, np.ndarray)
         seen = None
         if validation is not None:
@@ -129,17 +140,20 @@ class BaseMLP(Fitted, BaseEstimator):
             dense if sparse else None,
         )
 
-    def _descend(self, table: Table, course: Course, rngs: list[Any], watch: Watch) -> None:
-        """Take the steps of a course, and keep where they led."""
+    def _start(self, table: Table, course: Course) -> tuple[tuple[Layer, ...], Member, Program]:
+        """Return the first layers of the members of a run, their numbers, and the program that trains them."""
         rows = len(table.y)
         layers = self._scaled_layers(self._dtype(self.coefs_[0].dtype, full=course.batch_size == rows))
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
         program = program_of(self, recipe, validated=table.validation is not None)
         member = member_of(self, rows, -(-rows // course.batch_size), layers[0].w.dtype)
-        member = jax.tree.map(lambda a: np.stack([a] * self.n_members), member)
+        return layers, jax.tree.map(lambda a: np.stack([a] * self.n_members), member), program
+
+    def _descend(self, table: Table, course: Course, rngs: list[Any], watch: Watch) -> None:
+        """Take the steps of a course, and keep where they led."""
+        layers, member, program = self._start(table, course)
         before = Before.of(self)
-        seeds = np.asarray([rng.get_state()[1][0] for rng in rngs])
-        run = going_on(self, started(layers, member, program, seeds), once=course.once)
+        run = going_on(self, started(layers, member, program, seeds_of(rngs)), once=course.once)
         last = run = with_curves(run, course.epochs, program)
         ended = False
         try:
@@ -154,12 +168,15 @@ class BaseMLP(Fitted, BaseEstimator):
             ended = True
         self._record(last, table, course, before)
         if not ended and not course.once and np.asarray(last.running).any():
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
-                f"converged yet.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
+            self._warn_of_the_limit()
+
+    def _warn_of_the_limit(self) -> None:
+        warnings.warn(
+            f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+            f"converged yet.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
     def _minimise(self, table: Table, watch: Watch) -> None:
         """Let SciPy minimise the loss of all rows, a member after the other."""

@@ -49,6 +49,11 @@ def computing(dtype: Any, device: Any) -> Iterator[None]:
         yield
 
 
+def seeds_of(rngs: Sequence[Any]) -> np.ndarray:
+    """Return a number of each generator, for the draws on the device."""
+    return np.asarray([rng.get_state()[1][0] for rng in rngs])
+
+
 def started(layers: Sequence[Layer], member: Member, program: Program, seeds: np.ndarray) -> Run:
     """Return the run of members at its first step; all leaves have the leading axis (members,)."""
     params = tuple(jax.tree.map(np.asarray, layer) for layer in layers)

@@ -22,6 +22,16 @@ class Rows(NamedTuple):
         return Rows(self.x[which], self.y[which], None if self.weight is None else self.weight[which])
 
 
+class Ready(NamedTuple):
+    """What a run is made of, before anything is put on a device."""
+
+    rows: Rows
+    validation: Rows | None
+    rngs: list[Any]  # of each member, past its first weights
+    batch_size: int
+    dtype: Any
+
+
 def present(rows: Rows) -> Rows:
     """Return the rows that count at all: one of weight zero is as if it were not there.
 

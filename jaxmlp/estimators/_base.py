@@ -29,7 +29,8 @@ class BaseMLP(Fitted, BaseEstimator):
 
     def _fit(self, X: Any, y: Any, given: dict[str, Any], *, incremental: bool = False) -> Any:
         ready = self._prepare(X, y, given, incremental=incremental)
-        with computing(ready.dtype, self.device), Watch(self, X, y, given, called=not incremental) as watch:
+        watching = Watch(self, X, y, given.get("sample_weight"), called=not incremental)
+        with computing(ready.dtype, self.device), watching as watch:
             table = self._table(ready)
             if self._steps():
                 self._descend(table, self._course(ready, watched=watch.looks, once=incremental), ready.rngs, watch)
@@ -65,7 +66,8 @@ class BaseMLP(Fitted, BaseEstimator):
         return Ready(rows, validation, rngs, batch, dtype)
 
     def _course(self, ready: Ready, *, watched: bool = False, once: bool = False) -> Course:
-        return Course(1 if once else self.max_iter, ready.batch_size, self.shuffle, watched, once)
+        nobody = np.zeros(self.n_members, bool)
+        return Course(1 if once else self.max_iter, ready.batch_size, self.shuffle, nobody, watched, once)
 
     def _check_finite(self) -> None:
         if not all(np.isfinite(a).all() for a in (*self.coefs_, *self.intercepts_)):
@@ -155,19 +157,19 @@ class BaseMLP(Fitted, BaseEstimator):
         before = Before.of(self)
         run = going_on(self, started(layers, member, program, seeds_of(rngs)), once=course.once)
         last = run = with_curves(run, course.epochs, program)
-        ended = False
+        interrupted = False
         try:
-            watch.begin()
+            watch.begin(range(self.n_members))
             for last in drive(run, member, table, program, course, rngs):
-                if watch.looks and (ended := watch.end(lambda run=last: self._record(run, table, course, before))):
-                    break
-                if np.asarray(last.running).any():
-                    watch.begin()
+                if watch.looks:
+                    course.ended[watch.end(lambda run=last: self._record(run, table, course, before))] = True
+                    last = last._replace(running=np.asarray(last.running) & ~course.ended)
+                    watch.begin(np.flatnonzero(last.running) if int(last.epoch.max()) < course.epochs else ())
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
-            ended = True
+            interrupted = True
         self._record(last, table, course, before)
-        if not ended and not course.once and np.asarray(last.running).any():
+        if not interrupted and not course.once and np.asarray(last.running).any():
             self._warn_of_the_limit()
 
     def _warn_of_the_limit(self) -> None:
@@ -185,27 +187,27 @@ class BaseMLP(Fitted, BaseEstimator):
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
         numbers = {name: np.asarray(value, dtype) for name, value in numbers_of(self).items()}
         limits = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
-        found, results = [], []
+        found, results = net, []
         for i in range(self.n_members):
             own = jax.tree.map(lambda a, i=i: a[i], net)
-            tell = partial(self._tell, watch) if watch.looks and self.n_members == 1 else None
             self.n_iter_ = 0
-            watch.begin()
+            watch.begin([i])
+            tell = partial(self._tell, watch, found, i) if watch.looks else None
             layers, result = _lbfgs.minimise(own, table, recipe, numbers, limits, tell)
-            found.append(layers)
+            found = _with_member(found, i, layers)
             results.append(result)
         self.n_iter_ = max(_lbfgs.iterations(result, self.max_iter) for result in results)
         self.loss_ = float(np.mean([result.fun for result in results]))
-        self._keep(list(jax.tree.map(lambda *a: np.stack(a), *found)), self.coefs_[0].dtype)
+        self._keep(list(found), self.coefs_[0].dtype)
 
-    def _tell(self, watch: Watch, layers: Any, result: Any) -> bool:
+    def _tell(self, watch: Watch, net: Any, member: int, layers: Any, result: Any) -> bool:
         """Tell of an iteration of the solver that takes all rows at once."""
         self.n_iter_ += 1
         self.loss_ = float(result.fun)
         dtype = self.coefs_[0].dtype
-        stops = watch.end(lambda: self._keep([*jax.tree.map(lambda a: a[None], layers)], dtype))
-        watch.begin()
-        return stops
+        ended = watch.end(lambda: self._keep(list(_with_member(net, member, layers)), dtype))
+        watch.begin([member] if self.n_iter_ < self.max_iter and not ended else ())
+        return bool(ended)
 
     def _record(self, run: Run, table: Table, course: Course, before: Before) -> None:
         """Hold what is known after an epoch."""
@@ -218,3 +220,14 @@ class BaseMLP(Fitted, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _with_member(net: Any, member: int, layers: Any) -> Any:
+    """Return the layers of all members, with other ones of one."""
+
+    def put(all_of_them: Any, own: Any) -> np.ndarray:
+        wide = np.array(all_of_them, np.float64)
+        wide[member] = own
+        return wide
+
+    return jax.tree.map(put, net, layers)

@@ -165,6 +165,22 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         found = self.predict_proba(X)
         return np.log(found, out=found)
 
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return logits, (N,) for two classes, else (N, classes), and (N, labels) where a row has many labels.
+
+        log p / (1 - p) of what `predict_proba` returns, or log p of one of many classes but for a number that a row's
+        classes share; so an ensemble's are those of the mean of its members' probabilities.
+        """
+        check_is_fitted(self)
+        outputs = self._net(rows_of(self, X))
+        if outputs.ndim == 3:
+            mean = np.logaddexp.reduce
+            if self.out_activation_ == "softmax":
+                outputs = mean(outputs - mean(outputs, axis=-1, keepdims=True), axis=0)
+            else:
+                outputs = mean(-np.logaddexp(0, -outputs), axis=0) - mean(-np.logaddexp(0, outputs), axis=0)
+        return outputs.ravel() if self.n_outputs_ == 1 else outputs
+
     def _probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         outputs = self._net(rows_of(self, X))

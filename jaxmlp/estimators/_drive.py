@@ -33,6 +33,7 @@ class Course(NamedTuple):
     epochs: int
     batch_size: int
     shuffle: bool
+    ended: np.ndarray  # (members,), by whoever looks on: which take no more epochs
     watched: bool = False  # whether somebody looks on after every epoch
     once: bool = False  # whether it is one epoch of many, each with data of its own
 
@@ -97,6 +98,8 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
             run = train(run, member, tables, room, Span(np.int32(len(orders)), np.int32(0)), program)
         done += count
         yield run
+        if course.ended.any():
+            run = run._replace(running=np.asarray(run.running) & ~course.ended)
         if not np.asarray(run.running).any():
             return
 

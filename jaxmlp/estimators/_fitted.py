@@ -62,6 +62,13 @@ class Fitted(Parameters):
         wide = jax.tree.map(lambda a: cut(np.asarray(a, np.float64)), layers[:-1])
         self._norms = [(layer.scale, layer.shift) for layer in wide]
 
+    def attributes_of_member(self, member: int) -> dict[str, Any]:
+        """Return the attributes in which an estimator of one member differs from its ensemble."""
+        if self.n_members == 1:
+            return {}
+        coefs, intercepts, norms = jax.tree.map(lambda a: a[member], (self.coefs_, self.intercepts_, self._norms))
+        return {"n_members": 1, "coefs_": coefs, "intercepts_": intercepts, "_norms": norms}
+
     def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
         """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""
         net: Any = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))

@@ -1,67 +1,96 @@
 """Who looks on while an estimator trains: scikit-learn's callbacks, where it has them, and `verbose`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 try:
-    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import CallbackSupportMixin as _Mixin
 except ImportError:  # before scikit-learn 1.9: `verbose` alone
-    CallbackSupportMixin = object
-CallbackSupport: Any = CallbackSupportMixin
+
+    class _Mixin:
+        """Nothing."""
+
+
+CallbackSupport: Any = _Mixin
 
 
 class Watch:
     """The tasks of one fit, as scikit-learn's callbacks see them (SLEP 23, scikit-learn 1.9).
 
     A fit has an epoch as its sub-task; that of an ensemble has a member, and a member an epoch. Nothing is fetched from
-    the device unless somebody looks.
+    the device unless somebody asks for it.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, given: dict[str, Any], *, called: bool = True):
+    def __init__(self, estimator: Any, X: Any, y: Any, weight: Any, *, called: bool = True):
         self._estimator = estimator
-        self._told = {"estimator": estimator, "X": X, "y": y, "metadata": given}
-        self._parents: list[Any] = []
-        self._open: list[Any] = []
-        self._called = called and hasattr(estimator, "set_callbacks")
-        self.looks = bool(estimator.verbose) or self._called and bool(getattr(estimator, "_skl_callbacks", None))
+        # Validation data are not among the metadata: a scorer is called with all of them.
+        metadata = {} if weight is None else {"sample_weight": weight}
+        self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._root: Any = None
+        self._members: list[Any] = []
+        self._open: dict[int, Any] = {}
+        self._called = called and bool(getattr(estimator, "_skl_callbacks", None))
+        self.looks = bool(estimator.verbose) or self._called
 
     def __enter__(self) -> Self:
         if self._called:
             estimator, most = self._estimator, self._estimator.max_iter
             members = estimator.n_members
             if members == 1:
-                root = estimator._init_callback_context(max_subtasks=most)
-                self._parents = [root]
+                self._root = estimator._init_callback_context(max_subtasks=most)
+                self._members = [self._root]
             else:
-                root = estimator._init_callback_context(max_subtasks=members, sequential_subtasks=False)
-                self._parents = [root, *(root.subcontext("member", i, most) for i in range(members))]
-            for task in self._parents:
+                self._root = estimator._init_callback_context(max_subtasks=members, sequential_subtasks=False)
+                self._members = [self._root.subcontext("member", i, most) for i in range(members)]
+            for task in self._tasks():
                 task.call_on_fit_task_begin(**self._told)
         return self
 
     def __exit__(self, kind: Any, *error: Any) -> None:
-        if kind is None:
-            for task in reversed(self._parents):
-                task.call_on_fit_task_end(**self._told, reconstruction_attributes=dict)
+        if kind is not None or not self._called:
+            return
+        for task in self._open.values():  # begun, and ended before its end: nothing is told of it
+            task.call_on_fit_task_end(**self._told)
+        for member, task in enumerate(self._tasks()[1:]):
+            task.call_on_fit_task_end(**self._told, reconstruction_attributes=self._view(member))
+        self._root.call_on_fit_task_end(**self._told, reconstruction_attributes=dict)
 
-    def begin(self) -> None:
-        """Tell that an epoch begins."""
-        if self.looks and self._called:
-            self._open = [task.subcontext("epoch") for task in self._parents[-self._estimator.n_members :]]
-            for task in self._open:
+    def _tasks(self) -> list[Any]:
+        return [self._root, *(task for task in self._members if task is not self._root)]
+
+    def _view(self, member: int) -> Callable[[], dict[str, Any]]:
+        return lambda: self._estimator.attributes_of_member(member)
+
+    def begin(self, members: Iterable[Any]) -> None:
+        """Tell that an epoch of these members begins."""
+        if self._called:
+            self._open = {int(i): self._members[i].subcontext("epoch") for i in members}
+            for task in self._open.values():
                 task.call_on_fit_task_begin(**self._told)
 
-    def end(self, record: Callable[[], Any]) -> bool:
-        """Tell that an epoch has ended, and return whether somebody wants no more; `record` fetches the weights."""
-        estimator = self._estimator
+    def end(self, record: Callable[[], Any]) -> list[int]:
+        """Tell that an epoch has ended, and return the members who shall take no more.
+
+        `record` fetches what is known, and sets the attributes of the estimator; a callback gets a copy of it.
+        """
+        estimator, fetched = self._estimator, []
+
+        def attributes(member: int) -> dict[str, Any]:
+            if not fetched:
+                record()
+                fetched.append(True)
+            return estimator.attributes_of_member(member)
+
         if estimator.verbose:
-            record()
+            attributes(0)
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
             if getattr(estimator, "validation_scores_", None):
                 print(f"Validation score: {estimator.validation_scores_[-1]:f}")
-
-        def fetched() -> dict[str, Any]:
-            record()  # sets the attributes of the estimator itself, of which a callback gets a copy
-            return {}
-
-        return any([task.call_on_fit_task_end(**self._told, reconstruction_attributes=fetched) for task in self._open])
+        ended = []
+        for member, task in self._open.items():
+            if task.call_on_fit_task_end(
+                **self._told, reconstruction_attributes=lambda member=member: attributes(member)
+            ):
+                ended.append(member)
+        self._open = {}
+        return ended

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from jaxmlp.estimators import _lbfgs
+from jaxmlp.estimators._checks import check_same_net
 from jaxmlp.estimators._drive import Course, Table, computing, drive, seeds_of, started, with_curves
 from jaxmlp.estimators._fitted import Fitted
 from jaxmlp.estimators._history import Before, forget, going_on, keep_course
@@ -43,6 +44,8 @@ class BaseMLP(Fitted, BaseEstimator):
         """Check what is given, draw what is drawn, and return what a run is made of; a first fit keeps its start."""
         hidden = sizes_of(self.hidden_layer_sizes)
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        if not first:
+            check_same_net(self)
         rows = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from jaxmlp.estimators._parameters import SOLVERS
+from jaxmlp.estimators._parameters import SOLVERS, sizes_of
 
 
 def check_solver(estimator: Any) -> bool:
@@ -19,6 +19,32 @@ def check_solver(estimator: Any) -> bool:
             f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
         )
     return True
+
+
+def check_same_net(estimator: Any) -> None:
+    """Refuse to go on with nets of another form than the parameters of an estimator ask for by now.
+
+    Raises:
+      ValueError: for another number of members, other widths or another norm than those that are fitted.
+    """
+    first = estimator.coefs_[0]
+    norms = estimator._norms or [(None, None)]
+    fitted = {
+        "n_members": first.shape[0] if first.ndim == 3 else 1,
+        "hidden_layer_sizes": tuple(int(w.shape[-1]) for w in estimator.coefs_[:-1]),
+        "norm": None if norms[0][0] is None else "rms" if norms[0][1] is None else "layer",
+    }
+    given = {
+        "n_members": estimator.n_members,
+        "hidden_layer_sizes": sizes_of(estimator.hidden_layer_sizes),
+        "norm": estimator.norm if fitted["hidden_layer_sizes"] else None,
+    }
+    for name, value in given.items():
+        if value != fitted[name]:
+            raise ValueError(
+                f"warm_start and partial_fit go on with the nets that are fitted, so {name} must stay "
+                f"{fitted[name]!r}; got {value!r}; set warm_start=False and call fit to begin anew"
+            )
 
 
 def rows_of(estimator: Any, X: Any) -> Any:

@@ -1,5 +1,6 @@
 """What an estimator holds once it is fitted, all of it NumPy's: weights in the units of the data, scaling, solver."""
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import jax
@@ -24,12 +25,12 @@ class Fitted(Parameters):
 
     coefs_: list[Any]
     intercepts_: list[Any]
-    _units: Units
+    _units: Units = Units()
     _solver: Any
     n_features_in_: int
     n_iter_: int
     loss_: float
-    _norms: list[tuple[Any, Any]]  # scale and shift of each hidden layer
+    _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
 
     def _folded(self, first: Any) -> Units:
         """Return the part of the scaling that the layers themselves hold; `first` is their first w (..., in, out)."""
@@ -40,10 +41,14 @@ class Fitted(Parameters):
     @property
     def _net(self) -> Net:
         inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
-        norms = [*self._norms, (None, None)]
-        layers = [Layer(w, b, *n) for w, b, n in zip(self.coefs_, self.intercepts_, norms, strict=True)]
+        layers = self._with_norms_of(zip(self.coefs_, self.intercepts_, strict=True))
         curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
         return Net(layers, curve, self.norm, self.residual, inputs)
+
+    def _with_norms_of(self, net: Iterable[tuple[Any, Any]]) -> list[Layer]:
+        """Return layers (w, b) with the numbers of their norms; coefficients that a caller has set have none."""
+        norms = self._norms or [(None, None)] * (len(self.coefs_) - 1)
+        return [Layer(w, b, *norm) for (w, b), norm in zip(net, [*norms, (None, None)], strict=True)]
 
     def _sizes(self) -> tuple[int, ...]:
         """Return the widths of the net that is fitted."""
@@ -71,8 +76,8 @@ class Fitted(Parameters):
 
     def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
         """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""
-        net: Any = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
-        layers = [Layer(w, b, *n) for (w, b), n in zip(net, [*self._norms, (None, None)], strict=True)]
+        net = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
+        layers = self._with_norms_of(net)
         one = self.n_members == 1
         return jax.tree.map(lambda a: np.asarray(a[None] if one else a, dtype), tuple(layers))
 

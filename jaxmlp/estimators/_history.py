@@ -27,12 +27,15 @@ def forget(estimator: Any) -> None:
 def going_on(estimator: Any, run: Run, *, once: bool) -> Run:
     """Return a run that goes on from where the estimator stood; the solver begins anew but for `partial_fit`."""
     dtype = run.total.dtype
-    seen = np.full(estimator.n_members, estimator.t_, dtype)
-    waited, best = estimator._no_improvement_count, estimator._best.astype(dtype)
-    run = run._replace(waited=waited, best=best, seen=seen)
-    if not once or estimator._solver is None:
+    seen = np.full(estimator.n_members, getattr(estimator, "t_", 0), dtype)
+    early = getattr(estimator, "best_validation_score_", None) is not None
+    if bool(estimator.early_stopping) == early and hasattr(estimator, "_best"):  # else another rule from now on
+        run = run._replace(waited=estimator._no_improvement_count, best=estimator._best.astype(dtype))
+    run = run._replace(seen=seen)
+    solver = getattr(estimator, "_solver", None)
+    if not once or solver is None:
         return run
-    leaves, step, rate = estimator._solver
+    leaves, step, rate = solver
     tree = jax.tree.structure(run.state.opt_state)
     like = jax.tree.leaves(run.state.opt_state)
     if [np.shape(a) for a in leaves] != [np.shape(a) for a in like]:  # another solver since
@@ -53,8 +56,9 @@ class Before(NamedTuple):
     @staticmethod
     def of(estimator: Any) -> "Before":
         """Return it as it is now."""
-        score, loss = estimator.validation_scores_ or [], estimator.validation_loss_curve_ or []
-        return Before(list(estimator.loss_curve_), list(score), list(loss), estimator.t_)
+        names = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
+        curves = [list(getattr(estimator, name, None) or []) for name in names]
+        return Before(*curves, getattr(estimator, "t_", 0))
 
 
 def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bool) -> None:
@@ -75,9 +79,9 @@ def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bo
         estimator.loss_ = told["loss"][-1]
     best = float(np.mean(estimator._best))
     if estimator.early_stopping:
-        estimator.best_validation_score_ = best
+        estimator.best_validation_score_, estimator.best_loss_ = best, None
     else:
-        estimator.best_loss_ = best
+        estimator.best_validation_score_, estimator.best_loss_ = None, best
     if once:
         leaves = [np.asarray(a) for a in jax.tree.leaves(run.state.opt_state)]
         estimator._solver = leaves, np.asarray(run.state.step), np.asarray(run.rate)

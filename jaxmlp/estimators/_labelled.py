@@ -72,7 +72,7 @@ class Labelled(BaseMLP):
     def _strata(self, rows: Rows) -> Any:
         if rows.y.ndim == 1:
             return None
-        return rows.y if rows.y.shape[1] == 1 else None
+        return rows.y > 0 if rows.y.shape[1] == 1 else None
 
     def _width(self) -> int:
         count = len(self.classes_)

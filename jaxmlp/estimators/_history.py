@@ -57,8 +57,8 @@ class Before(NamedTuple):
     def of(estimator: Any) -> "Before":
         """Return it as it is now."""
         names = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
-        curves = [list(getattr(estimator, name, None) or []) for name in names]
-        return Before(*curves, getattr(estimator, "t_", 0))
+        loss, score, validation_loss = (list(getattr(estimator, name, None) or []) for name in names)
+        return Before(loss, score, validation_loss, getattr(estimator, "t_", 0))
 
 
 def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -134,7 +135,8 @@ class BaseMLP(Fitted, BaseEstimator):
         seen = None
         if validation is not None:
             own = None if validation.weight is None else validation.weight.astype(dtype)
-            seen = (dense(validation.x), scaled_targets(validation.y, self._units, dtype), own)
+            held_out = scipy.sparse.csr_array(validation.x) if sparse else dense(validation.x)
+            seen = (held_out, scaled_targets(validation.y, self._units, dtype), own)
         near, unit = near_one(rows.weight)
         return Table(
             rows.x.tocsr() if sparse else dense(rows.x),
@@ -216,7 +218,7 @@ class BaseMLP(Fitted, BaseEstimator):
         """Hold what is known after an epoch."""
         host = jax.device_get(run)
         self._keep(list(host.kept), self.coefs_[0].dtype)
-        keep_course(self, host, len(table.y), before, once=course.once)
+        keep_course(self, host, len(table.y), before)
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags: sparse inputs are taken."""

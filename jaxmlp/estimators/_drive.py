@@ -1,6 +1,7 @@
 """The host's side of a run: scikit-learn's order in chunks, tables that are read batch by batch, and who looks on."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmlp.estimators._orders import epochs, in_batches, roomy
-from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin, train
+from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin, close, outputs_of, train
 from jaxmlp.layer import Layer
 from jaxmlp.training import State
 
@@ -86,6 +87,7 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
     size = steps * course.batch_size * len(rngs)
     chunk = 1 if course.watched or table.dense is not None else max(1, min(course.epochs, ENTRIES // size))
     tables = None if table.dense is not None else _on_device(table)
+    program = dataclasses.replace(program, apart=tables is None and table.validation is not None)
     done = 0
     while done < course.epochs:
         count = min(chunk, course.epochs - done)
@@ -137,10 +139,21 @@ def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orde
         x = np.zeros((local.size, table.x.shape[1]), table.y.dtype if table.y.dtype.kind == "f" else run.total.dtype)
         x[: len(rows)] = table.dense(table.x[rows])
         room = [None if a is None else _filled(a[rows], local.size) for a in (table.y, table.weight)]
-        validation = None if table.validation is None else tuple(table.validation)
         span = Span(np.int32(len(part)), np.int32(first))
-        run = train(run, member, Tables(x, room[0], room[1], table.unit, validation), local, span, program)
-    return run
+        run = train(run, member, Tables(x, room[0], room[1], table.unit), local, span, program)
+    return close(run, member, *_validated(run, member, table, program), program) if program.apart else run
+
+
+def _validated(run: Run, member: Member, table: Table, program: Program) -> Any:
+    """Return the members' outputs on sparse validation data, of which some rows are dense at a time, and the rest."""
+    assert table.dense is not None
+    x, *seen = table.validation
+    most = min(x.shape[0], max(1, ENTRIES // x.shape[1]))
+    parts = []
+    for first in range(0, x.shape[0], most):
+        part = table.dense(x[first : first + most])
+        parts.append(outputs_of(run, member, _filled(part, most), program)[:, : len(part)])
+    return jnp.concatenate(parts, axis=1), tuple(seen)
 
 
 def _filled(a: np.ndarray, size: int) -> np.ndarray:

@@ -125,6 +125,6 @@ class PointR2:
         share = (weight / jnp.sum(weight))[:, None]
         mean = jnp.sum(share * targets, axis=0)
         missed = jnp.sum(share * jnp.square(targets - found), axis=0)
-        total = jnp.sum(share * jnp.square(targets - mean), axis=0)
+        total = jnp.sum(share * jnp.square(targets - mean[None]), axis=0)
         alike = jnp.where(missed > 0, jnp.zeros_like(missed), jnp.ones_like(missed))
         return jnp.mean(jnp.where(total > 0, 1 - missed / jnp.where(total > 0, total, 1), alike))

@@ -25,7 +25,7 @@ def forget(estimator: Any) -> None:
 
 
 def going_on(estimator: Any, run: Run, *, once: bool) -> Run:
-    """Return a run that goes on from where the estimator stood; the solver begins anew but for `partial_fit`."""
+    """Return a run that goes on from where the estimator stood; for `partial_fit`, `once`, the solver goes on too."""
     dtype = run.total.dtype
     seen = np.full(estimator.n_members, getattr(estimator, "t_", 0), dtype)
     early = getattr(estimator, "best_validation_score_", None) is not None
@@ -61,7 +61,7 @@ class Before(NamedTuple):
         return Before(loss, score, validation_loss, getattr(estimator, "t_", 0))
 
 
-def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bool) -> None:
+def keep_course(estimator: Any, run: Run, rows: int, before: Before) -> None:
     """Hold what a run has told so far; the losses are means over the members."""
     epochs = int(run.epoch.max())
     done = np.arange(len(run.curves["loss"][0])) < run.epoch[:, None]
@@ -82,6 +82,5 @@ def keep_course(estimator: Any, run: Run, rows: int, before: Before, *, once: bo
         estimator.best_validation_score_, estimator.best_loss_ = best, None
     else:
         estimator.best_validation_score_, estimator.best_loss_ = None, best
-    if once:
-        leaves = [np.asarray(a) for a in jax.tree.leaves(run.state.opt_state)]
-        estimator._solver = leaves, np.asarray(run.state.step), np.asarray(run.rate)
+    leaves = [np.asarray(a) for a in jax.tree.leaves(run.state.opt_state)]
+    estimator._solver = leaves, np.asarray(run.state.step), np.asarray(run.rate)

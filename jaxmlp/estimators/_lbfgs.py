@@ -19,7 +19,11 @@ Layers = tuple[Layer, ...]
 
 @_compile.jit(static_argnames=("recipe",))
 def loss_and_slope(params: Layers, x: Any, y: Any, weight: Any, numbers: dict[str, Any], recipe: Recipe) -> Any:
-    """Return the weighted sum of the losses of the rows, without the penalty, and its gradient."""
+    """Return the weighted sum of what the rows' losses are told as, and the gradient of the sum of the losses.
+
+    Neither has the penalty. The two differ where scikit-learn's do: it gives its solver the mean of the squared errors
+    of many outputs and the gradient of their sum, and log losses of probabilities that are kept from zero and one.
+    """
     objective: Any = recipe.loss
     bound = recipe.bind(numbers | {"learning_rate": 1.0})
     own = {name: a for name, a in bound.numbers.loss.items() if name != "alpha"}
@@ -27,9 +31,10 @@ def loss_and_slope(params: Layers, x: Any, y: Any, weight: Any, numbers: dict[st
     def total(params: Layers) -> Any:
         outputs = bound.apply(params, x)
         found = objective(outputs, y, alpha=0.0, params=params, weight=weight, **own)
-        return jnp.sum((found[0] if isinstance(found, tuple) else found) * weight)
+        losses, told = found if isinstance(found, tuple) else (found, {"reported": found})
+        return jnp.sum(losses * weight), jnp.sum(told["reported"] * weight)
 
-    return jax.value_and_grad(total)(params)
+    return jax.value_and_grad(total, has_aux=True)(params)
 
 
 def minimise(
@@ -68,8 +73,8 @@ def minimise(
         loss, slope = 0.0, np.zeros_like(flat)
         for x, y, w in parts:
             x = x if table.dense is None else table.dense(x)
-            summed, grads = jax.device_get(loss_and_slope(narrow, x, y, w, numbers, recipe=recipe))
-            loss += float(summed)
+            (_, told), grads = jax.device_get(loss_and_slope(narrow, x, y, w, numbers, recipe=recipe))
+            loss += float(told)
             slope += np.concatenate([np.ravel(g) for g in jax.tree.leaves(grads)])
         squares = sum(float(np.vdot(layer.w, layer.w)) for layer in params)
         pull = tuple(jax.tree.map(np.zeros_like, layer)._replace(w=alpha * layer.w) for layer in params)

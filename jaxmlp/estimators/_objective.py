@@ -2,11 +2,14 @@
 
 import dataclasses
 import inspect
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 
+from jaxmlp import losses
 from jaxmlp.types import Loss, Params
 
 OWN = ("params", "weight", "alpha")
@@ -23,10 +26,13 @@ class Objective:
       loss: (outputs, targets, **numbers) -> (batch,).
       outputs: by how many the data's part is divided in what is reported: scikit-learn minimises the squared error
         summed over the outputs, and tells their mean.
+      least: how far from zero and one the probabilities of a log loss stay in what is reported, as scikit-learn's do;
+        the steps of L-BFGS follow from what is reported, and so does the end of a run.
     """
 
     loss: Loss
     outputs: int = 1
+    least: float | None = None
 
     def __post_init__(self) -> None:
         kinds = inspect.Parameter
@@ -36,16 +42,28 @@ class Objective:
         object.__setattr__(self, "__signature__", inspect.Signature([*two, *own, *theirs]))
 
     def __call__(self, outputs: Any, targets: Any, *, alpha: Any, params: Params, weight: Any, **numbers: Any) -> Any:
-        """Return one value an example, (batch,); with several outputs also {"reported": the value that is told}."""
+        """Return one value an example, (batch,); with {"reported": the value that is told} where it is another."""
         asked = inspect.signature(self.loss).parameters
         numbers |= {name: a for name, a in (("params", params), ("weight", weight)) if name in asked}
-        losses: Any = self.loss(outputs, targets, **numbers)
-        total = jnp.asarray(len(losses), losses.dtype) if weight is None else jnp.sum(weight).astype(losses.dtype)
+        found: Any = self.loss(outputs, targets, **numbers)
+        total = jnp.asarray(len(found), found.dtype) if weight is None else jnp.sum(weight).astype(found.dtype)
         squares = sum(jnp.sum(jnp.square(layer.w)) for layer in layers_of(params))
         penalty = 0.5 * alpha * squares / jnp.where(total > 0, total, 1)
+        if self.least is not None:
+            return found + penalty, {"reported": self._bounded(self.least, outputs, targets, found) + penalty}
         if self.outputs == 1:
-            return losses + penalty
-        return losses + penalty, {"reported": losses / self.outputs + penalty}
+            return found + penalty
+        return found + penalty, {"reported": found / self.outputs + penalty}
+
+    def _bounded(self, least: float, outputs: Any, targets: Any, log_losses: Any) -> Any:
+        """Return the log losses with all probabilities within [least, 1 - least]."""
+        low, high = -math.log1p(-least), -math.log(least)
+        if self.loss is losses.cross_entropy:
+            return jnp.clip(log_losses, low, high)
+        if outputs.dtype == jnp.float64:  # its rounding of what is next to one, too: L-BFGS would go other ways
+            p = jnp.clip(jax.nn.sigmoid(outputs), least, 1 - least)
+            return -jnp.sum(xlogy(targets, p) + xlogy(1 - targets, 1 - p), axis=-1)
+        return self.loss(jnp.clip(outputs, low - high, high - low), targets)
 
 
 def layers_of(params: Params) -> Any:

@@ -31,6 +31,7 @@ class Program:
     score: Metric | None = None  # of the validation data, by which early stopping stops
     early_stopping: bool = False
     factor: Callable[..., Any] | None = None  # of the rate, a function of steps done and steps in all
+    apart: bool = False  # whether epochs are ended by `close`, for validation data that is read in parts
 
 
 class Tables(NamedTuple):
@@ -115,11 +116,34 @@ def train(run: Run, member: Member, tables: Tables, orders: Any, span: Span, pro
         run = over(one, members, own)(run, member, rows)
 
         def close(run: Run) -> Run:
-            return over(lambda run, member: _close(run, member, tables, program), members)(run, member)
+            return over(lambda run, member: _close(run, member, tables.validation, program), members)(run, member)
 
+        if program.apart:
+            return number + 1, run
         return number + 1, jax.lax.cond((span.first + number + 1) % steps == 0, close, lambda run: run, run)
 
     return jax.lax.while_loop(goes, body, (jnp.zeros((), jnp.int32), run))[1]
+
+
+@_compile.jit
+def outputs_of(run: Run, member: Member, x: Any, program: Program) -> Array:
+    """Return what the members say of some rows, (members, rows, out)."""
+
+    def one(run: Run, member: Member) -> Array:
+        bound = program.recipe.bind(member.numbers | {"learning_rate": run.rate})
+        return bound.apply(run.state.params, x)
+
+    return over(one, len(run.rate))(run, member)
+
+
+@_compile.jit
+def close(run: Run, member: Member, outputs: Any, seen: Any, program: Program) -> Run:
+    """End an epoch, given the members' outputs on the validation data and its (y, weight or None)."""
+
+    def one(run: Run, member: Member, outputs: Any) -> Run:
+        return _close(run, member, (outputs, *seen), program)
+
+    return over(one, len(run.rate))(run, member, outputs)
 
 
 def over(function: Callable[..., Any], members: int, own: bool = True) -> Callable[..., Any]:
@@ -154,12 +178,12 @@ def _step(run: Run, member: Member, tables: Tables, rows: Array, program: Progra
     return run._replace(state=state, total=run.total + metrics.get("reported", metrics["loss"]) * count)
 
 
-def _close(run: Run, member: Member, tables: Tables, program: Program) -> Run:
+def _close(run: Run, member: Member, validation: Any, program: Program) -> Run:
     """Return the run at the end of an epoch, by scikit-learn's rules."""
     loss = run.total / member.rows.astype(run.total.dtype)
     told = {"loss": loss}
-    if tables.validation is not None:
-        told |= _validate(run, member, tables.validation, program)
+    if validation is not None:
+        told |= _validate(run, member, validation, program)
     if program.early_stopping:
         worse, better = told["score"] < run.best + member.tol, told["score"] > run.best
         best = jnp.where(better, told["score"], run.best)
@@ -196,11 +220,11 @@ def _validate(run: Run, member: Member, validation: Any, program: Program) -> di
     """Return score and loss of the validation data, without the penalty."""
     x, y, weight = validation
     bound = program.recipe.bind(member.numbers | {"learning_rate": run.rate})
-    outputs = bound.apply(run.state.params, x)
+    outputs = x if program.apart else bound.apply(run.state.params, x)
     numbers = {**bound.numbers.loss, "alpha": jnp.zeros((), outputs.dtype)}
     objective: Any = program.recipe.loss
     found = objective(outputs, y, params=run.state.params, weight=weight, **numbers)
     losses = found[1]["reported"] if isinstance(found, tuple) else found
     mean = jnp.mean(losses) if weight is None else jnp.sum(losses * weight) / jnp.sum(weight)
     score: Any = program.score
-    return {"score": score(outputs, y, weight=weight), "validation_loss": mean}
+    return {"score": score(outputs, y, weight=weight).astype(run.best.dtype), "validation_loss": mean}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmlp import losses
 from jaxmlp.estimators._objective import Objective
 from jaxmlp.estimators._parameters import CURVES, SCHEDULES, factory_of
 from jaxmlp.estimators._program import Member, Program
@@ -33,7 +34,8 @@ def recipe_of(estimator: Any, sizes: tuple[int, ...], loss: Loss, targets: int) 
         optimizer = factory_of(estimator.optimizer)
     else:
         optimizer = SGD(nesterov=estimator.nesterovs_momentum) if estimator.solver == "sgd" else Adam()
-    objective = Objective(loss, targets)
+    plain = loss in (losses.cross_entropy, losses.binary_cross_entropy) and not estimator.numbers_of_loss()
+    objective = Objective(loss, targets, float(np.finfo(estimator.coefs_[0].dtype).eps) if plain else None)
     return Recipe(model_of(estimator, sizes), objective, optimizer, epochs=estimator.max_iter)
 
 

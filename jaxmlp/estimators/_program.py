@@ -184,6 +184,7 @@ def _close(run: Run, member: Member, validation: Any, program: Program) -> Run:
     told = {"loss": loss}
     if validation is not None:
         told |= _validate(run, member, validation, program)
+    told = {name: value.astype(run.total.dtype) for name, value in told.items()}
     if program.early_stopping:
         worse, better = told["score"] < run.best + member.tol, told["score"] > run.best
         best = jnp.where(better, told["score"], run.best)

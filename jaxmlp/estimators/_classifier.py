@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy import special
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
@@ -161,9 +162,27 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         return found
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of the probabilities, (rows, classes)."""
-        found = self.predict_proba(X)
-        return np.log(found, out=found)
+        """Return the logarithms of the probabilities, (rows, classes), also of those that are zero in floats."""
+        logs = self._log_probabilities(X)
+        return special.logsumexp(logs, axis=0) - np.log(len(logs)).astype(logs.dtype)
+
+    def predict_uncertainty(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is uncertain of each row, in nats: (aleatoric, epistemic), (rows,) each.
+
+        The mean entropy of the members' distributions, the noise that they see; and the entropy of their mean less
+        that, what they disagree about, which is zero of a single net (Depeweg 2018, arXiv 1710.07283). Of many labels a
+        row the sums over the labels.
+        """
+        logs = self._log_probabilities(X)  # (members, rows, classes), or of yes and no (members, rows, labels, 2)
+        many = logs.ndim == 3 and self.out_activation_ == "logistic" and self.n_outputs_ > 1
+        if many:
+            logs = np.stack([logs, np.log1p(-np.exp(np.minimum(logs, -1e-300)))], axis=-1)
+        mean = special.logsumexp(logs, axis=0) - np.log(len(logs))
+        noise, whole = (special.entr(np.exp(a)).sum(-1) for a in (logs, mean))
+        noise = noise.mean(0)
+        if many:
+            noise, whole = noise.sum(-1), whole.sum(-1)
+        return noise, np.maximum(whole - noise, 0)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return logits, (N,) for two classes, else (N, classes), and (N, labels) where a row has many labels.
@@ -181,10 +200,21 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
                 outputs = mean(-np.logaddexp(0, -outputs), axis=0) - mean(-np.logaddexp(0, outputs), axis=0)
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
+    def _log_probabilities(self, X: Any) -> np.ndarray:
+        """Return the members' own, (members, rows, classes), or (members, rows, labels) of many labels a row."""
+        check_is_fitted(self)
+        outputs = self._net(rows_of(self, X))
+        outputs = outputs[None] if outputs.ndim == 2 else outputs
+        if self.out_activation_ == "softmax":
+            return special.log_softmax(outputs, axis=-1)
+        if self.n_outputs_ == 1:
+            return -np.logaddexp(0, np.concatenate([outputs, -outputs], axis=-1))
+        return -np.logaddexp(0, -outputs)
+
     def _probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         outputs = self._net(rows_of(self, X))
-        found = _softmax(outputs) if self.out_activation_ == "softmax" else _logistic(outputs)
+        found = special.softmax(outputs, axis=-1) if self.out_activation_ == "softmax" else special.expit(outputs)
         found = found.mean(0) if found.ndim == 3 else found
         return found.ravel() if self.n_outputs_ == 1 else found
 
@@ -193,12 +223,3 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _softmax(outputs: np.ndarray) -> np.ndarray:
-    moved = np.exp(outputs - outputs.max(-1, keepdims=True))
-    return moved / moved.sum(-1, keepdims=True)
-
-
-def _logistic(outputs: np.ndarray) -> np.ndarray:
-    return 0.5 * (np.tanh(0.5 * outputs) + 1)

@@ -133,14 +133,14 @@ class Fitted(Parameters):
         layers = self._scaled_layers(self.coefs_[0].dtype)
         if self.n_members == 1:
             layers = jax.tree.map(lambda a: a[0], layers)
-        return layers if self._units == Units() else {"model": layers, **self._scaling()}
+        scaling = self._scaling()
+        if self.n_members > 1:
+            scaling = jax.tree.map(lambda a: np.broadcast_to(a, (self.n_members, *a.shape)), scaling)
+        return layers if self._units == Units() else {"model": layers, **scaling}
 
     def _scaling(self) -> dict[str, Any]:
         named = (("x", self._units.x), ("y", self._units.y))
-        found = {name: _standard(columns) for name, columns in named if columns is not None}
-        if self.n_members == 1:
-            return found
-        return jax.tree.map(lambda a: np.broadcast_to(a, (self.n_members, *a.shape)), found)
+        return {name: _standard(columns) for name, columns in named if columns is not None}
 
 
 def _standard(columns: Columns) -> dict[str, np.ndarray]:

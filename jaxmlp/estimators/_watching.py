@@ -4,14 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 try:
-    from sklearn.callback import CallbackSupportMixin as _Mixin
+    from sklearn.callback import CallbackSupportMixin
 except ImportError:  # before scikit-learn 1.9: `verbose` alone
-
-    class _Mixin:
-        """Nothing."""
-
-
-CallbackSupport: Any = _Mixin
+    CallbackSupportMixin = type("CallbackSupportMixin", (), {})
+CallbackSupport: Any = CallbackSupportMixin
 
 
 class Watch:

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +44,7 @@ class Course(NamedTuple):
 @contextlib.contextmanager
 def computing(dtype: Any, device: Any) -> Iterator[None]:
     """Compute in this dtype, on this device: the kind of it by name, or one of JAX's; None leaves the default."""
+    _share_cores()
     with contextlib.ExitStack() as stack:
         if np.dtype(dtype) == np.float64:
             stack.enter_context(jax.enable_x64(True))
@@ -54,6 +57,13 @@ def computing(dtype: Any, device: Any) -> Iterator[None]:
 def seeds_of(rngs: Sequence[Any]) -> np.ndarray:
     """Return a number of each generator, for the draws on the device."""
     return np.asarray([rng.get_state()[1][0] for rng in rngs])
+
+
+def _share_cores() -> None:
+    """Let JAX have as many threads as joblib says that this worker may have; heard where JAX has not started yet."""
+    limit = os.environ.get("OMP_NUM_THREADS")
+    if limit and multiprocessing.parent_process() is not None:
+        os.environ.setdefault("NPROC", limit)  # what XLA asks before it counts the cores
 
 
 def started(layers: Sequence[Layer], member: Member, program: Program, seeds: np.ndarray) -> Run:

@@ -123,7 +123,7 @@ class PointR2:
         targets = jnp.asarray(targets, found.dtype)
         weight = jnp.ones(len(targets), found.dtype) if weight is None else weight
         share = (weight / jnp.sum(weight))[:, None]
-        mean = jnp.sum(share * targets, axis=0, keepdims=True)
+        mean = jnp.sum(share * targets, axis=0)
         missed = jnp.sum(share * jnp.square(targets - found), axis=0)
         total = jnp.sum(share * jnp.square(targets - mean[None]), axis=0)
         alike = jnp.where(missed > 0, jnp.zeros_like(missed), jnp.ones_like(missed))

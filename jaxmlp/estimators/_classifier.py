@@ -1,11 +1,13 @@
 """The classifier: labels of any kind to logits, and logits to labels and probabilities."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from scipy import special
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 from sklearn.utils.validation import check_is_fitted
@@ -72,8 +74,8 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         **THEIRS,
         **OURS,
         "loss": [str, callable],
-        "label_smoothing": [float, int],
-        "class_weight": [dict, str, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
     def __init__(

@@ -60,10 +60,15 @@ def by_class(weight: Any, class_weight: Any, classes: Any, y: np.ndarray) -> Any
     """Return what each row counts: its weight times that of its class.
 
     Raises:
-      ValueError: for classes that are not among the labels, in scikit-learn's words.
+      ValueError: for classes that are not among the labels, in scikit-learn's words; for rows of many labels.
     """
     if class_weight is None:
         return weight
+    if y.ndim == 2:
+        raise ValueError(
+            f"class_weight must be None where a row has many labels; got {class_weight!r} for {y.shape[1]} labels; "
+            f"weigh rows by sample_weight"
+        )
     where = np.searchsorted(classes, y)
     if class_weight == "balanced" and weight is not None:
         counts = np.bincount(where, weight, len(classes))

@@ -30,11 +30,11 @@ class Labelled(BaseMLP):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
-            self._check_classes(unique_labels(y))
+            self._check_classes(unique_labels(y), whole=self.warm_start and not incremental)
         return X, self._encoded(y), y
 
-    def _check_classes(self, classes: np.ndarray) -> None:
-        if self.warm_start:
+    def _check_classes(self, classes: np.ndarray, *, whole: bool) -> None:
+        if whole:
             if set(classes) != set(self.classes_):
                 raise ValueError(
                     f"warm_start can only be used where `y` has the same classes as in the previous call to fit. "
@@ -57,6 +57,8 @@ class Labelled(BaseMLP):
     def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
         # Of few classes a product with rows of zeros and a one is faster than the gather, whose gradient is a scatter.
         few = y.ndim == 1 and self.loss == "log_loss" and len(self.classes_) <= FEW
+        if self.out_activation_ == "logistic" and self.loss == "log_loss":
+            return (y + self.label_smoothing * (0.5 - y)).astype(dtype)
         return np.eye(len(self.classes_), dtype=dtype)[y] if few else y
 
     def _told(self) -> dict[str, Any]:
@@ -103,7 +105,9 @@ class Labelled(BaseMLP):
     def numbers_of_loss(self) -> dict[str, Any]:
         """Return the numbers of the loss."""
         numbers = dict(self.loss_params or {})
-        return numbers | ({"label_smoothing": self.label_smoothing} if self.label_smoothing else {})
+        if self.label_smoothing and (self.out_activation_ == "softmax" or self.loss != "log_loss"):
+            numbers["label_smoothing"] = self.label_smoothing  # of yes and no it is in the targets
+        return numbers
 
     def score_of_outputs(self) -> Any:
         """Return the metric of early stopping."""

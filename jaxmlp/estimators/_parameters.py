@@ -151,11 +151,13 @@ def sizes_of(hidden_layer_sizes: Any) -> tuple[int, ...]:
     """Return the widths of the hidden layers.
 
     Raises:
-      ValueError: for one that is not positive, in scikit-learn's words.
+      ValueError: for one that is not positive, in scikit-learn's words, or no whole number.
     """
     sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
     if np.any(np.array(sizes) <= 0):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    if any(size != int(size) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be whole numbers; got {sizes}")
     return tuple(int(size) for size in sizes)
 
 

@@ -158,6 +158,10 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
             raise ValueError("Some value(s) of y are negative, which is not allowed for the poisson loss.")
         if reset:
             self._outputs_given = targets.shape[1]
+        elif targets.shape[1] != self._outputs_given:
+            raise ValueError(
+                f"y must have the {self._outputs_given} outputs of the y that was fitted first; got {targets.shape[1]}"
+            )
         self.out_activation_ = "exp" if self._head().kind == "rate" else "identity"
         return X, targets, y
 

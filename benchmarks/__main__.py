@@ -17,10 +17,13 @@ NAMES = {
     "scaling": "time and memory against width, depth, batch, members and rows",
     "accelerator": "a GPU's or TPU's share of its peak",
     "quality": "time to a test accuracy",
+    "estimators": "fits and predictions beside scikit-learn's, warm and cold",
+    "tables": "scores beside scikit-learn's, on tables of PMLB",
     "loop": "what checkpoints and data on disk cost",
     "devices": "a population on 1 to 8 devices, and on two processes",
     "paper": "a step on 1 to 1,024 accelerators, in equations, and compiled for them",
 }
+DATA = ("quality", "estimators", "tables")  # what reads a folder
 DEVICE_A_CORE = {"population"}  # the others leave one device to use all cores
 
 
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             names: which benchmarks; all where none is named.
             json: file for the rows.
             quick: a few steps only, to see that it runs.
-            data: folder of MNIST's four files, for `quality`.
+            data: folder of MNIST's four files, for `quality` and `estimators`; of PMLB's tables, for `tables`.
         """
         return names, json, quick, data
 
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     names = names or tuple(NAMES)
     flags = ["--quick"] * quick + (["--data", str(folder)] if folder else [])
     if len(names) == 1:
-        rows = alone(names[0], flags, quick=quick, **({"folder": folder} if folder and names == ("quality",) else {}))
+        rows = alone(names[0], flags, quick=quick, **({"folder": folder} if folder and names[0] in DATA else {}))
     else:
         rows = [row for name in names for row in apart(name, flags)]
     if file is not None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import devices, paper
+from benchmarks import devices, paper, tables
 from benchmarks.show import bars, number
 from benchmarks.timing import TIMES, Row
 
@@ -42,6 +42,15 @@ TABLES = {  # the name of a benchmark: what is timed, and {column: its rows}
     "quality": (
         "Data in memory to a test accuracy, compilation apart",
         {"digits to 97 %": "digits to 97 %", "MNIST to 98 %": "MNIST to 98 %"},
+    ),
+    "estimators": (
+        "A fit of the estimators and of scikit-learn's perceptrons, warm and in a new process",
+        {
+            f"{name}, {how}": f"estimators: {name}, {how}"
+            for how in ("warm", "cold")
+            for name in ("iris", "digits", "diabetes", "10,000 x 20", "60,000 x 784")
+        }
+        | {"one row": "estimators: digits, one row"},
     ),
     "loop": (
         "The host's loop in four chunks, checkpoints, files",
@@ -87,7 +96,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             cells = [times(column[contender]) if contender in column else "" for column in found.values()]
             lines.append(f"| {contender} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join([*lines, *facts(rows), "", *paper.markdown(rows)])
+    return "\n".join([*lines, *facts(rows), "", *tables.markdown(rows), *paper.markdown(rows)])
 
 
 def headlines(rows: list[dict[str, Any]]) -> str:

@@ -8,8 +8,9 @@ from typing import Annotated, NamedTuple
 
 NAMES = (
     "line linear_map collapse activations classification regression probabilistic variance approximation sweep "
-    "ensemble uci vae pinn policy density dynamics neural_ode bayes transfer"
+    "ensemble uci vae pinn policy density dynamics neural_ode bayes transfer sklearn"
 ).split()
+FILES = {"sklearn": "sklearn_sets"}  # whose name is that of a library
 NEEDS = {"neural_ode": "diffrax", "bayes": "blackjax"}  # of the extra `compose`
 
 
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if name in missing:
             report.skip(name, f"needs {missing[name]}: pip install 'jaxmlp[experiments,compose]'")
             continue
-        module = importlib.import_module(f"experiments.{name if directory is None else 'survival'}")
+        module = importlib.import_module(f"experiments.{'survival' if directory else FILES.get(name, name)}")
         question = (module.__doc__ or name).splitlines()[0]
         with report.experiment(name, question):
             if directory is not None:

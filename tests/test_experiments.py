@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments import report, tables, uci
-from experiments.__main__ import NAMES, NEEDS, main
+from experiments.__main__ import FILES, NAMES, NEEDS, main
 
 pytestmark = pytest.mark.bits
 
@@ -27,7 +27,7 @@ def as_users_have_it():
 # and ends in an error where a claim fails.
 LONG = (
     "activations approximation classification ensemble regression sweep uci variance vae pinn policy dynamics "
-    "neural_ode bayes transfer"
+    "neural_ode bayes transfer sklearn"
 ).split()
 SMALLER = {
     "activations": {"SEEDS": 2},
@@ -40,6 +40,7 @@ SMALLER = {
     "pinn": {"WEIGHTS": (0.1, 5.0, 100.0)},
     "policy": {"SEEDS": 4, "EPOCHS": 30},
     "vae": {"EPOCHS": 50},
+    "sklearn": {"FOLDS": 3},
 }
 
 
@@ -48,7 +49,7 @@ def test_every_claim_holds(name, tmp_path, capsys, monkeypatch):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
     for constant, value in SMALLER.get(name, {}).items():
-        monkeypatch.setattr(f"experiments.{name}.{constant}", value)
+        monkeypatch.setattr(f"experiments.{FILES.get(name, name)}.{constant}", value)
     assert main([name, "--figures", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert " yes" in out and " NO" not in out and f"ok {name}" in out

@@ -12,3 +12,4 @@ except ImportError as error:
 from jaxmlp.estimators._classifier import MLPClassifier as MLPClassifier
 from jaxmlp.estimators._files import load as load
 from jaxmlp.estimators._regressor import MLPRegressor as MLPRegressor
+from jaxmlp.estimators._search import SearchCV as SearchCV

@@ -67,8 +67,8 @@ def keep_course(estimator: Any, run: Run, rows: int, before: Before) -> None:
     done = np.arange(len(run.curves["loss"][0])) < run.epoch[:, None]
     told = {}
     for name, curve in run.curves.items():
-        part = np.where(done, curve, np.nan)[:, :epochs].astype(np.float64)
-        told[name] = np.nanmean(part, axis=0).tolist() if epochs else []
+        part = np.where(done, curve, 0)[:, :epochs].astype(np.float64)
+        told[name] = (part.sum(axis=0) / done[:, :epochs].sum(axis=0)).tolist()
     estimator.loss_curve_ = before.loss + told["loss"]
     if "score" in told:
         estimator.validation_scores_ = before.score + told["score"]

@@ -1,0 +1,133 @@
+"""The search for settings: scikit-learn's GridSearchCV, RandomizedSearchCV and halving, computed as one population."""
+
+import time
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.model_selection import check_cv
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_method_params, indexable
+
+from jaxmlp.estimators._settings import Halving, candidates, halve
+from jaxmlp.estimators._trials import Trials
+
+
+class SearchCV(BaseSearchCV):
+    """A search for the best settings of an estimator by cross-validation, all fits of a shape at once."""
+
+    _parameter_constraints: dict[str, Any] = {
+        **BaseSearchCV._parameter_constraints,
+        "param_grid": [dict, list, None],
+        "param_distributions": [dict, list, None],
+        "n_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+        "halving": ["boolean", dict, None],
+        "ensemble": [StrOptions({"greedy"}), None],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Any = None,
+        param_distributions: Any = None,
+        *,
+        cv: Any = None,
+        scoring: Any = None,
+        refit: Any = True,
+        n_iter: int | None = None,
+        random_state: Any = None,
+        halving: Any = None,
+        ensemble: str | None = None,
+        return_train_score: bool = False,
+        error_score: Any = np.nan,
+        verbose: int = 0,
+        n_jobs: int | None = None,
+        pre_dispatch: Any = "2*n_jobs",
+    ):
+        super().__init__(
+            estimator,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.param_grid = param_grid
+        self.param_distributions = param_distributions
+        self.n_iter = n_iter
+        self.random_state = random_state
+        self.halving = halving
+        self.ensemble = ensemble
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None, **params: Any) -> "SearchCV":
+        """Try all settings on all folds, and fit the best on all rows."""
+        halving = Halving.of(self.halving)
+        scorers, _ = self._get_scorers()
+        X, y = indexable(X, y)
+        routed = self._get_routed_params_for_fit(_check_method_params(X, params=params))
+        checked: Any = check_cv
+        self._checked_cv_orig = checked(self.cv, y, classifier=is_classifier(self.estimator))
+        self.n_splits_ = self._checked_cv_orig.get_n_splits(X, y, **routed.splitter.split)
+        trials = Trials(self, X, y, routed, scorers)
+        if halving is None:
+            self._run_search(trials.evaluate)
+        else:
+            halve(self, halving, trials.evaluate, X, y)
+        self._choose(trials)
+        if self.refit:
+            self._refit(trials, routed.estimator.fit)
+        self.scorer_ = getattr(scorers, "_scorers", scorers)
+        self.cv_results_ = trials.results
+        return self
+
+    def seeded(self) -> Any:
+        """Return a clone of the estimator; where it has no seed and the search has one, it is given one by that."""
+        found: Any = clone(self.estimator)
+        if isinstance(self.random_state, Integral):
+            names = sorted(
+                name for name, a in found.get_params().items() if a is None and name.endswith("random_state")
+            )
+            rng = check_random_state(self.random_state)
+            found.set_params(**{name: int(rng.randint(2**31 - 1)) for name in names})
+        return found
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
+        evaluate_candidates(candidates(self, None))
+
+    def _choose(self, trials: Trials) -> None:
+        """Hold which setting is the best, by scikit-learn's rules; with halving, the best of the last round."""
+        first, results = trials.out[0]["test_scores"], trials.results
+        self.multimetric_ = isinstance(first, dict)
+        metric = "score"
+        if self.multimetric_:
+            self._check_refit_for_multimetric(first)
+            metric = self.refit
+        if not self.refit and self.multimetric_:
+            return
+        if "iter" in results and not callable(self.refit):
+            last = np.flatnonzero(results["iter"] == np.max(results["iter"]))
+            scores = results[f"mean_test_{metric}"][last]
+            self.best_index_ = last[0 if np.isnan(scores).all() else np.nanargmax(scores)]
+        else:
+            self.best_index_ = self._select_best_index(self.refit, metric, results)
+        if not callable(self.refit):
+            self.best_score_ = results[f"mean_test_{metric}"][self.best_index_]
+        self.best_params_ = results["params"][self.best_index_]
+
+    def _refit(self, trials: Trials, given: dict[str, Any]) -> None:
+        """Fit the best setting on all rows."""
+        begun = time.time()
+        own: Any = clone(self.best_params_, safe=False)  # a parameter may itself be an estimator
+        self.best_estimator_ = self.seeded().set_params(**own)
+        self.best_estimator_.fit(*((trials.X,) if trials.y is None else (trials.X, trials.y)), **given)
+        self.refit_time_ = time.time() - begun
+        if hasattr(self.best_estimator_, "feature_names_in_"):
+            self.feature_names_in_ = self.best_estimator_.feature_names_in_

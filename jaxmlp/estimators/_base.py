@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from jaxmlp.estimators import _lbfgs
-from jaxmlp.estimators._checks import check_same_net
+from jaxmlp.estimators._checks import check_all_rows_at_once, check_loss, check_same_net
 from jaxmlp.estimators._drive import Course, Table, computing, drive, seeds_of, started, with_curves
 from jaxmlp.estimators._fitted import Fitted
 from jaxmlp.estimators._history import Before, forget, going_on, keep_course
@@ -47,6 +47,8 @@ class BaseMLP(Fitted, BaseEstimator):
         first = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
         if not first:
             check_same_net(self)
+        if not self._steps():
+            check_all_rows_at_once(self, given)
         rows = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -58,10 +60,11 @@ class BaseMLP(Fitted, BaseEstimator):
         if self.early_stopping and validation is None and self._steps():
             rows, validation = set_aside(rows, self.validation_fraction, rng, self._strata(rows))
         if drawn is not None:
+            self._skips = self.residual
             self._units = units_of(rows, x=self.scale, y=self.scale and self._scales_targets())
             self._keep(self._with_norms(drawn), rows.x.dtype)
             forget(self)
-        if self.batch_size != "auto" and self.batch_size > rows.x.shape[0]:
+        if self._steps() and self.batch_size != "auto" and self.batch_size > rows.x.shape[0]:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
             )
@@ -84,6 +87,8 @@ class BaseMLP(Fitted, BaseEstimator):
         X, targets, labels = self._validate(X, y, incremental=incremental, reset=reset)
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=np.float64)
+            if (weight < 0).any():
+                raise ValueError("Negative values in data passed to `sample_weight`.")
         return present(Rows(X, targets, self._weighted(weight, labels)))
 
     def _validation(self, given: dict[str, Any]) -> Rows | None:
@@ -134,7 +139,8 @@ class BaseMLP(Fitted, BaseEstimator):
         dense, sparse = scaled_rows(self._units, dtype), not isinstance(rows.x, np.ndarray)
         seen = None
         if validation is not None:
-            own = None if validation.weight is None else validation.weight.astype(dtype)
+            near, _ = near_one(validation.weight)
+            own = None if near is None else near.astype(dtype)
             held_out = scipy.sparse.csr_array(validation.x) if sparse else dense(validation.x)
             seen = (held_out, scaled_targets(validation.y, self._units, dtype), own)
         near, unit = near_one(rows.weight)
@@ -143,15 +149,16 @@ class BaseMLP(Fitted, BaseEstimator):
             self._coded(scaled_targets(rows.y, self._units, dtype), dtype),
             None if near is None else near.astype(dtype),
             seen,
-            np.asarray(unit, dtype),
+            np.asarray(np.clip(unit, np.finfo(dtype).tiny, np.finfo(dtype).max), dtype),
             dense if sparse else None,
         )
 
     def _start(self, table: Table, course: Course) -> tuple[tuple[Layer, ...], Member, Program]:
         """Return the first layers of the members of a run, their numbers, and the program that trains them."""
         rows = len(table.y)
-        layers = self._scaled_layers(self._dtype(self.coefs_[0].dtype, full=course.batch_size == rows))
+        layers = self._scaled_layers(table.unit.dtype)
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        check_loss(self, recipe, layers, table.y)
         program = program_of(self, recipe, validated=table.validation is not None)
         member = member_of(self, rows, -(-rows // course.batch_size), layers[0].w.dtype)
         return layers, jax.tree.map(lambda a: np.stack([a] * self.n_members), member), program
@@ -187,9 +194,10 @@ class BaseMLP(Fitted, BaseEstimator):
 
     def _minimise(self, table: Table, watch: Watch) -> None:
         """Let SciPy minimise the loss of all rows, a member after the other."""
-        dtype = table.y.dtype if table.y.dtype.kind == "f" else self._dtype(self.coefs_[0].dtype, full=True)
+        dtype = table.unit.dtype
         net = self._scaled_layers(dtype)
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        check_loss(self, recipe, net, table.y)
         numbers = {name: np.asarray(value, dtype) for name, value in numbers_of(self).items()}
         limits = {"maxfun": self.max_fun, "maxiter": self.max_iter, "gtol": self.tol}
         found, results = net, []

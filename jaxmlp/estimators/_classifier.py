@@ -48,7 +48,8 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         raw inputs.
       dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
         where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
-      device: "cpu", "gpu", "tpu" or a device of JAX's to train on; predictions are NumPy's, on the host.
+      device: "cpu", "gpu", "tpu", "gpu:1" to train on, or a device of JAX's, which neither a clone nor a pickle can
+        hold; predictions are NumPy's, on the host.
 
     Attributes:
       classes_: the labels in order.
@@ -147,6 +148,11 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
           AttributeError: for the solver "lbfgs", which takes all rows at once.
           ValueError: for what `fit` refuses, and for `early_stopping`.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit, which sees some of the rows; use "
+                "compute_class_weight('balanced', classes=classes, y=y) and pass the weights as {label: weight}"
+            )
         if _check_partial_fit_first_call(self, classes):
             self._label_binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
         return self._fit(X, y, {"sample_weight": sample_weight}, incremental=True)
@@ -178,7 +184,8 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         logs = self._log_probabilities(X)  # (members, rows, classes), or of yes and no (members, rows, labels, 2)
         many = logs.ndim == 3 and self.out_activation_ == "logistic" and self.n_outputs_ > 1
         if many:
-            logs = np.stack([logs, np.log1p(-np.exp(np.minimum(logs, -1e-300)))], axis=-1)
+            with np.errstate(divide="ignore"):  # of a probability of one, whose other is zero
+                logs = np.stack([logs, np.log1p(-np.exp(np.minimum(logs, -1e-300)))], axis=-1)
         mean = special.logsumexp(logs, axis=0) - np.log(len(logs))
         noise, whole = (special.entr(np.exp(a)).sum(-1) for a in (logs, mean))
         noise = noise.mean(0)

@@ -1,5 +1,6 @@
 """Fitted perceptrons of scikit-learn as estimators of ours, and the other way."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def taken_over(estimator: Any, theirs: Any) -> Any:
     estimator.coefs_ = [np.array(w) for w in theirs.coefs_]
     estimator.intercepts_ = [np.array(b) for b in theirs.intercepts_]
     estimator._norms = [(None, None)] * (len(theirs.coefs_) - 1)
-    estimator._units = Units()
+    estimator._units, estimator._skips = Units(), False
     estimator.n_features_in_, estimator.out_activation_ = theirs.n_features_in_, theirs.out_activation_
     if hasattr(theirs, "feature_names_in_"):
         estimator.feature_names_in_ = theirs.feature_names_in_
@@ -29,7 +30,7 @@ def taken_over(estimator: Any, theirs: Any) -> Any:
     forget(estimator)
     for name in TOLD:
         if hasattr(theirs, name):
-            setattr(estimator, name, getattr(theirs, name))
+            setattr(estimator, name, copy.copy(getattr(theirs, name)))
     early = estimator.early_stopping and estimator._steps()
     best = getattr(theirs, "best_validation_score_" if early else "best_loss_", None)
     if best is not None:
@@ -83,5 +84,5 @@ def to_sklearn(estimator: Any) -> Any:
     theirs._no_improvement_count = int(estimator._no_improvement_count[0])
     for name in (*TOLD, "feature_names_in_", "classes_", "_label_binarizer"):
         if hasattr(estimator, name):
-            setattr(theirs, name, getattr(estimator, name))
+            setattr(theirs, name, copy.copy(getattr(estimator, name)))  # their lists grow in place
     return theirs

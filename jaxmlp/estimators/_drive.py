@@ -16,6 +16,8 @@ from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin
 from jaxmlp.layer import Layer
 from jaxmlp.training import State
 
+AT_ONCE = 1024  # epochs whose order is drawn before they are run, since a run may end long before its limit
+CURVE = 2**16  # epochs that a curve has room for at first
 ENTRIES = 2**22  # of an order that is sent at once, and of a sparse table that is made dense at once
 
 
@@ -49,9 +51,24 @@ def computing(dtype: Any, device: Any) -> Iterator[None]:
         if np.dtype(dtype) == np.float64:
             stack.enter_context(jax.enable_x64(True))
         if device is not None:
-            found = jax.devices(device)[0] if isinstance(device, str) else device
-            stack.enter_context(jax.default_device(found))
+            stack.enter_context(jax.default_device(_device_of(device)))
         yield
+
+
+def _device_of(device: Any) -> Any:
+    """Return the device of a name, "gpu" or "gpu:1", or itself.
+
+    Raises:
+      ValueError: for one that this machine has not.
+    """
+    if not isinstance(device, str):
+        return device
+    kind, _, number = device.partition(":")
+    try:
+        return jax.devices(kind)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        known = ", ".join(sorted({f"{d.platform}:{d.id}" for d in jax.devices()}))
+        raise ValueError(f"device must be one that JAX has, {known}; got {device!r}") from error
 
 
 def seeds_of(rngs: Sequence[Any]) -> np.ndarray:
@@ -82,7 +99,7 @@ def with_curves(run: Run, epochs: int, program: Program) -> Run:
     """Return the run with room for what each of so many epochs tells."""
     names = ["loss", *(["score", "validation_loss"] if program.score is not None else [])]
     members = len(run.rate)
-    curves = {name: np.zeros((members, roomy(epochs)), run.total.dtype) for name in names}
+    curves = {name: np.zeros((members, roomy(min(epochs, CURVE))), run.total.dtype) for name in names}
     return run._replace(curves=curves, epoch=np.zeros(members, np.int32), running=np.ones(members, bool))
 
 
@@ -95,12 +112,13 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
     steps = -(-rows // course.batch_size)
     streams = [epochs(rng, rows, course.shuffle) for rng in rngs]
     size = steps * course.batch_size * len(rngs)
-    chunk = 1 if course.watched or table.dense is not None else max(1, min(course.epochs, ENTRIES // size))
+    chunk = 1 if course.watched or table.dense is not None else max(1, min(course.epochs, AT_ONCE, ENTRIES // size))
     tables = None if table.dense is not None else _on_device(table)
     program = dataclasses.replace(program, apart=tables is None and table.validation is not None)
     done = 0
     while done < course.epochs:
         count = min(chunk, course.epochs - done)
+        before, run = rngs[0].get_state(), _with_room(run, done + count)
         orders = _orders(streams, count, course.batch_size)
         if tables is None:
             run = _sparse_epoch(run, member, table, program, orders)
@@ -108,12 +126,27 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
             room = np.full((roomy(chunk * steps), *orders.shape[1:]), -1, np.int32)
             room[: len(orders)] = orders
             run = train(run, member, tables, room, Span(np.int32(len(orders)), np.int32(0)), program)
+        taken = int(np.max(run.epoch)) - done
+        if len(rngs) == 1 and taken < count:  # the caller's generator stands where scikit-learn leaves it
+            rngs[0].set_state(before)
+            stream = epochs(rngs[0], rows, course.shuffle)
+            for _ in range(taken):
+                next(stream)
         done += count
         yield run
         if course.ended.any():
             run = run._replace(running=np.asarray(run.running) & ~course.ended)
         if not np.asarray(run.running).any():
             return
+
+
+def _with_room(run: Run, count: int) -> Run:
+    """Return the run with curves that so many epochs fit into; few who set a limit of millions ever reach it."""
+    have = run.curves["loss"].shape[1]
+    if count <= have:
+        return run
+    more = [(0, 0), (0, roomy(max(count, 8 * have)) - have)]
+    return run._replace(curves={name: np.pad(np.asarray(curve), more) for name, curve in run.curves.items()})
 
 
 def _orders(streams: list[Iterator[np.ndarray]], count: int, batch_size: int) -> np.ndarray:

@@ -29,8 +29,9 @@ def save(estimator: Any, path: StrPath) -> None:
     told = {
         "format": FORMAT,
         "estimator": name,
-        "params": estimator.get_params(deep=False),
+        "params": estimator.get_params(deep=False) | _class_weight(estimator),
         "fitted": {key: getattr(estimator, key) for key in (*TOLD, *CURVES) if hasattr(estimator, key)},
+        "skips": bool(estimator._skips),
         **estimator._told(),
     }
     if hasattr(estimator, "feature_names_in_"):
@@ -124,6 +125,8 @@ def _made(told: dict[str, Any]) -> Any:
         raise ValueError(f"it must be of format {FORMAT}; got {told['format']!r:.80}; a newer jaxmlp may read it")
     _check.one_of("estimator", told["estimator"], ("MLPClassifier", "MLPRegressor"))
     params = {key: tuple(value) if isinstance(value, list) else value for key, value in told["params"].items()}
+    if isinstance(params.get("class_weight"), tuple):
+        params["class_weight"] = dict(params["class_weight"])
     estimator = getattr(estimators, told["estimator"])(**params)
     estimator._validate_params()
     for key, value in told["fitted"].items():
@@ -131,6 +134,7 @@ def _made(told: dict[str, Any]) -> Any:
             raise ValueError(f"nothing of an estimator is named {key!r:.80}")
         setattr(estimator, key, value)
     estimator._hear(told)
+    estimator._skips = bool(told.get("skips", estimator.residual))
     if "features" in told:
         estimator.feature_names_in_ = np.array(told["features"], dtype=object)
     return estimator
@@ -153,6 +157,12 @@ def _check_shapes(estimator: Any, tensors: dict[str, _header.Tensor]) -> None:
             raise ValueError(f"{key} must have shape {shape}; got {got}")
     if any(tensor.dtype not in ("F32", "F64") for tensor in tensors.values()):
         raise ValueError("all tensors must be of float32 or float64")
+
+
+def _class_weight(estimator: Any) -> dict[str, Any]:
+    """Return weights of classes as pairs, since JSON makes a text of a label that is a key."""
+    weights = getattr(estimator, "class_weight", None)
+    return {"class_weight": list(weights.items())} if isinstance(weights, dict) else {}
 
 
 def _of_numpy(value: Any) -> Any:

@@ -27,15 +27,17 @@ class Fitted(Parameters):
     intercepts_: list[Any]
     _units: Units = Units()
     _solver: Any
+    out_activation_: str
     n_features_in_: int
     n_iter_: int
     loss_: float
     _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
+    _skips: bool = False  # the parameter residual, as it was when the net was drawn
 
     def _folded(self, first: Any) -> Units:
         """Return the part of the scaling that the layers themselves hold; `first` is their first w (..., in, out)."""
         hidden = sizes_of(self.hidden_layer_sizes)
-        skips = self.residual and len(hidden) > 0 and first.shape[-2] == first.shape[-1]  # it adds its scaled input
+        skips = self._skips and len(hidden) > 0 and first.shape[-2] == first.shape[-1]  # it adds its scaled input
         return Units(None if skips else self._units.x, self._units.y if self._folds_targets() else None)
 
     @property
@@ -43,7 +45,13 @@ class Fitted(Parameters):
         inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
         layers = self._with_norms_of(zip(self.coefs_, self.intercepts_, strict=True))
         curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        return Net(layers, curve, self.norm, self.residual, inputs)
+        return Net(layers, curve, self._norm_fitted, self._skips, inputs)
+
+    @property
+    def _norm_fitted(self) -> str | None:
+        """The parameter norm, as it was when the net was drawn; without hidden layers there is none."""
+        scale, shift = (self._norms or [(None, None)])[0]
+        return None if scale is None else "rms" if shift is None else "layer"
 
     def _with_norms_of(self, net: Iterable[tuple[Any, Any]]) -> list[Layer]:
         """Return layers (w, b) with the numbers of their norms; coefficients that a caller has set have none."""
@@ -57,8 +65,8 @@ class Fitted(Parameters):
     def _keep(self, layers: list[Layer], dtype: Any) -> None:
         """Hold these layers of the net in scaled units, with the leading axis (members,), as coefficients."""
         folded = fold([(layer.w, layer.b) for layer in layers], self._folded(layers[0].w))
-        x = self._units.x
-        if dtype != np.float32 or (x is not None and (np.abs(x.shift) > FLOAT32_HOLDS * x.scale).any()):
+        far = [a for a in self._units if a is not None and (np.abs(a.shift) > FLOAT32_HOLDS * a.scale).any()]
+        if dtype != np.float32 or far:
             dtype = np.float64
         one = self.n_members == 1
         cut = (lambda a: a[0]) if one else (lambda a: a)

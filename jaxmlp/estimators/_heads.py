@@ -54,6 +54,11 @@ class Head:
         """Whether the outputs tell a whole distribution."""
         return self.spreads or self.kind == "rate"
 
+    @property
+    def link(self) -> str:
+        """What scikit-learn calls the activation of the outputs."""
+        return "exp" if self.kind == "rate" else "identity"
+
     def width(self, targets: int, numbers: Mapping[str, Any]) -> int:
         """Return how many outputs so many targets have."""
         if self.kind == "quantiles":

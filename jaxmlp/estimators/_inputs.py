@@ -36,12 +36,12 @@ def present(rows: Rows) -> Rows:
     """Return the rows that count at all: one of weight zero is as if it were not there.
 
     Raises:
-      ValueError: for weights that are negative, not finite, or zero for every row.
+      ValueError: for weights that are negative, or zero for every row.
     """
     if rows.weight is None:
         return rows
     if (rows.weight < 0).any():
-        raise ValueError("Negative values in data passed to `sample_weight`.")
+        raise ValueError("Negative values in class_weight; each class must count zero or more.")
     counts = rows.weight > 0
     if not counts.any():
         raise ValueError("sample_weight must be above zero for one sample at least; got zeros alone")

@@ -36,7 +36,7 @@ def recipe_of(estimator: Any, sizes: tuple[int, ...], loss: Loss, targets: int) 
         optimizer = SGD(nesterov=estimator.nesterovs_momentum) if estimator.solver == "sgd" else Adam()
     plain = loss in (losses.cross_entropy, losses.binary_cross_entropy) and not estimator.numbers_of_loss()
     objective = Objective(loss, targets, float(np.finfo(estimator.coefs_[0].dtype).eps) if plain else None)
-    return Recipe(model_of(estimator, sizes), objective, optimizer, epochs=estimator.max_iter)
+    return Recipe(model_of(estimator, sizes), objective, optimizer, epochs=min(estimator.max_iter, 2**31 - 1))
 
 
 def numbers_of(estimator: Any) -> dict[str, Any]:
@@ -75,5 +75,5 @@ def member_of(estimator: Any, rows: int, steps: int, dtype: Any) -> Member:
         np.asarray(min(estimator.n_iter_no_change, 2**30), np.int32),
         np.asarray(rows, np.int32),
         np.asarray(steps, np.int32),
-        np.asarray(steps * estimator.max_iter, np.int32),
+        np.asarray(min(steps * estimator.max_iter, 2**31 - 1), np.int32),
     )

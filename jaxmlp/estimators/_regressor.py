@@ -47,7 +47,8 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         undone in `coefs_`, which take raw inputs.
       dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
         where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
-      device: "cpu", "gpu", "tpu" or a device of JAX's to train on; predictions are NumPy's, on the host.
+      device: "cpu", "gpu", "tpu", "gpu:1" to train on, or a device of JAX's, which neither a clone nor a pickle can
+        hold; predictions are NumPy's, on the host.
 
     Attributes:
       coefs_, intercepts_: the layers, in the units of the data, of the dtype of X.
@@ -154,7 +155,7 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
-        if self.loss == "poisson" and (targets < 0).any():
+        if self._head().kind == "rate" and (targets < 0).any():
             raise ValueError("Some value(s) of y are negative, which is not allowed for the poisson loss.")
         if reset:
             self._outputs_given = targets.shape[1]
@@ -162,7 +163,12 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
             raise ValueError(
                 f"y must have the {self._outputs_given} outputs of the y that was fitted first; got {targets.shape[1]}"
             )
-        self.out_activation_ = "exp" if self._head().kind == "rate" else "identity"
+        if not reset and self._head().link != self.out_activation_:
+            raise ValueError(
+                f"loss must stay one of values, or one of counts, to go on with the nets that are fitted; got "
+                f"loss={self.loss!r}; set warm_start=False and call fit to begin anew"
+            )
+        self.out_activation_ = self._head().link
         return X, targets, y
 
     def _weighted(self, weight: Any, labels: np.ndarray) -> Any:

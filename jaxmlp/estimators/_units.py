@@ -30,7 +30,11 @@ def fit_columns(values: Any, weight: Array | None) -> Columns:
 
     A row of weight two counts as two rows. Sparse tables are read where they are not zero alone.
     """
-    share = np.full(values.shape[0], 1 / values.shape[0]) if weight is None else weight / weight.sum()
+    if weight is None:
+        share = np.full(values.shape[0], 1 / values.shape[0])
+    else:
+        share = weight / weight.max()  # so that their sum neither overflows nor vanishes
+        share /= share.sum()
     if isinstance(values, np.ndarray):
         wide = values.astype(np.float64, copy=False)
         mean = share @ wide
@@ -38,6 +42,7 @@ def fit_columns(values: Any, weight: Array | None) -> Columns:
         mean, variance = mean + share @ (wide - mean), variance  # the first is rounded where it is far from zero
     else:
         wide = values.astype(np.float64).tocsr()
+        wide.sum_duplicates()  # of the copy
         mean = np.asarray(wide.T @ share).ravel()
         moved = wide.copy()
         moved.data = np.square(moved.data - mean[moved.indices])

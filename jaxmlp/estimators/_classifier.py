@@ -45,7 +45,7 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
       n_members: networks that are trained as one program, each with weights and an order of its own. Predictions are
         their mean; `coefs_` then have a leading axis (members,).
       scale: whether inputs are scaled to mean 0 and deviation 1 for training. It is undone in `coefs_`, which take
-        raw inputs.
+        raw inputs; `partial_fit` and warm starts keep the scaling of the first call.
       dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
         where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
       device: "cpu", "gpu", "tpu", "gpu:1" to train on, or a device of JAX's, which neither a clone nor a pickle can

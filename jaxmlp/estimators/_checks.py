@@ -35,7 +35,7 @@ def check_same_net(estimator: Any) -> None:
         "n_members": first.shape[0] if first.ndim == 3 else 1,
         "hidden_layer_sizes": tuple(int(w.shape[-1]) for w in estimator.coefs_[:-1]),
         "norm": estimator._norm_fitted,
-        "residual": estimator._skips,
+        "residual": estimator._residual_fitted,
     }
     given = {
         "n_members": estimator.n_members,

@@ -31,7 +31,7 @@ def save(estimator: Any, path: StrPath) -> None:
         "estimator": name,
         "params": estimator.get_params(deep=False) | _class_weight(estimator),
         "fitted": {key: getattr(estimator, key) for key in (*TOLD, *CURVES) if hasattr(estimator, key)},
-        "skips": bool(estimator._skips),
+        "skips": estimator._residual_fitted,
         **estimator._told(),
     }
     if hasattr(estimator, "feature_names_in_"):

@@ -32,12 +32,14 @@ class Fitted(Parameters):
     n_iter_: int
     loss_: float
     _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
-    _skips: bool = False  # the parameter residual, as it was when the net was drawn
+    _skips: bool | None = None  # the parameter residual when the net was drawn; None of coefficients that were set
 
     def _folded(self, first: Any) -> Units:
         """Return the part of the scaling that the layers themselves hold; `first` is their first w (..., in, out)."""
         hidden = sizes_of(self.hidden_layer_sizes)
-        skips = self._skips and len(hidden) > 0 and first.shape[-2] == first.shape[-1]  # it adds its scaled input
+        skips = (
+            self._residual_fitted and len(hidden) > 0 and first.shape[-2] == first.shape[-1]
+        )  # it adds its scaled input
         return Units(None if skips else self._units.x, self._units.y if self._folds_targets() else None)
 
     @property
@@ -45,7 +47,11 @@ class Fitted(Parameters):
         inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
         layers = self._with_norms_of(zip(self.coefs_, self.intercepts_, strict=True))
         curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        return Net(layers, curve, self._norm_fitted, self._skips, inputs)
+        return Net(layers, curve, self._norm_fitted, self._residual_fitted, inputs)
+
+    @property
+    def _residual_fitted(self) -> bool:
+        return bool(self.residual if self._skips is None else self._skips)
 
     @property
     def _norm_fitted(self) -> str | None:

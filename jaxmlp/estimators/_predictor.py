@@ -85,7 +85,8 @@ class Predictor(BaseMLP):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the outputs of all members, (members, rows, width)."""
         check_is_fitted(self)
-        if self.coefs_[-1].shape[-1] != self._width() or self.out_activation_ != self._head().link:
+        known = hasattr(self, "_outputs_given")  # else a caller has set the coefficients
+        if known and (self.coefs_[-1].shape[-1] != self._width() or self.out_activation_ != self._head().link):
             raise ValueError(f"loss must be the one that was fitted; got loss={self.loss!r} since; call fit again")
         outputs = self._net(rows_of(self, X))
         return outputs[None] if outputs.ndim == 2 else outputs

@@ -13,6 +13,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import (
     GridSearchCV,
@@ -222,6 +223,44 @@ def test_the_seed_of_a_search_is_one_for_estimators_without():
     one = SearchCV(free, GRID, cv=3).fit(X, Y)
     np.random.seed(0)
     np.testing.assert_array_equal(SearchCV(free, GRID, cv=3).fit(X, Y).predict_proba(X), one.predict_proba(X))
+
+
+def test_the_greedy_ensemble_averages_the_models_of_the_folds():
+    ours = SearchCV(CLASSIFIER, GRID, cv=3, ensemble="greedy").fit(X, Y)
+    shares, made = ours.ensemble_weights_, ours.best_estimator_
+    assert shares.sum() == pytest.approx(1) and len(made.estimators) == 3 * np.count_nonzero(shares)
+    chosen = [ours.cv_results_["params"][i] for i in np.flatnonzero(shares)]
+    expected = np.zeros((len(X), 3))
+    for setting, share in zip(chosen, shares[shares > 0], strict=True):
+        for train, _ in ours._checked_cv_orig.split(X, Y):
+            expected += share / 3 * clone(CLASSIFIER).set_params(**setting).fit(X[train], Y[train]).predict_proba(X)
+    np.testing.assert_allclose(ours.predict_proba(X), expected, atol=1e-6)
+    np.testing.assert_array_equal(ours.predict(X), expected.argmax(1))
+    assert is_classifier(made) and ours.classes_.tolist() == [0, 1, 2] and ours.n_features_in_ == 4
+    assert ours.score(X, Y) == (expected.argmax(1) == Y).mean() and ours.predict_log_proba(X).shape == (len(X), 3)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).predict_proba(X), ours.predict_proba(X))
+
+
+def test_greedy_ensembles_of_numbers_of_many_labels_and_of_folds_that_lack_a_class():
+    numbers = SearchCV(MLPRegressor(**FEW), GRID, cv=3, ensemble="greedy", halving=True).fit(X, X[:, 0])
+    assert numbers.predict(X).shape == (len(X),) and not hasattr(numbers, "predict_proba")
+    assert is_regressor(numbers.best_estimator_)
+    labels = np.stack([Y > 0, X[:, 1] > 3], 1).astype(int)
+    many = SearchCV(CLASSIFIER, GRID, cv=3, ensemble="greedy").fit(X, labels)
+    assert many.predict(X).shape == (len(X), 2) and set(np.unique(many.predict(X))) <= {0, 1}
+    lacking = SearchCV(CLASSIFIER, GRID, cv=KFold(3), ensemble="greedy").fit(X, Y)
+    np.testing.assert_allclose(lacking.predict_proba(X).sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+def test_an_ensemble_needs_probabilities_and_a_setting_without_failures():
+    with pytest.raises(ValueError, match="must have probabilities to average; RidgeClassifier has none"):
+        SearchCV(RidgeClassifier(), {"alpha": [1.0]}, cv=3, ensemble="greedy").fit(X, Y)
+    splits = [(np.arange(60), np.arange(60, 75)), (np.arange(5, 75), np.arange(5))]
+    lost = {"sample_weight": np.where(np.arange(75) < 60, 0.0, 1.0)}  # the first fold has no row that counts
+    with pytest.raises(ValueError, match="must have one setting that was fitted on every fold; got none"):
+        SearchCV(CLASSIFIER, GRID, cv=splits, ensemble="greedy").fit(X, Y, **lost)
 
 
 WRONG = {

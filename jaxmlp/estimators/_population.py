@@ -52,14 +52,15 @@ def fit_together(tasks: Sequence[Task], *, strict: bool) -> list[Outcome]:
     tables: dict[bytes, Table] = {}
     for number, task in enumerate(tasks):
         begun = time.perf_counter()
-        error = None
+        job, error = None, None
         try:
             job = _job(number, task, tables)
-            groups.setdefault(_kind(job), []).append(job)
         except Exception as problem:
             if strict:
                 raise
             error = problem
+        if job is not None:
+            groups.setdefault(_kind(job), []).append(job)
         found.append(Outcome(error, time.perf_counter() - begun))
     for jobs in groups.values():
         for bundle in _bundles(jobs):
@@ -105,7 +106,8 @@ def _kind(job: Job) -> Any:
     data = table.x.shape[1:], table.y.shape[1:], table.y.dtype.str, table.weight is None
     apart = (job.digest,) if table.weight is not None or table.validation is not None else ()
     where = str(job.estimator.device), job.dtype
-    return form, program, job.course, data, apart, where, int(member.steps[0])
+    course = job.course.epochs, job.course.batch_size, job.course.shuffle
+    return form, program, course, data, apart, where, int(member.steps[0])
 
 
 def _bundles(jobs: list[Job]) -> list[list[Job]]:

@@ -12,12 +12,55 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, indexable
 
+from jaxmlp.estimators._greedy import ensemble_of
 from jaxmlp.estimators._settings import Halving, candidates, halve
 from jaxmlp.estimators._trials import Trials
 
 
 class SearchCV(BaseSearchCV):
-    """A search for the best settings of an estimator by cross-validation, all fits of a shape at once."""
+    """A search for the best settings of an estimator by cross-validation, its fits computed as one population.
+
+    It stands in place of scikit-learn's GridSearchCV, RandomizedSearchCV and their halving forms, and tells what they
+    tell: `cv_results_`, `best_estimator_`, `best_params_`, `best_score_`, `best_index_`, `scorer_`, `n_splits_`,
+    `refit_time_`, `multimetric_`, and of halving `n_resources_`, `n_candidates_`, `n_remaining_candidates_`,
+    `n_iterations_`, `n_required_iterations_`, `n_possible_iterations_`, `min_resources_` and `max_resources_`.
+
+    Each setting on each fold is what `clone(estimator).set_params(**setting).fit(...)` on the rows of that fold gives,
+    to rounding: it is checked alone, scaled by its own rows and draws from its own seed. Fits that share a program
+    (sizes, activation, solver, batches, epochs) then train together; rates, penalties and all other numbers are each
+    one's own. On a processor each core trains members one after the other; on an accelerator 64 train at once, and
+    one that has ended leaves its seat to the next. `mean_fit_time` is a fit's share of the time of all, by its epochs.
+
+    What does not train in steps, L-BFGS, and sparse rows, other estimators, a Pipeline around ours, and an estimator
+    that is watched (`verbose`, callbacks) is fitted one after the other, in `n_jobs` processes, with the same results.
+
+    Args:
+      estimator: an `MLPClassifier` or `MLPRegressor`, or any other estimator of scikit-learn's.
+      param_grid: lists of values by name, or a list of such dicts; all combinations are tried.
+      param_distributions: lists or distributions (with `rvs`) by name; `n_iter` settings are drawn.
+      cv, scoring, refit, return_train_score, error_score, verbose, n_jobs, pre_dispatch: as in GridSearchCV. `scoring`
+        may name several metrics, also with halving, where `refit` names the one that decides.
+      n_iter: settings that are drawn. None is 10, and with halving as many as leave the last round all resources.
+      random_state: of the draws; an int also seeds an estimator that has no seed.
+      halving: True, or a dict with some of resource ("n_samples", or a parameter as "max_iter"), factor,
+        min_resources, max_resources and aggressive_elimination, as in HalvingGridSearchCV: all settings on little, the
+        best 1 / factor of them on factor times as much, and so on (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+      ensemble: "greedy" makes `best_estimator_` the weighted mean of the models of the folds, of settings chosen with
+        repetition by the log loss or squared error of their average out of fold (Caruana 2004, doi
+        10.1145/1015330.1015432); nothing is fitted again. `ensemble_weights_` is what each setting counts; of
+        halving, those of the last round.
+
+    Raises:
+      ValueError: in `fit`, unless one of param_grid and param_distributions is given; for what halving does not take;
+        for settings that all fail; and in scikit-learn's words for all else that it refuses.
+
+    >>> from sklearn.datasets import load_iris
+    >>> from jaxmlp.estimators import MLPClassifier
+    >>> net = MLPClassifier((8,), max_iter=30, random_state=0)
+    >>> search = SearchCV(net, {"learning_rate_init": [1e-4, 1e-1]}, cv=3).fit(*load_iris(return_X_y=True))
+    >>> search.best_params_
+    {'learning_rate_init': 0.1}
+    """
 
     _parameter_constraints: dict[str, Any] = {
         **BaseSearchCV._parameter_constraints,
@@ -123,11 +166,15 @@ class SearchCV(BaseSearchCV):
         self.best_params_ = results["params"][self.best_index_]
 
     def _refit(self, trials: Trials, given: dict[str, Any]) -> None:
-        """Fit the best setting on all rows."""
+        """Fit the best setting on all rows, or choose the ensemble."""
         begun = time.time()
-        own: Any = clone(self.best_params_, safe=False)  # a parameter may itself be an estimator
-        self.best_estimator_ = self.seeded().set_params(**own)
-        self.best_estimator_.fit(*((trials.X,) if trials.y is None else (trials.X, trials.y)), **given)
+        if self.ensemble is not None:
+            self.best_estimator_, self.ensemble_weights_ = ensemble_of(trials, given.get("sample_weight"))
+        else:
+            own: Any = clone(self.best_params_, safe=False)  # a parameter may itself be an estimator
+            self.best_estimator_ = self.seeded().set_params(**own)
+            self.best_estimator_.fit(*((trials.X,) if trials.y is None else (trials.X, trials.y)), **given)
         self.refit_time_ = time.time() - begun
-        if hasattr(self.best_estimator_, "feature_names_in_"):
-            self.feature_names_in_ = self.best_estimator_.feature_names_in_
+        names = getattr(self.best_estimator_, "feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = names

@@ -108,6 +108,7 @@ def test_a_net_after_an_epoch_is_that_of_a_fit_that_ends_there(kind):
         each = [nets.nets[epoch(1, member=member)].predict(X) for member in range(2)]
         np.testing.assert_allclose(np.mean(each, axis=0), shorter.predict(X), rtol=1e-12)
         assert not np.allclose(each[0], each[1])
+        nets.nets[epoch(1, member=0)].partial_fit(X, VALUES)  # a net of its own
     np.testing.assert_array_equal(nets.nets[ROOT].predict(X), whole.predict(X))
 
 

@@ -28,7 +28,6 @@ COUNTS = {"1.6": (67, 59), "1.9": (68, 60)}  # of the checks of a classifier and
 HANDFUL = (
     "check_estimators_pickle",
     "check_fit_idempotent",
-    "check_methods_subset_invariance",
 )
 LACKS = ("pandas is not installed", "SCIPY_ARRAY_API is not set")  # why a check may be skipped: this machine
 

@@ -206,6 +206,11 @@ def test_a_generator_goes_on_from_one_fit_to_the_next():
     assert not same(first, second)
 
 
+def test_a_device_is_named_and_goes_with_a_clone():
+    net = clone(MLPRegressor(device="cpu:1", **SMALL)).fit(X, VALUES)
+    assert same(net, MLPRegressor(device="cpu", **SMALL).fit(X, VALUES))
+
+
 def test_a_fit_leaves_what_it_is_given_as_it_was():
     x, y, weight = X.copy(), VALUES.copy(), np.ones(40)
     for array in (x, y, weight):

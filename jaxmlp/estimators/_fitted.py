@@ -85,8 +85,11 @@ class Fitted(Parameters):
         """Return the attributes in which an estimator of one member differs from its ensemble."""
         if self.n_members == 1:
             return {}
-        coefs, intercepts, norms = jax.tree.map(lambda a: a[member], (self.coefs_, self.intercepts_, self._norms))
-        return {"n_members": 1, "coefs_": coefs, "intercepts_": intercepts, "_norms": norms}
+        own = {
+            name: jax.tree.map(lambda a: a[member], getattr(self, name)) for name in ("coefs_", "intercepts_", "_norms")
+        }
+        held = {name: vars(self).get(name) for name in ("_no_improvement_count", "_best", "_solver")}
+        return {"n_members": 1, **own, **jax.tree.map(lambda a: a[member : member + 1], held)}
 
     def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
         """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""

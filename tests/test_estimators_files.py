@@ -179,6 +179,7 @@ def test_what_is_learnt_is_a_recipe_and_a_tree_of_parameters(members):
         else (net.recipe_.model.predict(params, TABLE.astype("f"))[None])
     )
     np.testing.assert_allclose(np.mean(outputs, axis=0)[:, 0], net.predict(TABLE), rtol=1e-3)
+    assert net.recipe_.batch_size == 200 and net.recipe_.epochs == 5
     data = TABLE.astype("f"), TARGET[:, None].astype("f")
     state, history = jaxmlp.fit(jax.random.key(0), data, net.recipe_, net.hyperparams_)
     assert history["loss"].shape == (5,) and jax.tree.structure(state.params) == jax.tree.structure(params)

@@ -69,7 +69,9 @@ class BaseMLP(Fitted, BaseEstimator):
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
             )
         batch = min(200 if self.batch_size == "auto" else self.batch_size, rows.x.shape[0])
-        dtype = self._dtype(rows.x.dtype, full=batch == rows.x.shape[0] or not self._steps())
+        full = batch == rows.x.shape[0] or not self._steps()
+        self._batch = None if full else batch
+        dtype = self._dtype(rows.x.dtype, full=full)
         return Ready(rows, validation, rngs, batch, dtype)
 
     def _course(self, ready: Ready, *, watched: bool = False, once: bool = False) -> Course:

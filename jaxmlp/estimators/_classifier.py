@@ -40,6 +40,7 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
       residual: whether a hidden layer as wide as its input adds that input.
       dropout: the share of hidden units that are dropped in training.
       optimizer: in place of `solver`: a name of Optax's, "adamw", or a factory, `optax.lion` or a partial of one.
+        Its further numbers are Optax's own: momentum, beta_1 and the like, and `learning_rate`, are of the solvers.
       schedule: "cosine" or "linear" lets the rate fall to zero over `max_iter` epochs; or a function of (steps done,
         steps in all) to a factor of the rate.
       n_members: networks that are trained as one program, each with weights and an order of its own. Predictions are

@@ -72,8 +72,9 @@ def _device_of(device: Any) -> Any:
 
 
 def seeds_of(rngs: Sequence[Any]) -> np.ndarray:
-    """Return a number of each generator, for the draws on the device."""
-    return np.asarray([rng.get_state()[1][0] for rng in rngs])
+    """Return a number of each generator, for the draws on the device: of its state, and where in that it stands."""
+    states = [rng.get_state(legacy=False)["state"] for rng in rngs]
+    return np.asarray([(int(state["key"][0]) + 2**16 * int(state["pos"])) % 2**32 for state in states])
 
 
 def _share_cores() -> None:

@@ -12,7 +12,7 @@ from jaxmlp.types import StrPath
 
 KIND = "jaxmlp_estimator"  # of what the description is, in the header
 FORMAT = 1
-TOLD = ("n_features_in_", "n_iter_", "n_layers_", "n_outputs_", "out_activation_", "t_", "loss_")
+TOLD = ("n_features_in_", "n_iter_", "n_layers_", "n_outputs_", "out_activation_", "t_", "loss_", "_batch")
 CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_", "best_loss_", "best_validation_score_")
 
 

@@ -1,5 +1,6 @@
 """What an estimator holds once it is fitted, all of it NumPy's: weights in the units of the data, scaling, solver."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ class Fitted(Parameters):
     intercepts_: list[Any]
     _units: Units = Units()
     _solver: Any
+    _batch: int | None = None  # rows a step, where they are fewer than all
     out_activation_: str
     n_features_in_: int
     n_iter_: int
@@ -126,8 +128,12 @@ class Fitted(Parameters):
 
     @property
     def recipe_(self) -> Recipe:
-        """What was trained, for `jaxmlp.fit` and all else that takes a recipe; `hyperparams_` are its numbers."""
+        """What was trained, but for `schedule` and `class_weight`, for all that takes a recipe.
+
+        `hyperparams_` are its numbers: `jaxmlp.fit(key, data, recipe_, hyperparams_)` is another run of it.
+        """
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())
+        recipe = dataclasses.replace(recipe, batch_size=self._batch)
         if self._units == Units():
             return recipe
         scaled = Scaled(
@@ -136,7 +142,7 @@ class Fitted(Parameters):
             y=None if self._units.y is None else Standard(),
             head=self._head_of_scaled(),
         )
-        return Recipe(scaled, recipe.loss, recipe.optimizer, epochs=recipe.epochs, batch_size=recipe.batch_size)
+        return dataclasses.replace(recipe, model=scaled)
 
     @property
     def hyperparams_(self) -> dict[str, Any]:

@@ -184,3 +184,6 @@ def test_weights_that_are_set_by_hand_are_the_net():
     net.n_features_in_, net.n_outputs_, net.n_layers_, net.out_activation_ = 3, 1, 3, "identity"
     hidden = np.tanh(X @ net.coefs_[0] + net.intercepts_[0])
     np.testing.assert_allclose(net.predict(X), (hidden @ net.coefs_[1] + 1.0).ravel())
+    slope = (net.predict(X) - VALUES).mean()  # of half the squared error, by the last bias
+    net.partial_fit(X, VALUES)
+    assert net.intercepts_[1][0] == pytest.approx(1.0 - 0.1 * slope)

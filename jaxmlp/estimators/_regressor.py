@@ -161,7 +161,7 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         targets = y.reshape(len(y), -1).astype(np.float64)
         if self._head().kind == "rate" and (targets < 0).any():
             raise ValueError("Some value(s) of y are negative, which is not allowed for the poisson loss.")
-        if reset:
+        if reset or not hasattr(self, "_outputs_given"):
             self._outputs_given = targets.shape[1]
         elif targets.shape[1] != self._outputs_given:
             raise ValueError(

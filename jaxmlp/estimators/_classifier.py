@@ -173,7 +173,10 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities, (rows, classes), also of those that are zero in floats."""
         logs = self._log_probabilities(X)
-        return special.logsumexp(logs, axis=0) - np.log(len(logs)).astype(logs.dtype)
+        logs = special.logsumexp(logs, axis=0) - np.log(len(logs)).astype(logs.dtype)
+        likely = self.predict_proba(X)
+        # Of those near one the logarithm of what predict_proba says, so that both agree on which is the largest.
+        return np.where(likely > 0.5, np.log(np.maximum(likely, 0.5)), logs)
 
     def predict_uncertainty(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return what is uncertain of each row, in nats: (aleatoric, epistemic), (rows,) each.

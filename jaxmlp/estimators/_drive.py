@@ -153,7 +153,9 @@ def _with_room(run: Run, count: int) -> Run:
 def _orders(streams: list[Iterator[np.ndarray]], count: int, batch_size: int) -> np.ndarray:
     """Return the order of some epochs, (steps, batch), or (steps, members, batch) where each has its own."""
     each = [np.concatenate([in_batches(next(stream), batch_size) for _ in range(count)]) for stream in streams]
-    return each[0] if len(each) == 1 else np.stack(each, axis=1)
+    orders = each[0] if len(each) == 1 else np.stack(each, axis=1)
+    lacks = max(roomy(min(batch_size, 64)) - batch_size, 0)  # small full batches of near sizes share a program
+    return np.pad(orders, [(0, 0)] * (orders.ndim - 1) + [(0, lacks)], constant_values=-1)
 
 
 def _on_device(table: Table) -> Tables:

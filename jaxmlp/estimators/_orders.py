@@ -44,10 +44,12 @@ def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def roomy(count: int) -> int:
-    """Return a size of at least `count` that near counts share, so that they share a program: at most 1/8 larger.
+    """Return a size of at least `count` that near counts share, so that they share a program: 1/8 larger, or 16 to 64.
 
-    >>> [roomy(count) for count in (3, 16, 17, 1437, 1438)]
-    [3, 16, 18, 1536, 1536]
+    >>> [roomy(count) for count in (3, 17, 64, 65, 1437, 1438)]
+    [16, 32, 64, 72, 1536, 1536]
     """
+    if count <= 64:
+        return 16 if count <= 16 else 32 if count <= 32 else 64
     unit = 1 << max(count.bit_length() - 4, 0)
     return -(-count // unit) * unit

@@ -78,7 +78,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("width", [1, 3])
 def test_a_search_is_scikit_learns_over_the_same_estimator(kind, width, monkeypatch):
-    monkeypatch.setattr(blocks, "width_of", lambda work, *, cpu: width)
+    monkeypatch.setattr(blocks, "_width", lambda *given, **named: width)
     given, grid = KINDS[kind]
     if width > 1 and kind in ("shapes", "batches", "without a step"):
         pytest.skip("of one width")

@@ -47,18 +47,6 @@ def test_scaling_inside_is_scaling_by_hand(how, wine, diabetes):
     np.testing.assert_allclose(units.transform(inside.predict(x).reshape(len(x), -1)), expected, atol=1e-5)
 
 
-def test_a_regressor_of_many_columns_has_shorter_rows():
-    """The mean square of a scaled row is at most ten; of 40 columns that is half of what a StandardScaler gives."""
-    x, y = datasets.make_friedman1(100, 40, random_state=0)
-    scaler = StandardScaler().fit(x)
-    inside = estimator(False).fit(x, y)
-    by_hand = estimator(False, scale=False).fit(scaler.transform(x) / 2, (y - y.mean()) / y.std())
-    np.testing.assert_allclose(
-        inside.predict(x), y.mean() + y.std() * by_hand.predict(scaler.transform(x) / 2), atol=1e-4
-    )
-    assert np.square(inside._units.x.forward(x)).sum(1).mean() == pytest.approx(10)
-
-
 def test_scaling_inside_early_stopping_sees_the_rows_to_train_on_alone(diabetes):
     x, y = diabetes
     fitted = estimator(False, early_stopping=True).fit(x, y)

@@ -61,7 +61,7 @@ class BaseMLP(Fitted, BaseEstimator):
             rows, validation = set_aside(rows, self.validation_fraction, rng, self._strata(rows))
         if drawn is not None:
             self._skips = self.residual
-            self._units = units_of(rows, x=self.scale, y=self.scale and self._scales_targets(), most=self._longest)
+            self._units = units_of(rows, x=self.scale, y=self.scale and self._scales_targets())
             self._keep(self._with_norms(drawn), rows.x.dtype)
             forget(self)
         if self._steps() and self.batch_size != "auto" and self.batch_size > rows.x.shape[0]:

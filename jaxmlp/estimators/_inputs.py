@@ -92,15 +92,12 @@ def set_aside(rows: Rows, fraction: float, rng: Any, stratify: np.ndarray | None
     return left, right
 
 
-def units_of(rows: Rows, *, x: bool, y: bool, most: float) -> Units:
-    """Return the scaling of inputs and targets that these rows ask for; a scaled row has at most this mean square.
-
-    Each of Adam's steps moves a unit by the rate times the sum of |x|, so many columns are learnt by heart first.
-    """
-    columns = fit_columns(rows.x, rows.weight) if x else None
-    if columns is not None and len(columns.scale) > most:
-        columns = columns._replace(scale=columns.scale * np.sqrt(len(columns.scale) / most))
-    return Units(columns, fit_columns(rows.y, rows.weight) if y else None)
+def units_of(rows: Rows, *, x: bool, y: bool) -> Units:
+    """Return the scaling of inputs and targets that these rows ask for."""
+    return Units(
+        fit_columns(rows.x, rows.weight) if x else None,
+        fit_columns(rows.y, rows.weight) if y else None,
+    )
 
 
 def scaled_rows(units: Units, dtype: Any) -> Callable[[Any], np.ndarray]:

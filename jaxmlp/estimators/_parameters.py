@@ -91,7 +91,6 @@ class Parameters:
     scale: bool
     dtype: Any
     device: Any
-    _longest: float = float("inf")  # mean square of a scaled row, where its columns are many
 
     def _loss(self) -> Any:
         """Return the loss of an example."""

@@ -73,7 +73,6 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
     ((442, 2), True)
     """
 
-    _longest = 10.0
     _parameter_constraints: dict[str, Any] = {**THEIRS, **OURS, "loss": [str, callable]}
 
     def __init__(

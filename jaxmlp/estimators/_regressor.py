@@ -44,10 +44,9 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         steps in all) to a factor of the rate.
       n_members: networks that are trained as one program, each with weights and an order of its own. Predictions are
         their mean; `coefs_` then have a leading axis (members,).
-      scale: whether inputs and targets (but for counts) are scaled to mean 0 and deviation 1 for training; of d > 10
-        columns of X to sqrt(10 / d), since many columns are else learnt by heart in 200 epochs. It is undone in
-        `coefs_`, which take raw inputs. Losses, a function of yours and numbers such as "delta" see scaled targets;
-        `partial_fit` and warm starts keep the scaling of the first call.
+      scale: whether inputs and targets (but for counts) are scaled to mean 0 and deviation 1 for training. It is
+        undone in `coefs_`, which take raw inputs. Losses, a function of yours and numbers such as "delta" see scaled
+        targets; `partial_fit` and warm starts keep the scaling of the first call.
       dtype: of the training: "float32", "float64", or half precision in the products. None is float32, and float64
         where X has it and all rows are one batch, so that neither their order nor repeated rows matter.
       device: "cpu", "gpu", "tpu", "gpu:1" to train on, or a device of JAX's, which neither a clone nor a pickle can

@@ -56,7 +56,7 @@ class SearchCV(BaseSearchCV):
 
     >>> from sklearn.datasets import load_iris
     >>> from jaxmlp.estimators import MLPClassifier
-    >>> net = MLPClassifier((8,), max_iter=30, random_state=0)
+    >>> net = MLPClassifier((8,), max_iter=60, tol=0.05, random_state=0)
     >>> search = SearchCV(net, {"learning_rate_init": [1e-4, 1e-1]}, cv=3).fit(*load_iris(return_X_y=True))
     >>> search.best_params_
     {'learning_rate_init': 0.1}

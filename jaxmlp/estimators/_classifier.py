@@ -33,11 +33,11 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
 
     Args:
       loss: "log_loss", "focal" (Lin 2017, arXiv 1708.02002), or a function (outputs, targets) -> (batch,) of logits.
-      loss_params: numbers of the loss by name, as {"gamma": 2.0} of "focal".
+      loss_params: parameters of the loss by name, as {"gamma": 2.0} of "focal".
       label_smoothing: a in [0, 1]: labels are trained as (1 - a) y + a / classes (Szegedy 2016, arXiv 1512.00567).
       class_weight: "balanced", or {label: weight}: what each class counts, times `sample_weight`.
       norm: None, "layer" or "rms", before each hidden activation.
-      residual: whether a hidden layer as wide as its input adds that input.
+      residual: whether a hidden layer as wide as its input adds that input; the first one its scaled input.
       dropout: the share of hidden units that are dropped in training.
       optimizer: in place of `solver`: a name of Optax's, "adamw", or a factory, `optax.lion` or a partial of one.
         Its further numbers are Optax's own: momentum, beta_1 and the like, and `learning_rate`, are of the solvers.
@@ -129,11 +129,11 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         Args:
           X: (rows, features): an array, a table of pandas or polars, or sparse, of which a few batches are dense at
             a time.
-          y: targets, (rows,) or (rows, outputs).
+          y: labels, (rows,), or (rows, labels) of zeros and ones where a row has many.
           sample_weight: (rows,), what each row counts; a row of weight zero is as if it were not there.
           X_val: validation data, in place of a share of the rows; their loss and score are told after each epoch, and
             `early_stopping` watches them.
-          y_val: their targets.
+          y_val: their labels.
 
         Raises:
           ValueError: for data, weights and parameters that do not fit, and for a result that is not finite.

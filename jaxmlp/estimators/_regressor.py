@@ -33,10 +33,10 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         target "gaussian" (Nix and Weigend 1994, doi 10.1109/ICNN.1994.374138), "beta_gaussian" (Seitzer 2022, arXiv
         2203.09168), "student_t" (Lange 1989, doi 10.1080/01621459.1989.10478852) and "crps" (Gneiting and Raftery
         2007, doi 10.1198/016214506000001437); or a function (outputs, targets) -> (batch,).
-      loss_params: numbers of the loss by name, as {"level": (0.05, 0.5, 0.95)} of "quantile", {"delta": 1.0} of
+      loss_params: parameters of the loss by name, as {"level": (0.05, 0.5, 0.95)} of "quantile", {"delta": 1.0} of
         "huber".
       norm: None, "layer" or "rms", before each hidden activation.
-      residual: whether a hidden layer as wide as its input adds that input.
+      residual: whether a hidden layer as wide as its input adds that input; the first one its scaled input.
       dropout: the share of hidden units that are dropped in training.
       optimizer: in place of `solver`: a name of Optax's, "adamw", or a factory, `optax.lion` or a partial of one.
         Its further numbers are Optax's own: momentum, beta_1 and the like, and `learning_rate`, are of the solvers.

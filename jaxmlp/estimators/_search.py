@@ -56,7 +56,7 @@ class SearchCV(BaseSearchCV):
 
     >>> from sklearn.datasets import load_iris
     >>> from jaxmlp.estimators import MLPClassifier
-    >>> net = MLPClassifier((8,), max_iter=60, tol=0.05, random_state=0)
+    >>> net = MLPClassifier((8,), max_iter=99, tol=0.01, n_iter_no_change=3, batch_size=25, random_state=0)
     >>> search = SearchCV(net, {"learning_rate_init": [1e-4, 1e-1]}, cv=3).fit(*load_iris(return_X_y=True))
     >>> search.best_params_
     {'learning_rate_init': 0.1}
@@ -112,6 +112,11 @@ class SearchCV(BaseSearchCV):
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None, **params: Any) -> "SearchCV":
         """Try all settings on all folds, and fit the best on all rows."""
+        if getattr(self, "_skl_callbacks", None):
+            raise ValueError(
+                "callbacks must be set on the estimator of a search, whose fits they see; got some on the search "
+                "itself; call SearchCV(estimator.set_callbacks(...), ...)"
+            )
         halving = Halving.of(self.halving)
         scorers, _ = self._get_scorers()
         X, y = indexable(X, y)

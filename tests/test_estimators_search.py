@@ -285,6 +285,16 @@ WRONG = {
 }
 
 
+def test_callbacks_see_the_fits_of_the_estimator_and_not_the_search():
+    told = pytest.importorskip("sklearn.callback")
+    search = SearchCV(CLASSIFIER, GRID, cv=3)
+    search.set_callbacks(told.ScoringMonitor(scoring="accuracy"))
+    with pytest.raises(ValueError, match="callbacks must be set on the estimator of a search"):
+        search.fit(X, Y)
+    watched = SearchCV(clone(CLASSIFIER).set_callbacks(told.ScoringMonitor(scoring="accuracy")), GRID, cv=3)
+    same(watched.fit(X, Y), GridSearchCV(CLASSIFIER, GRID, cv=3).fit(X, Y))
+
+
 class Liar(ShuffleSplit):
     """A splitter that promises more than it gives."""
 

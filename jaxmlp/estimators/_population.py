@@ -126,11 +126,11 @@ def _bundles(jobs: list[Job]) -> list[list[Job]]:
 def _finish(job: Job, run: Run) -> Exception | None:
     """Let an estimator hold what its run has learnt; return what is wrong with it."""
     estimator = job.estimator
-    estimator._record(run, job.table, job.course, Before.of(estimator))
-    if run.running.any():
-        estimator._warn_of_the_limit()
     try:
+        estimator._record(run, job.table, job.course, Before.of(estimator))
+        if run.running.any():
+            estimator._warn_of_the_limit()  # an error where the user has made warnings so
         estimator._check_finite()
-    except ValueError as error:
+    except Exception as error:
         return error
     return None

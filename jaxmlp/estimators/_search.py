@@ -112,6 +112,11 @@ class SearchCV(BaseSearchCV):
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None, **params: Any) -> "SearchCV":
         """Try all settings on all folds, and fit the best on all rows."""
+        if getattr(self, "_skl_callbacks", None):
+            raise ValueError(
+                "callbacks must be set on the estimator of a search, whose fits they see; got some on the search "
+                "itself; call SearchCV(estimator.set_callbacks(...), ...)"
+            )
         halving = Halving.of(self.halving)
         scorers, _ = self._get_scorers()
         X, y = indexable(X, y)

@@ -135,7 +135,8 @@ class Trials:
             for i, each in zip(alone, run(calls), strict=True):
                 out[i] = each
         if search.ensemble is not None:
-            models = [each.pop("estimator") if each["fit_error"] is None else None for each in out]
+            fitted = [each.pop("estimator") for each in out]
+            models = [net if each["fit_error"] is None else None for net, each in zip(fitted, out, strict=True)]
             size = len(self.folds)
             self.models = [models[i : i + size] for i in range(0, len(models), size)]
         return out

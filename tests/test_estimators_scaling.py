@@ -153,7 +153,7 @@ def watched(monkeypatch, entries):
 def test_validation_rows_that_are_sparse_are_dense_some_at_a_time(monkeypatch):
     x, y = sparse_table(True)
     given = {"X_val": x[:120], "y_val": y[:120]}
-    parameters = {"early_stopping": True, "max_iter": 6, "batch_size": 40}
+    parameters = {"early_stopping": True, "max_iter": 6, "batch_size": 32}
     dense = estimator(True, **parameters).fit(x.toarray(), y, X_val=x[:120].toarray(), y_val=y[:120])
     blocks = watched(monkeypatch, 50 * 40)
     sparse = estimator(True, **parameters).fit(x, y, **given)

@@ -1,8 +1,7 @@
 """The update rules of scikit-learn's solvers, as factories over Optax's interface.
 
 They differ from Optax's own by what a user of scikit-learn would see: where Adam's epsilon stands, and that the
-velocity of SGD keeps the rates at which it was gathered. What they remember is one vector for all layers: a program of
-few large operations compiles sooner, and takes a step sooner, than one of many small ones.
+velocity of SGD keeps the rates at which it was gathered.
 """
 
 import dataclasses
@@ -11,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxmlp.types import Number
 
@@ -31,16 +29,16 @@ class Adam:
         """Return the transformation; all numbers may be traced."""
 
         def init(params: Any) -> Any:
-            zeros = jnp.zeros_like(ravel_pytree(params)[0])
+            zeros = jax.tree.map(jnp.zeros_like, params)
             return jnp.zeros((), jnp.int32), zeros, zeros
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            g, back = ravel_pytree(updates)
             count, m, v = state[0] + 1, *state[1:]
-            m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * jnp.square(g)
-            t = count.astype(g.dtype)
+            m = jax.tree.map(lambda m, g: beta_1 * m + (1 - beta_1) * g, m, updates)
+            v = jax.tree.map(lambda v, g: beta_2 * v + (1 - beta_2) * jnp.square(g), v, updates)
+            t = count.astype(jax.tree.leaves(updates)[0].dtype)
             rate = learning_rate * jnp.sqrt(1 - beta_2**t) / (1 - beta_1**t)
-            return back(-rate * m / (jnp.sqrt(v) + epsilon)), (count, m, v)
+            return jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), m, v), (count, m, v)
 
         return optax.GradientTransformation(init, update)
 
@@ -59,12 +57,14 @@ class SGD:
         """Return the transformation; all numbers may be traced."""
 
         def init(params: Any) -> Any:
-            return jnp.zeros_like(ravel_pytree(params)[0])
+            return jax.tree.map(jnp.zeros_like, params)
+
+        def moved(velocity: Any, grads: Any) -> Any:
+            return jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads)
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            g, back = ravel_pytree(updates)
-            velocity = momentum * state - learning_rate * g
-            return back(momentum * velocity - learning_rate * g if self.nesterov else velocity), velocity
+            velocity = moved(state, updates)
+            return moved(velocity, updates) if self.nesterov else velocity, velocity
 
         return optax.GradientTransformation(init, update)
 

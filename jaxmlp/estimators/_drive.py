@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ class Table(NamedTuple):
     weight: np.ndarray | None
     validation: Any
     unit: Any = 1  # that the weights were divided by, to lie near one
-    dense: Callable[[Any], np.ndarray] | None = None  # of rows of a sparse x
+    dense: Any = None  # a function of rows of a sparse x, or None
 
 
 class Course(NamedTuple):
@@ -163,11 +163,8 @@ def _on_device(table: Table) -> Tables:
     rows = roomy(len(table.y))
 
     def padded(a: Any) -> Any:
-        if a is None:
-            return None
-        room = np.zeros((rows, *a.shape[1:]), a.dtype)
-        room[: len(a)] = a
-        return jax.device_put(room)  # `jnp.asarray` would compile a copy for each shape
+        # `jnp.asarray` would compile a copy for each shape.
+        return None if a is None else jax.device_put(_filled(a, rows))
 
     validation = None if table.validation is None else jax.tree.map(jnp.asarray, tuple(table.validation))
     return Tables(padded(table.x), padded(table.y), padded(table.weight), table.unit, validation)
@@ -175,7 +172,6 @@ def _on_device(table: Table) -> Tables:
 
 def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orders: np.ndarray) -> Run:
     """Take the steps of an epoch on a sparse table, of which a few batches are dense at a time."""
-    assert table.dense is not None
     most = max(1, ENTRIES // (orders[0].size * table.x.shape[1]))
     for first in range(0, len(orders), most):
         part = orders[first : first + most]
@@ -192,7 +188,6 @@ def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orde
 
 def _validated(run: Run, member: Member, table: Table, program: Program) -> Any:
     """Return the members' outputs on sparse validation data, of which some rows are dense at a time, and the rest."""
-    assert table.dense is not None
     x, *seen = table.validation
     most = min(x.shape[0], max(1, ENTRIES // x.shape[1]))
     parts = []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import _check, _header, _tensors
+from jaxmlp.estimators._parameters import sizes_of
 from jaxmlp.estimators._units import Columns, Units
 from jaxmlp.types import StrPath
 
@@ -142,8 +143,6 @@ def _made(told: dict[str, Any]) -> Any:
 
 def _check_shapes(estimator: Any, tensors: dict[str, _header.Tensor]) -> None:
     """Raise unless the layers in a header are those of the estimator's parameters, one after the other."""
-    from jaxmlp.estimators._parameters import sizes_of
-
     sizes = (estimator.n_features_in_, *sizes_of(estimator.hidden_layer_sizes), estimator.n_outputs_)
     lead = () if estimator.n_members == 1 else (estimator.n_members,)
     wanted = {f"coefs/{i}": (*lead, m, n) for i, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))}

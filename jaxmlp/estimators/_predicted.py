@@ -18,7 +18,7 @@ class Predicted(NamedTuple):
 
     kind: str  # "gaussian", "student", "rate"
     means: np.ndarray  # (members, rows, d)
-    variances: np.ndarray | None  # (members, rows, d)
+    variances: Any  # (members, rows, d)
     df: float = 4.0
 
     @property
@@ -30,7 +30,6 @@ class Predicted(NamedTuple):
         """Return the members' distributions, as SciPy has them."""
         if self.kind == "rate":
             return stats.poisson(self.means)
-        assert self.variances is not None
         if self.kind == "student":  # whose scale^2 is less than its variance
             return stats.t(self.df, self.means, np.sqrt(self.variances * (self.df - 2) / self.df))
         return stats.norm(self.means, np.sqrt(self.variances))
@@ -65,7 +64,6 @@ class Predicted(NamedTuple):
         who = rng.randint(len(self.means), size=count)
         if self.kind == "rate":
             return rng.poisson(self.means[who]).astype(np.float64)
-        assert self.variances is not None
         scale = np.sqrt(self.variances[who])
         if self.kind == "student":
             noise = rng.standard_t(self.df, scale.shape) * np.sqrt((self.df - 2) / self.df)

@@ -205,7 +205,7 @@ def _close(run: Run, member: Member, validation: Any, program: Program) -> Run:
     goes = run.running
     kept = jax.tree.map(lambda new, old: jnp.where(goes & better, new, old), run.state.params, run.kept)
     curves = {
-        name: curve.at[run.epoch].set(jnp.where(goes, told[name].astype(curve.dtype), curve[run.epoch]))
+        name: curve.at[run.epoch].set(jnp.where(goes, told[name], curve[run.epoch]))
         for name, curve in run.curves.items()
     }
     moved = run._replace(rate=rate, seen=seen, epoch=run.epoch + 1, best=best, waited=waited, running=~ends)
@@ -228,4 +228,4 @@ def _validate(run: Run, member: Member, validation: Any, program: Program) -> di
     losses = found[1]["reported"] if isinstance(found, tuple) else found
     mean = jnp.mean(losses) if weight is None else jnp.sum(losses * weight) / jnp.sum(weight)
     score: Any = program.score
-    return {"score": score(outputs, y, weight=weight).astype(run.best.dtype), "validation_loss": mean}
+    return {"score": score(outputs, y, weight=weight), "validation_loss": mean}

@@ -6,8 +6,8 @@ tree of parameters, `estimator.recipe_` and `estimator.params_`. They need the e
 
 try:
     import sklearn as _sklearn  # noqa: F401
-except ImportError as error:
-    raise ImportError(f"{error}; this needs: pip install 'jaxmlp[sklearn]'") from error
+except ImportError as _error:
+    raise ImportError(f"{_error}; this needs: pip install 'jaxmlp[sklearn]'") from _error
 
 from jaxmlp.estimators._classifier import MLPClassifier as MLPClassifier
 from jaxmlp.estimators._files import load as load

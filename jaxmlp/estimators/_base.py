@@ -29,6 +29,9 @@ from jaxmlp.layer import Layer
 class BaseMLP(Fitted, BaseEstimator):
     """The course of `fit` and `partial_fit`."""
 
+    n_iter_: int
+    loss_: float
+
     def _fit(self, X: Any, y: Any, given: dict[str, Any], *, incremental: bool = False) -> Any:
         ready = self._prepare(X, y, given, incremental=incremental)
         watching = Watch(self, X, y, given.get("sample_weight"), called=not incremental)

@@ -30,6 +30,8 @@ class GreedyEnsemble(BaseEstimator):
       classes: labels of the columns of the mean; None for a regressor, and for many labels a row.
     """
 
+    classes_: Any
+
     def __init__(self, estimators: list[Any], weights: Any, classes: Any = None):
         self.estimators = estimators
         self.weights = weights

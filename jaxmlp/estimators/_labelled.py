@@ -19,6 +19,7 @@ class Labelled(BaseMLP):
 
     class_weight: Any
     label_smoothing: float
+    classes_: Any
 
     def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:
         X, y = validate_data(

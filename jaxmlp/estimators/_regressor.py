@@ -73,6 +73,7 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
     """
 
     _parameter_constraints: dict[str, Any] = {**THEIRS, **OURS, "loss": [str, callable]}
+    out_activation_: str
 
     def __init__(
         self,

@@ -71,6 +71,16 @@ class SearchCV(BaseSearchCV):
         "halving": ["boolean", dict, None],
         "ensemble": [StrOptions({"greedy"}), None],
     }
+    best_estimator_: Any
+    best_index_: Any
+    best_params_: dict[str, Any]
+    best_score_: Any
+    cv_results_: dict[str, Any]
+    ensemble_weights_: np.ndarray
+    multimetric_: bool
+    n_splits_: Any
+    refit_time_: float
+    scorer_: Any
 
     def __init__(
         self,

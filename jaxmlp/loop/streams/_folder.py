@@ -31,7 +31,8 @@ class Table:
     """Shards of one table, (x, y) or (x, y, weight) of mapped arrays each, and what their digest is made of."""
 
     def __init__(self, shards: Sequence[Shard], digest: Digest = "sampled"):
-        self.shards, self.digest = list(shards), digest
+        self.shards: list[Shard] = list(shards)
+        self.digest: Digest = digest
 
 
 def npy(source: StrPath | tuple[Any, ...], *, digest: Digest = "full") -> Table:

@@ -41,7 +41,10 @@ class Trail:
     """
 
     def __init__(self, count: int = 0, value: str = "", stride: int = 1, marks: tuple[str, ...] = ()):
-        self.count, self.value, self.stride, self.marks = count, value, stride, list(marks)
+        self.count: int = count
+        self.value: str = value
+        self.stride: int = stride
+        self.marks: list[str] = list(marks)
 
     @classmethod
     def read(cls, told: Json) -> "Trail":

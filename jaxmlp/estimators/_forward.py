@@ -49,7 +49,7 @@ class Net(NamedTuple):
             x = x.toarray()
         h = x.astype(dtype, copy=False)
         if self.inputs is not None:
-            h = self.inputs.forward(h)
+            h = self.inputs.forward(h, dtype)
         phi = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else _by_jax(self.activation)
         for layer in layers[:-1]:
             z = h @ layer.w

@@ -105,7 +105,7 @@ def scaled_rows(units: Units, dtype: Any) -> Callable[[Any], np.ndarray]:
 
     def dense(x: Any) -> np.ndarray:
         values = x if isinstance(x, np.ndarray) else x.toarray()
-        return np.asarray(values if units.x is None else units.x.forward(values.astype(np.float64)), dtype)
+        return np.asarray(values, dtype) if units.x is None else units.x.forward(values, dtype)
 
     return dense
 
@@ -114,4 +114,4 @@ def scaled_targets(y: np.ndarray, units: Units, dtype: Any) -> np.ndarray:
     """Return targets in the units of the net; labels stay integers."""
     if y.dtype.kind in "iu":
         return y.astype(np.int32)
-    return np.asarray(y if units.y is None else units.y.forward(y.astype(np.float64)), dtype)
+    return np.asarray(y, dtype) if units.y is None else units.y.forward(y, dtype)

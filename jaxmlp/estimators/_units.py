@@ -1,10 +1,12 @@
 """The scaling of inputs and targets, fitted before training and folded into the first and the last layer after it."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
+NEAR = 2**16  # numbers of a table that are computed with at once, so that they stay in the processor's cache
 
 
 class Columns(NamedTuple):
@@ -13,9 +15,12 @@ class Columns(NamedTuple):
     shift: Array
     scale: Array
 
-    def forward(self, values: Array) -> Array:
-        """Return z."""
-        return (values - self.shift) / self.scale
+    def forward(self, values: Array, dtype: Any) -> Array:
+        """Return z of this dtype, computed in float64."""
+        found = np.empty(values.shape, dtype)
+        for part in parts_of(values):
+            found[part] = (values[part] - self.shift) / self.scale
+        return found
 
 
 class Units(NamedTuple):
@@ -23,6 +28,13 @@ class Units(NamedTuple):
 
     x: Columns | None = None
     y: Columns | None = None
+
+
+def parts_of(values: Array) -> Iterator[slice]:
+    """Yield the rows of a table in parts of few numbers."""
+    rows = max(1, NEAR // max(1, values[0].size)) if len(values) else 1
+    for first in range(0, len(values), rows):
+        yield slice(first, first + rows)
 
 
 def fit_columns(values: Any, weight: Array | None) -> Columns:
@@ -36,10 +48,13 @@ def fit_columns(values: Any, weight: Array | None) -> Columns:
         share = weight / weight.max()  # so that their sum neither overflows nor vanishes
         share /= share.sum()
     if isinstance(values, np.ndarray):
-        wide = values.astype(np.float64, copy=False)
-        mean = share @ wide
-        variance = share @ np.square(wide - mean)
-        mean, variance = mean + share @ (wide - mean), variance  # the first is rounded where it is far from zero
+        mean = sum(share[part] @ values[part] for part in parts_of(values))
+        variance, rest = np.zeros_like(mean), np.zeros_like(mean)
+        for part in parts_of(values):
+            moved = values[part] - mean
+            rest += share[part] @ moved
+            variance += share[part] @ np.square(moved)
+        mean = mean + rest  # the first is rounded where it is far from zero
     else:
         wide = values.astype(np.float64).tocsr()
         wide.sum_duplicates()  # of the copy

@@ -95,7 +95,7 @@ def changed(path, change):
         (lambda told, arrays: told["params"].update(shell=1), "shell"),
         (lambda told, arrays: told["fitted"].update(fit=1), "nothing of an estimator is named 'fit'"),
         (lambda told, arrays: told.pop("classes"), "classes"),
-        (lambda told, arrays: told["params"].update(hidden_layer_sizes=[9]), r"coefs/0 must have shape \(4, 9\)"),
+        (lambda told, arrays: told["form"].update(hidden_layer_sizes=[9]), r"coefs/0 must have shape \(4, 9\)"),
         (lambda told, arrays: arrays.pop("coefs/1"), "coefs/1 must have shape"),
         (lambda told, arrays: arrays.update({"coefs/0": arrays["coefs/0"].astype("f2")}), "float32 or float64"),
         (lambda told, arrays: arrays["coefs/0"].fill(np.nan), "finite"),
@@ -147,6 +147,20 @@ def test_one_of_ours_becomes_scikit_learns_with_its_scaling_in_the_weights(loss)
     np.testing.assert_allclose(theirs.predict(TABLE), ours.predict(TABLE), rtol=1e-10)
     theirs.partial_fit(TABLE, TARGET)
     assert theirs.t_ == ours.t_ + len(TABLE)
+
+
+@pytest.mark.parametrize("since", [{"n_members": 3}, {"hidden_layer_sizes": ()}, {"residual": False}, {"norm": "rms"}])
+def test_what_is_fitted_does_not_change_with_parameters_that_are_set_later(since, tmp_path):
+    options = FAST | {"hidden_layer_sizes": (4, 4), "residual": True, "norm": "layer"}
+    net = MLPClassifier(**options).fit(X, Y)
+    before, model = net.predict_proba(X), net.recipe_.model
+    net.set_params(**since)
+    np.testing.assert_array_equal(net.predict_proba(X), before)
+    again = travelled(net, tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(X), before)
+    assert again.get_params() == net.get_params() and net.recipe_.model == model
+    with pytest.raises(ValueError, match=f"{next(iter(since))} must stay"):
+        net.partial_fit(X, Y)
 
 
 def test_what_the_other_has_not_is_refused():

@@ -30,13 +30,7 @@ def check_same_net(estimator: Any) -> None:
     Raises:
       ValueError: for another number of members, other widths, another norm or residual than those that are fitted.
     """
-    first = estimator.coefs_[0]
-    fitted = {
-        "n_members": first.shape[0] if first.ndim == 3 else 1,
-        "hidden_layer_sizes": tuple(int(w.shape[-1]) for w in estimator.coefs_[:-1]),
-        "norm": estimator._norm_fitted,
-        "residual": estimator._residual_fitted,
-    }
+    fitted = estimator._form
     given = {
         "n_members": estimator.n_members,
         "hidden_layer_sizes": sizes_of(estimator.hidden_layer_sizes),

@@ -10,9 +10,8 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
-from sklearn.utils.validation import check_is_fitted
 
-from jaxmlp.estimators._checks import check_solver, rows_of
+from jaxmlp.estimators._checks import check_solver
 from jaxmlp.estimators._labelled import Labelled
 from jaxmlp.estimators._parameters import OURS, THEIRS, keep
 from jaxmlp.estimators._watching import CallbackSupport
@@ -203,9 +202,10 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         log p / (1 - p) of what `predict_proba` returns, or log p of one of many classes but for a number that a row's
         classes share; so an ensemble's are those of the mean of its members' probabilities.
         """
-        check_is_fitted(self)
-        outputs = self._net(rows_of(self, X))
-        if outputs.ndim == 3:
+        outputs = self._outputs(X)
+        if len(outputs) == 1:
+            outputs = outputs[0]
+        else:
             mean = np.logaddexp.reduce
             if self.out_activation_ == "softmax":
                 outputs = mean(outputs - mean(outputs, axis=-1, keepdims=True), axis=0)
@@ -215,9 +215,7 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
 
     def _log_probabilities(self, X: Any) -> np.ndarray:
         """Return the members' own, (members, rows, classes), or (members, rows, labels) of many labels a row."""
-        check_is_fitted(self)
-        outputs = self._net(rows_of(self, X))
-        outputs = outputs[None] if outputs.ndim == 2 else outputs
+        outputs = self._outputs(X)
         if self.out_activation_ == "softmax":
             return special.log_softmax(outputs, axis=-1)
         if self.n_outputs_ == 1:
@@ -225,10 +223,9 @@ class MLPClassifier(CallbackSupport, ClassifierMixin, Labelled):
         return -np.logaddexp(0, -outputs)
 
     def _probabilities(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        outputs = self._net(rows_of(self, X))
+        outputs = self._outputs(X)
         found = special.softmax(outputs, axis=-1) if self.out_activation_ == "softmax" else special.expit(outputs)
-        found = found.mean(0) if found.ndim == 3 else found
+        found = found[0] if len(found) == 1 else found.mean(0)
         return found.ravel() if self.n_outputs_ == 1 else found
 
     def __sklearn_tags__(self) -> Any:

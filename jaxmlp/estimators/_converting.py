@@ -59,19 +59,23 @@ def to_sklearn(estimator: Any) -> Any:
       ValueError: for an estimator that is not fitted, or has what scikit-learn's perceptrons have not.
     """
     neural: Any = _check.extra("sklearn.neural_network", "sklearn")
+    if not hasattr(estimator, "coefs_"):
+        raise ValueError(f"estimator must be fitted, and one that scikit-learn has; got {estimator!r:.200}")
+    form = estimator._form
     lacks = {
-        "n_members": estimator.n_members == 1,
-        "norm": estimator.norm is None,
-        "residual": not estimator.residual,
+        "n_members": form["n_members"] == 1,
+        "norm": form["norm"] is None,
+        "residual": not form["residual"],
         "activation": estimator.activation in ("identity", "logistic", "sigmoid", "tanh", "relu"),
         "loss": estimator.loss in ("log_loss", "squared_error", "poisson"),
     }
-    if not all(lacks.values()) or not hasattr(estimator, "coefs_"):
-        given = {name: getattr(estimator, name) for name, fits in lacks.items() if not fits}
-        raise ValueError(f"estimator must be fitted, and one that scikit-learn has; got {given or 'no fit'}")
+    if not all(lacks.values()):
+        given = {name: form.get(name, getattr(estimator, name)) for name, fits in lacks.items() if not fits}
+        raise ValueError(f"estimator must be one that scikit-learn has; got {given}; it has no such perceptron")
     kind = getattr(neural, type(estimator).__name__)
     names = [name for name in kind().get_params() if name in THEIRS or name == "loss"]
     options = {name: getattr(estimator, name) for name in names}
+    options["hidden_layer_sizes"] = form["hidden_layer_sizes"]
     theirs = kind(**options | {"activation": estimator.activation.replace("sigmoid", "logistic")})
     theirs.coefs_ = [np.array(w) for w in estimator.coefs_]
     theirs.intercepts_ = [np.array(b) for b in estimator.intercepts_]

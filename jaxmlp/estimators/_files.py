@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import _check, _header, _tensors
-from jaxmlp.estimators._parameters import sizes_of
 from jaxmlp.estimators._units import Columns, Units
 from jaxmlp.types import StrPath
 
@@ -32,7 +31,7 @@ def save(estimator: Any, path: StrPath) -> None:
         "estimator": name,
         "params": estimator.get_params(deep=False) | _class_weight(estimator),
         "fitted": {key: getattr(estimator, key) for key in (*TOLD, *CURVES) if hasattr(estimator, key)},
-        "skips": estimator._residual_fitted,
+        "form": estimator._form,
         **estimator._told(),
     }
     if hasattr(estimator, "feature_names_in_"):
@@ -72,7 +71,7 @@ def load(path: StrPath) -> Any:
         try:
             told = json.loads(text)
             estimator = _made(told)
-            _check_shapes(estimator, header.tensors)
+            _check_shapes(estimator, told["form"], header.tensors)
         except Exception as error:  # whatever a description of another kind makes it raise
             raise ValueError(f"{path} must describe a fitted estimator: {str(error)[:400]}") from error
         return estimator
@@ -135,20 +134,21 @@ def _made(told: dict[str, Any]) -> Any:
             raise ValueError(f"nothing of an estimator is named {key!r:.80}")
         setattr(estimator, key, value)
     estimator._hear(told)
-    estimator._skips = bool(told.get("skips", estimator.residual))
+    estimator._skips = bool(told["form"]["residual"])
     if "features" in told:
         estimator.feature_names_in_ = np.array(told["features"], dtype=object)
     return estimator
 
 
-def _check_shapes(estimator: Any, tensors: dict[str, _header.Tensor]) -> None:
-    """Raise unless the layers in a header are those of the estimator's parameters, one after the other."""
-    sizes = (estimator.n_features_in_, *sizes_of(estimator.hidden_layer_sizes), estimator.n_outputs_)
-    lead = () if estimator.n_members == 1 else (estimator.n_members,)
+def _check_shapes(estimator: Any, form: dict[str, Any], tensors: dict[str, _header.Tensor]) -> None:
+    """Raise unless the layers in a header are those that are told of, one after the other."""
+    sizes = (estimator.n_features_in_, *form["hidden_layer_sizes"], estimator.n_outputs_)
+    members = form["n_members"]
+    lead = () if members == 1 else (members,)
     wanted = {f"coefs/{i}": (*lead, m, n) for i, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False))}
     wanted |= {f"intercepts/{i}": (*lead, n) for i, n in enumerate(sizes[1:])}
-    wanted |= {"best": (estimator.n_members,), "waited": (estimator.n_members,)}
-    if estimator.norm is not None:
+    wanted |= {"best": (members,), "waited": (members,)}
+    if form["norm"] is not None:
         wanted |= {f"norms/{i}/scale": (*lead, n) for i, n in enumerate(sizes[1:-1])}
     for key, shape in wanted.items():
         if key not in tensors or tensors[key].shape != shape:

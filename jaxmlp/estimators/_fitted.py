@@ -6,11 +6,13 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from jaxmlp.estimators._checks import rows_of
 from jaxmlp.estimators._converting import from_sklearn, to_sklearn
 from jaxmlp.estimators._files import save
 from jaxmlp.estimators._forward import Net
-from jaxmlp.estimators._parameters import CURVES, Parameters, sizes_of
+from jaxmlp.estimators._parameters import CURVES, Parameters
 from jaxmlp.estimators._recipes import numbers_of, recipe_of
 from jaxmlp.estimators._units import Columns, Units, fold, unfold
 from jaxmlp.layer import Layer
@@ -36,30 +38,40 @@ class Fitted(Parameters):
     _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
     _skips: bool | None = None  # the parameter residual when the net was drawn; None of coefficients that were set
 
-    def _folded(self, first: Any) -> Units:
-        """Return the part of the scaling that the layers themselves hold; `first` is their first w (..., in, out)."""
-        hidden = sizes_of(self.hidden_layer_sizes)
-        skips = (
-            self._residual_fitted and len(hidden) > 0 and first.shape[-2] == first.shape[-1]
-        )  # it adds its scaled input
-        return Units(None if skips else self._units.x, self._units.y if self._folds_targets() else None)
+    def _folded(self, weights: list[Any]) -> Units:
+        """Return the part of the scaling that the layers themselves hold; their weights are (..., in, out) each."""
+        square = len(weights) > 1 and weights[0].shape[-2] == weights[0].shape[-1]
+        adds = self._skips_fitted and square  # its scaled input
+        return Units(None if adds else self._units.x, self._units.y if self._folds_targets() else None)
 
     @property
     def _net(self) -> Net:
-        inputs = self._units.x if self._folded(self.coefs_[0]).x is None else None
+        inputs = self._units.x if self._folded(self.coefs_).x is None else None
         layers = self._with_norms_of(zip(self.coefs_, self.intercepts_, strict=True))
         curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        return Net(layers, curve, self._norm_fitted, self._residual_fitted, inputs)
+        return Net(layers, curve, self._form["norm"], self._skips_fitted, inputs)
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Return the outputs of all members, (members, rows, width)."""
+        check_is_fitted(self)
+        outputs = self._net(rows_of(self, X))
+        return outputs[None] if outputs.ndim == 2 else outputs
 
     @property
-    def _residual_fitted(self) -> bool:
+    def _skips_fitted(self) -> bool:
         return bool(self.residual if self._skips is None else self._skips)
 
     @property
-    def _norm_fitted(self) -> str | None:
-        """The parameter norm, as it was when the net was drawn; without hidden layers there is none."""
-        scale, shift = (self._norms or [(None, None)])[0]
-        return None if scale is None else "rms" if shift is None else "layer"
+    def _form(self) -> dict[str, Any]:
+        """The parameters of which the fitted net is made, whatever they are set to by now."""
+        first = self.coefs_[0]
+        scale, shift = (self._norms or [(None, None)])[0]  # without hidden layers there is no norm
+        return {
+            "n_members": len(first) if first.ndim == 3 else 1,
+            "hidden_layer_sizes": tuple(int(w.shape[-1]) for w in self.coefs_[:-1]),
+            "norm": None if scale is None else "rms" if shift is None else "layer",
+            "residual": self._skips_fitted,
+        }
 
     def _with_norms_of(self, net: Iterable[tuple[Any, Any]]) -> list[Layer]:
         """Return layers (w, b) with the numbers of their norms; coefficients that a caller has set have none."""
@@ -72,12 +84,11 @@ class Fitted(Parameters):
 
     def _keep(self, layers: list[Layer], dtype: Any) -> None:
         """Hold these layers of the net in scaled units, with the leading axis (members,), as coefficients."""
-        folded = fold([(layer.w, layer.b) for layer in layers], self._folded(layers[0].w))
+        folded = fold([(layer.w, layer.b) for layer in layers], self._folded([layer.w for layer in layers]))
         far = [a for a in self._units if a is not None and (np.abs(a.shift) > FLOAT32_HOLDS * a.scale).any()]
         if dtype != np.float32 or far:
             dtype = np.float64
-        one = self.n_members == 1
-        cut = (lambda a: a[0]) if one else (lambda a: a)
+        cut = (lambda a: a[0]) if len(layers[0].w) == 1 else (lambda a: a)
         self.coefs_ = [cut(w).astype(dtype) for w, _ in folded]
         self.intercepts_ = [cut(b).astype(dtype) for _, b in folded]
         wide = jax.tree.map(lambda a: cut(np.asarray(a, np.float64)), layers[:-1])
@@ -85,7 +96,7 @@ class Fitted(Parameters):
 
     def attributes_of_member(self, member: int) -> dict[str, Any]:
         """Return the attributes in which an estimator of one member differs from its ensemble."""
-        if self.n_members == 1:
+        if self._form["n_members"] == 1:
             return {}
         own = {
             name: jax.tree.map(lambda a: a[member], getattr(self, name)) for name in ("coefs_", "intercepts_", "_norms")
@@ -95,9 +106,9 @@ class Fitted(Parameters):
 
     def _scaled_layers(self, dtype: Any) -> tuple[Layer, ...]:
         """Return the layers of the net in scaled units, with the leading axis (members,), as they are trained."""
-        net = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_[0]))
+        net = unfold(list(zip(self.coefs_, self.intercepts_, strict=True)), self._folded(self.coefs_))
         layers = self._with_norms_of(net)
-        one = self.n_members == 1
+        one = self.coefs_[0].ndim == 2
         return jax.tree.map(lambda a: np.asarray(a[None] if one else a, dtype), tuple(layers))
 
     def save(self, path: StrPath) -> None:
@@ -153,12 +164,12 @@ class Fitted(Parameters):
     @property
     def params_(self) -> Any:
         """The parameters that `recipe_.model` takes; those of an ensemble have the leading axis (members,)."""
-        layers = self._scaled_layers(self.coefs_[0].dtype)
-        if self.n_members == 1:
+        layers, scaling = self._scaled_layers(self.coefs_[0].dtype), self._scaling()
+        members = self._form["n_members"]
+        if members == 1:
             layers = jax.tree.map(lambda a: a[0], layers)
-        scaling = self._scaling()
-        if self.n_members > 1:
-            scaling = jax.tree.map(lambda a: np.broadcast_to(a, (self.n_members, *a.shape)), scaling)
+        else:
+            scaling = jax.tree.map(lambda a: np.broadcast_to(a, (members, *a.shape)), scaling)
         return layers if self._units == Units() else {"model": layers, **scaling}
 
     def _scaling(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxmlp import _check
 from jaxmlp.estimators._base import BaseMLP
-from jaxmlp.estimators._checks import rows_of
 from jaxmlp.estimators._heads import Head, moments, point
 from jaxmlp.estimators._predicted import Predicted, checked_levels
 
@@ -39,7 +38,7 @@ class Predictor(BaseMLP):
         mean = self._point(outputs)
         if not return_std:
             return self._columns(mean.mean(0))
-        if not self._head().tells and self.n_members == 1:
+        if not self._head().tells and self._form["n_members"] == 1:
             raise ValueError(
                 f"predict(X, return_std=True) must have a spread to tell; got loss={self.loss!r}, which has none, and "
                 f"n_members=1; use loss='gaussian', or an ensemble: n_members=5"
@@ -83,13 +82,11 @@ class Predictor(BaseMLP):
         return found[:, :, 0] if found.shape[2] == 1 else found
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Return the outputs of all members, (members, rows, width)."""
         check_is_fitted(self)
         known = hasattr(self, "_outputs_given")  # else a caller has set the coefficients
         if known and (self.coefs_[-1].shape[-1] != self._width() or self.out_activation_ != self._head().link):
             raise ValueError(f"loss must be the one that was fitted; got loss={self.loss!r} since; call fit again")
-        outputs = self._net(rows_of(self, X))
-        return outputs[None] if outputs.ndim == 2 else outputs
+        return super()._outputs(X)
 
     def _point(self, outputs: np.ndarray) -> np.ndarray:
         found = point(self._head(), outputs, self.numbers_of_loss().get("level"))

@@ -17,12 +17,12 @@ from jaxmlp.types import Loss
 
 def model_of(estimator: Any, sizes: tuple[int, ...]) -> MLP:
     """Return the perceptron of an estimator for these widths."""
-    curve = estimator.activation
+    curve, form = estimator.activation, estimator._form
     return MLP(
         sizes,
         CURVES.get(curve, curve) if isinstance(curve, str) else curve,
-        norm=estimator.norm,
-        residual=estimator.residual,
+        norm=form["norm"],
+        residual=form["residual"],
         dropout=estimator.dropout > 0,
         dtype=estimator.dtype if estimator.dtype in ("bfloat16", "float16") else None,
     )

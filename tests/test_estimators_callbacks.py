@@ -5,6 +5,7 @@ import pickle
 import jax
 import numpy as np
 import pytest
+from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -221,3 +222,13 @@ def test_verbose_prints_the_loss_of_each_epoch_and_the_score(capsys):
     assert lines[0] == f"Iteration 1, loss = {net.loss_curve_[0]:.8f}"
     assert lines[1] == f"Validation score: {net.validation_scores_[0]:f}"
     assert len(lines) == 2 * EPOCHS
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "sgd", "learning_rate": "adaptive"}, {"early_stopping": True}])
+def test_verbose_ends_with_why_training_ended_in_scikit_learns_words(options, capsys):
+    options = SMALL | {"max_iter": 50, "n_iter_no_change": 2, "tol": 9.0, "verbose": True} | options
+    MLPClassifier(**options).fit(X, LABELS)
+    ours = capsys.readouterr().out.splitlines()[-1]
+    neural_network.MLPClassifier(**options).fit(X, LABELS)
+    theirs = capsys.readouterr().out.splitlines()[-1]
+    assert ours.endswith(theirs) and ours.startswith(("Training loss did not", "Validation score did not"))

@@ -36,6 +36,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from jaxmlp import _compile
 from jaxmlp.estimators import MLPClassifier, MLPRegressor, SearchCV
 from jaxmlp.estimators import _blocks as blocks
+from jaxmlp.estimators._greedy import GreedyEnsemble
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -248,6 +249,12 @@ def test_the_greedy_ensemble_averages_the_models_of_the_folds():
 
 def test_greedy_ensembles_of_numbers_of_many_labels_and_of_folds_that_lack_a_class():
     numbers = SearchCV(MLPRegressor(**FEW), GRID, cv=3, ensemble="greedy", halving=True).fit(X, X[:, 0])
+    whole = numbers.best_estimator_
+    each = np.array([model.predict(X) for model in whole.estimators])
+    mean, spread = whole.predict(X, return_std=True)
+    np.testing.assert_allclose(spread**2, np.average((each - mean) ** 2, axis=0, weights=whole.weights), rtol=1e-9)
+    noisy = type(whole)([MLPRegressor("gaussian", **FEW).fit(X, X[:, 0])], [1.0])
+    np.testing.assert_allclose(noisy.predict(X, True), noisy.estimators[0].predict(X, return_std=True), rtol=1e-6)
     assert numbers.predict(X).shape == (len(X),) and not hasattr(numbers, "predict_proba")
     assert is_regressor(numbers.best_estimator_)
     labels = np.stack([Y > 0, X[:, 1] > 3], 1).astype(int)
@@ -262,6 +269,8 @@ def test_greedy_ensembles_of_numbers_of_many_labels_and_of_folds_that_lack_a_cla
 def test_an_ensemble_needs_probabilities_and_a_setting_without_failures():
     with pytest.raises(ValueError, match="must have probabilities to average; RidgeClassifier has none"):
         SearchCV(RidgeClassifier(), {"alpha": [1.0]}, cv=3, ensemble="greedy").fit(X, Y)
+    with pytest.raises(ValueError, match="return_std must be left out of a classifier's predict"):
+        GreedyEnsemble([MLPClassifier(**FEW).fit(X, Y)], [1.0]).predict(X, return_std=True)
     splits = [(np.arange(60), np.arange(60, 75)), (np.arange(5, 75), np.arange(5))]
     lost = {"sample_weight": np.where(np.arange(75) < 60, 0.0, 1.0)}  # the first fold has no row that counts
     with pytest.raises(ValueError, match="must have one setting that was fitted on every fold; got none"):

@@ -186,7 +186,10 @@ class BaseMLP(Fitted, BaseEstimator):
             warnings.warn("Training interrupted by user.", stacklevel=5)
             interrupted = True
         self._record(last, table, course, before)
-        if not interrupted and not course.once and np.asarray(last.running).any():
+        goes_on = np.asarray(last.running).any()
+        if not goes_on and not course.ended.any():
+            watch.stopped()
+        if goes_on and not interrupted and not course.once:
             self._warn_of_the_limit()
 
     def _warn_of_the_limit(self) -> None:

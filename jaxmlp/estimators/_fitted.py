@@ -139,8 +139,9 @@ class Fitted(Parameters):
 
     @property
     def recipe_(self) -> Recipe:
-        """What was trained, but for `schedule` and `class_weight`, for all that takes a recipe.
+        """What was trained, for all that takes a recipe.
 
+        It lacks `schedule`, `class_weight`, and `label_smoothing` of yes and no, which lies in the targets.
         `hyperparams_` are its numbers: `jaxmlp.fit(key, data, recipe_, hyperparams_)` is another run of it.
         """
         recipe = recipe_of(self, self._sizes(), self._loss(), self._targets())

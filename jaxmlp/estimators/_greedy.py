@@ -46,11 +46,19 @@ class GreedyEnsemble(BaseEstimator):
         """Return true: it is made of fitted models."""
         return True
 
-    def predict(self, X: Any) -> Any:
-        """Return labels, or the mean of the predictions."""
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Return labels, or the mean of the predictions; with `return_std` the standard deviation of regressors too.
+
+        Its variance is that of the noise that the models tell, in the mean, and that between the models.
+
+        Raises:
+          ValueError: for `return_std` of classifiers.
+        """
         mean = self._mean(X)
         if not _classifies(self):
-            return mean
+            return (mean, np.sqrt(self._variance(X, mean))) if return_std else mean
+        if return_std:
+            raise ValueError("return_std must be left out of a classifier's predict; use predict_proba(X)")
         return (mean > 0.5).astype(int) if self.classes is None else self.classes_[mean.argmax(1)]
 
     @available_if(_classifies)
@@ -71,6 +79,14 @@ class GreedyEnsemble(BaseEstimator):
     def _mean(self, X: Any) -> np.ndarray:
         pairs = zip(self.estimators, self.weights, strict=True)
         return np.asarray(sum(weight * told(model, X, self.classes) for model, weight in pairs))
+
+    def _variance(self, X: Any, mean: np.ndarray) -> np.ndarray:
+        whole = np.zeros_like(mean)
+        for model, weight in zip(self.estimators, self.weights, strict=True):
+            tells = getattr(model, "tells_spread", False)
+            own, noise = model.predict(X, return_std=True) if tells else (model.predict(X), 0.0)
+            whole += weight * (np.square(noise) + np.square(own - mean))
+        return whole
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags, those of its models."""

@@ -1,5 +1,6 @@
 """The parameters of the estimators: scikit-learn's under its names, defaults and meanings, and ours."""
 
+import abc
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -54,7 +55,7 @@ OURS: dict[str, list[Any]] = {
 }
 
 
-class Parameters:
+class Parameters(abc.ABC):
     """What every estimator is given, and what classifier and regressor answer each in its own way."""
 
     hidden_layer_sizes: Any
@@ -92,52 +93,53 @@ class Parameters:
     dtype: Any
     device: Any
 
+    @abc.abstractmethod
     def _loss(self) -> Any:
         """Return the loss of an example."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _targets(self) -> int:
         """Return by how many the loss is divided where it is told."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _width(self) -> int:
         """Return how many outputs the net has."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _scales_targets(self) -> bool:
         """Return whether the targets may be scaled for training."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _folds_targets(self) -> bool:
         """Return whether the scaling of the targets is one of the last layer."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _head_of_scaled(self) -> str:
         """Return what the outputs are to `transforms.Scaled`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _validate(self, X: Any, y: Any, *, incremental: bool, reset: bool) -> Any:
         """Return X, the targets of the net, and the labels, checked by scikit-learn's rules."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
         """Return what each row counts."""
-        raise NotImplementedError
 
     def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
         """Return targets as the loss is given them in training."""
         return y
 
+    @abc.abstractmethod
     def _told(self) -> dict[str, Any]:
         """Return what a file says of the targets."""
-        return {}
 
+    @abc.abstractmethod
     def _hear(self, told: dict[str, Any]) -> None:
         """Take what a file says of the targets."""
 
+    @abc.abstractmethod
     def _strata(self, rows: Any) -> Any:
         """Return by what a validation set is stratified, or None."""
-        raise NotImplementedError
 
 
 def keep(estimator: Any, given: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Predictor(BaseMLP):
         mean = self._point(outputs)
         if not return_std:
             return self._columns(mean.mean(0))
-        if not self._head().tells and self._form["n_members"] == 1:
+        if not self.tells_spread:
             raise ValueError(
                 f"predict(X, return_std=True) must have a spread to tell; got loss={self.loss!r}, which has none, and "
                 f"n_members=1; use loss='gaussian', or an ensemble: n_members=5"
@@ -80,6 +80,11 @@ class Predictor(BaseMLP):
         n = _check.positive_int("n", n)
         found = self._predicted(self._outputs(X)).sample(n, check_random_state(random_state))
         return found[:, :, 0] if found.shape[2] == 1 else found
+
+    @property
+    def tells_spread(self) -> bool:
+        """Whether `predict` takes `return_std`: of a loss that tells a spread, and of an ensemble."""
+        return self._head().tells or self._form["n_members"] > 1
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -185,15 +185,42 @@ def _close(run: Run, member: Member, validation: Any, program: Program) -> Run:
     if validation is not None:
         told |= _validate(run, member, validation, program)
     told = {name: value.astype(run.total.dtype) for name, value in told.items()}
+    moved, better = _judged(run, member, told, program)
+    moved = _paced(moved, member, program)._replace(epoch=run.epoch + 1)
+    goes = run.running  # of a run that has ended all stays as it was at its end
+    large = {
+        "state": run.state,
+        "kept": _where(goes & better, run.state.params, run.kept),
+        "curves": {
+            name: curve.at[run.epoch].set(jnp.where(goes, told[name], curve[run.epoch]))
+            for name, curve in run.curves.items()
+        },
+        "total": jnp.zeros_like(run.total),
+    }
+    small = _where(goes, *(a._replace(**dict.fromkeys(large)) for a in (moved, run)))
+    return small._replace(**large)
+
+
+def _where(condition: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+
+
+def _judged(run: Run, member: Member, told: dict[str, Array], program: Program) -> tuple[Run, Array]:
+    """Count the epochs without an improvement, and return whether the weights of this one are kept."""
     if program.early_stopping:
-        worse, better = told["score"] < run.best + member.tol, told["score"] > run.best
-        best = jnp.where(better, told["score"], run.best)
+        score = told["score"]
+        worse, better = score < run.best + member.tol, score > run.best
+        best = jnp.where(better, score, run.best)
     else:
+        loss = told["loss"]
         worse, better = loss > run.best - member.tol, jnp.ones((), bool)
         best = jnp.where(loss < run.best, loss, run.best)
-    waited = jnp.where(worse, run.waited + 1, 0)
-    seen = run.seen + member.rows.astype(run.seen.dtype)
-    rate = run.rate
+    return run._replace(best=best, waited=jnp.where(worse, run.waited + 1, 0)), better
+
+
+def _paced(run: Run, member: Member, program: Program) -> Run:
+    """Set the rate of the next epoch, and end the run that has waited for too long."""
+    seen, rate, waited = run.seen + member.rows.astype(run.seen.dtype), run.rate, run.waited
     if program.learning_rate == "invscaling":
         rate = member.rate / (seen + 1).astype(rate.dtype) ** member.power
     enough = waited > member.patience
@@ -202,19 +229,7 @@ def _close(run: Run, member: Member, validation: Any, program: Program) -> Run:
         ends = enough & (rate <= SMALLEST_RATE)
         rate = jnp.where(enough & ~ends, rate / 5, rate)
         waited = jnp.where(enough & ~ends, 0, waited)
-    goes = run.running
-    kept = jax.tree.map(lambda new, old: jnp.where(goes & better, new, old), run.state.params, run.kept)
-    curves = {
-        name: curve.at[run.epoch].set(jnp.where(goes, told[name], curve[run.epoch]))
-        for name, curve in run.curves.items()
-    }
-    moved = run._replace(rate=rate, seen=seen, epoch=run.epoch + 1, best=best, waited=waited, running=~ends)
-    stays = jax.tree.map(
-        lambda new, old: jnp.where(goes, new, old),
-        moved._replace(state=None, kept=None, curves=None),
-        run._replace(state=None, kept=None, curves=None),
-    )
-    return stays._replace(state=run.state, kept=kept, curves=curves, total=jnp.zeros_like(run.total))
+    return run._replace(seen=seen, rate=rate, waited=waited, running=~ends)
 
 
 def _validate(run: Run, member: Member, validation: Any, program: Program) -> dict[str, Array]:

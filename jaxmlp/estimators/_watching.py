@@ -90,3 +90,14 @@ class Watch:
                 ended.append(member)
         self._open = {}
         return ended
+
+    def stopped(self) -> None:
+        """Print that the rule of stopping has ended the run, in scikit-learn's words."""
+        estimator = self._estimator
+        if estimator.verbose:
+            what = "Validation score" if estimator.early_stopping else "Training loss"
+            adaptive = estimator.learning_rate == "adaptive" and estimator.solver == "sgd"
+            print(
+                f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive "
+                f"epochs.{' Learning rate too small.' if adaptive else ''} Stopping."
+            )

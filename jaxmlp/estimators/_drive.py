@@ -127,7 +127,7 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
             room = np.full((roomy(chunk * steps), *orders.shape[1:]), -1, np.int32)
             room[: len(orders)] = orders
             run = train(run, member, tables, room, Span(np.int32(len(orders)), np.int32(0)), program)
-        taken = int(np.max(run.epoch)) - done
+        taken = int(np.asarray(run.epoch).max()) - done
         if len(rngs) == 1 and taken < count:  # the caller's generator stands where scikit-learn leaves it
             rngs[0].set_state(before)
             stream = epochs(rngs[0], rows, course.shuffle)

@@ -81,9 +81,9 @@ class Run(NamedTuple):
 
 def begin(params: Params, member: Member, program: Program) -> Any:
     """Return the optimizer's state before the first step; of our own solvers it is zero, and nothing is compiled."""
-    if isinstance(program.recipe.optimizer, SOLVERS):
-        form = jax.eval_shape(_begin, params, member, program)
-        return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), form)
+    solver = program.recipe.optimizer
+    if isinstance(solver, SOLVERS):
+        return solver.first(jax.tree.map(np.zeros_like, params), np.zeros(len(member.rate), np.int32))
     return _begin(params, member, program)
 
 

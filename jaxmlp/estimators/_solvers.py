@@ -29,8 +29,7 @@ class Adam:
         """Return the transformation; all numbers may be traced."""
 
         def init(params: Any) -> Any:
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            return jnp.zeros((), jnp.int32), zeros, zeros
+            return self.first(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.int32))
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
             count, m, v = state[0] + 1, *state[1:]
@@ -41,6 +40,10 @@ class Adam:
             return jax.tree.map(lambda m, v: -rate * m / (jnp.sqrt(v) + epsilon), m, v), (count, m, v)
 
         return optax.GradientTransformation(init, update)
+
+    def first(self, zeros: Any, count: Any) -> Any:
+        """Return the state before the first step, made of zeros like the parameters, and of a zero that counts."""
+        return count, zeros, zeros
 
 
 @jax.tree_util.register_static
@@ -57,7 +60,7 @@ class SGD:
         """Return the transformation; all numbers may be traced."""
 
         def init(params: Any) -> Any:
-            return jax.tree.map(jnp.zeros_like, params)
+            return self.first(jax.tree.map(jnp.zeros_like, params), None)
 
         def moved(velocity: Any, grads: Any) -> Any:
             return jax.tree.map(lambda u, g: momentum * u - learning_rate * g, velocity, grads)
@@ -67,6 +70,10 @@ class SGD:
             return moved(velocity, updates) if self.nesterov else velocity, velocity
 
         return optax.GradientTransformation(init, update)
+
+    def first(self, zeros: Any, count: Any) -> Any:
+        """Return the state before the first step, made of zeros like the parameters."""
+        return zeros
 
 
 SOLVERS = (Adam, SGD)  # whose first state is zero

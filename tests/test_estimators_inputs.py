@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.preprocessing import StandardScaler
 
 from jaxmlp.estimators import MLPClassifier, MLPRegressor
+from jaxmlp.estimators._units import fit_columns
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -187,3 +189,15 @@ def test_weights_that_are_set_by_hand_are_the_net():
     slope = (net.predict(X) - VALUES).mean()  # of half the squared error, by the last bias
     net.partial_fit(X, VALUES)
     assert net.intercepts_[1][0] == pytest.approx(1.0 - 0.1 * slope)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_a_table_that_is_scaled_in_parts_is_scaled_as_a_whole(rows):
+    rng = np.random.default_rng(0)
+    table = rng.normal(1e3, 2.0, (rows, 300)) * np.arange(300)  # of a thousand rows in five parts; a column of zeros
+    weight = rng.integers(0, 3, rows) + (np.arange(rows) == 0)
+    columns = fit_columns(table, weight.astype(float))
+    whole = StandardScaler().fit(np.repeat(table, weight, axis=0))
+    np.testing.assert_allclose(columns.shift, whole.mean_, rtol=1e-12)
+    np.testing.assert_allclose(columns.scale, whole.scale_, rtol=1e-9)
+    np.testing.assert_array_equal(columns.forward(table, "f"), ((table - columns.shift) / columns.scale).astype("f"))

@@ -1,11 +1,16 @@
 """What is refused, or comes out right, where an estimator is asked for the unusual: no number is wrong in silence."""
 
 import warnings
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.sparse
+from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier as TheirClassifier
 from sklearn.neural_network import MLPRegressor as TheirRegressor
 
 from jaxmlp import losses
@@ -27,6 +32,10 @@ def regressor(**parameters):
 
 def classifier(**parameters):
     return MLPClassifier(**(SMALL | parameters))
+
+
+def penalised(outputs, targets, *, penalty=1.0):
+    return penalty * jnp.sum(jnp.abs(outputs - targets), axis=-1)
 
 
 REFUSED = {
@@ -54,9 +63,45 @@ REFUSED = {
         lambda: classifier(class_weight="balanced").fit(X, LABELS, sample_weight=2.0 * LABELS - 1),
         "Negative values in data passed to `sample_weight`",
     ),
+    "nan class": (lambda: classifier(class_weight={0: np.nan, 1: 1.0}).fit(X, LABELS), "values in class_weight"),
+    "no such number": (
+        lambda: regressor(loss_params={"delta": 1.0}).fit(X, Y),
+        "squared_error' takes nothing; got 'de",
+    ),
+    "smoothing of focal": (
+        lambda: classifier(loss="focal", label_smoothing=0.1).fit(X, LABELS),
+        "label_smoothing must be 0 with loss='focal', which has none; got 0.1",
+    ),
+    "penalty": (lambda: regressor(loss=penalised).fit(X, Y), "must have no parameter 'penalty'.*rename it"),
+    "levels": (lambda: regressor(loss="quantile", loss_params={"level": ()}).fit(X, Y), "one level or more"),
+    "a curve of NumPy": (
+        lambda: regressor(activation=np.sin).fit(X, Y),
+        "activation must be a function of 1 argument t",
+    ),
+    "a schedule of NumPy": (
+        lambda: regressor(schedule=lambda done, count: np.cos(done)).fit(X, Y),
+        "schedule must be a function of 2 arguments that is written in JAX",
+    ),
+    "arguments of a schedule": (
+        lambda: regressor(schedule=lambda done: 1.0).fit(X, Y),
+        "schedule must be a function of",
+    ),
+    "arguments of a loss": (lambda: regressor(loss=lambda outputs: outputs).fit(X, Y), "loss must be a function of 2"),
+    "beta_2": (lambda: regressor(beta_2=1 - 1e-9, batch_size=20).fit(X, Y), "beta_2 must not round to 1 in float32"),
+    "epsilon": (lambda: regressor(epsilon=1e-60, batch_size=20).fit(X, Y), "epsilon must not round to 0 in float32"),
+    "a key": (
+        lambda: regressor(optimizer=partial(optax.noisy_sgd, key=jax.random.key(0))).fit(X, Y),
+        "optimizer must hold numbers alone",
+    ),
+    "set level": (
+        lambda: (
+            regressor(loss="quantile").fit(X, Y).set_params(loss_params={"level": (0.2, 0.5, 0.8)}).predict_quantiles(X)
+        ),
+        "those that were fitted, 'quantile' and None",
+    ),
     "device": (lambda: regressor(device="nonsense:3").fit(X, Y), "device must be one that JAX has, cpu:0"),
-    "set loss": (lambda: regressor().fit(X, Y).set_params(loss="gaussian").predict(X), "the one that was fitted"),
-    "set counts": (lambda: regressor().fit(X, Y).set_params(loss="poisson").predict(X), "the one that was fitted"),
+    "set loss": (lambda: regressor().fit(X, Y).set_params(loss="gaussian").predict(X), "those that were fitted"),
+    "set counts": (lambda: regressor().fit(X, Y).set_params(loss="poisson").predict(X), "those that were fitted"),
     "warm counts": (
         lambda: regressor(warm_start=True).fit(X, Y).set_params(loss="poisson").fit(X, abs(Y)),
         "one of counts, to go on",
@@ -165,3 +210,81 @@ def test_rows_whose_sum_is_beyond_floats_warn_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(net.predict(np.full((40, 3), 1e307))).all()
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.arange(40) % 3])
+def test_a_number_of_the_loss_may_be_named_like_the_penalty(labels):
+    share = 0.75 if labels is LABELS else [0.5, 0.3, 0.2]
+    given = classifier(loss="focal", loss_params={"alpha": share}, alpha=0.1, max_iter=20).fit(X, labels)
+    fixed = classifier(loss=lambda a, b: losses.focal(a, b, alpha=jnp.asarray(share, a.dtype)), alpha=0.1, max_iter=20)
+    np.testing.assert_allclose(given.predict_proba(X), fixed.fit(X, labels).predict_proba(X), rtol=1e-9)
+    assert (
+        np.abs(given.predict_proba(X) - classifier(loss="focal", max_iter=20).fit(X, labels).predict_proba(X)).max()
+        > 0.01
+    )
+
+
+@pytest.mark.parametrize("factor", [2.0**-45, 2.0**45])
+def test_lbfgs_weighs_its_penalty_against_weights_of_any_size(factor):
+    weight, options = RNG.uniform(1, 2, 40), {"solver": "lbfgs", "max_iter": 30}
+    one = regressor(alpha=1.0, **options).fit(X, Y, weight)
+    other = regressor(alpha=factor, **options).fit(X, Y, factor * weight)
+    np.testing.assert_allclose(other.loss_, one.loss_, rtol=1e-9)
+    np.testing.assert_allclose(other.predict(X), one.predict(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.arange(40) % 3])
+def test_the_loss_of_validation_data_is_that_of_their_classes_without_smoothing(labels):
+    net = classifier(class_weight="balanced", label_smoothing=0.2, alpha=9.0).fit(
+        X, labels, X_val=X[:30], y_val=labels[:30]
+    )
+    counts = (len(labels) / (len(np.unique(labels)) * np.bincount(labels)))[labels[:30]]
+    expected = log_loss(labels[:30], net.predict_proba(X[:30]), sample_weight=counts)
+    np.testing.assert_allclose(net.validation_loss_curve_[-1], expected, rtol=1e-9)
+
+
+def test_the_losses_of_an_ensemble_are_the_means_over_all_members_to_the_end():
+    options = {"tol": 0.01, "n_iter_no_change": 2, "max_iter": 60, "learning_rate_init": 0.1}
+    net = regressor(n_members=3, **options).fit(X, Y)
+    seeds = np.random.RandomState(0).randint(2**31 - 1, size=3)
+    alone = [regressor(**options | {"random_state": seed}).fit(X, Y).loss_curve_ for seed in seeds]
+    assert len({len(curve) for curve in alone}) > 1
+    padded = [curve + curve[-1:] * (net.n_iter_ - len(curve)) for curve in alone]
+    np.testing.assert_allclose(net.loss_curve_, np.mean(padded, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "sgd"}])
+def test_one_of_scikit_learns_goes_on_with_what_its_solver_remembers(options):
+    theirs = TheirClassifier(**SMALL | options).fit(X, LABELS)
+    ours = MLPClassifier.from_sklearn(theirs)
+    for each in (theirs, ours):
+        each.partial_fit(X, LABELS)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-12)
+
+
+def test_a_generator_of_another_kind_is_taken():
+    def drawn():
+        return np.random.RandomState(np.random.PCG64(1))
+
+    ours = regressor(random_state=drawn(), scale=False).fit(X, Y)
+    theirs = TheirRegressor(**SMALL | {"random_state": drawn()}).fit(X, Y)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=1e-12)
+    assert regressor(random_state=drawn(), dropout=0.5).fit(X, Y).loss_ > 0
+
+
+def test_students_quantiles_need_no_variance():
+    net = regressor(loss="student_t", loss_params={"df": 1.0}).fit(X, Y)
+    low, middle, high = net.predict_quantiles(X, [0.25, 0.5, 0.75]).T
+    np.testing.assert_allclose(middle, net.predict(X), rtol=1e-9)
+    scale = (high - low) / 2  # of Cauchy's distribution half of what lies between its quartiles
+    draws = net.sample(X, 20000, random_state=0)
+    np.testing.assert_allclose(np.mean(draws < middle + scale, axis=0), 0.75, atol=0.02)
+
+
+def test_predictions_stay_those_of_the_activation_that_was_fitted(tmp_path):
+    net = classifier(activation="tanh").fit(X, LABELS)
+    before = net.predict_proba(X)
+    net.set_params(activation="relu").save(tmp_path / "net")
+    for each in (net, load(tmp_path / "net")):
+        np.testing.assert_array_equal(each.predict_proba(X), before)
+        assert each.recipe_.model.model.activation == "tanh"

@@ -27,6 +27,7 @@ from sklearn.model_selection import (
     RandomizedSearchCV,
     ShuffleSplit,
 )
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier as TheirClassifier
 from sklearn.neural_network import MLPRegressor as TheirRegressor
 from sklearn.pipeline import make_pipeline
@@ -255,6 +256,7 @@ def test_greedy_ensembles_of_numbers_of_many_labels_and_of_folds_that_lack_a_cla
     np.testing.assert_allclose(spread**2, np.average((each - mean) ** 2, axis=0, weights=whole.weights), rtol=1e-9)
     noisy = type(whole)([MLPRegressor("gaussian", **FEW).fit(X, X[:, 0])], [1.0])
     np.testing.assert_allclose(noisy.predict(X, True), noisy.estimators[0].predict(X, return_std=True), rtol=1e-6)
+    np.testing.assert_array_equal(numbers.predict(X, return_std=True)[1], spread)
     assert numbers.predict(X).shape == (len(X),) and not hasattr(numbers, "predict_proba")
     assert is_regressor(numbers.best_estimator_)
     labels = np.stack([Y > 0, X[:, 1] > 3], 1).astype(int)
@@ -264,11 +266,32 @@ def test_greedy_ensembles_of_numbers_of_many_labels_and_of_folds_that_lack_a_cla
     np.testing.assert_allclose(lacking.predict_proba(X).sum(1), 1, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")  # which one of scikit-learn's tells too
+@pytest.mark.parametrize("estimator", [CLASSIFIER, MLPRegressor(**FEW)])
+def test_greedy_chooses_alike_for_targets_in_a_column_and_far_from_zero(estimator):
+    y = (Y > 0).astype(int) if estimator is CLASSIFIER else X[:, 0]
+    plain = SearchCV(estimator, GRID, cv=3, ensemble="greedy").fit(X, y)
+    column = SearchCV(estimator, GRID, cv=3, ensemble="greedy").fit(X, y[:, None])
+    np.testing.assert_array_equal(column.ensemble_weights_, plain.ensemble_weights_)
+    np.testing.assert_array_equal(column.predict(X), plain.predict(X))
+    if estimator is not CLASSIFIER:
+        far = SearchCV(estimator, GRID, cv=3, ensemble="greedy").fit(X, y + 2.0**31)
+        np.testing.assert_allclose(far.ensemble_weights_, plain.ensemble_weights_)
+
+
+def test_halving_asks_for_the_same_folds_in_every_round():
+    with pytest.raises(ValueError, match="must yield consistent folds across calls to split"):
+        SearchCV(CLASSIFIER, GRID, halving=True, cv=KFold(3, shuffle=True)).fit(X, Y)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
 def test_an_ensemble_needs_probabilities_and_a_setting_without_failures():
     with pytest.raises(ValueError, match="must have probabilities to average; RidgeClassifier has none"):
         SearchCV(RidgeClassifier(), {"alpha": [1.0]}, cv=3, ensemble="greedy").fit(X, Y)
+    labels = np.stack([Y > 0, X[:, 1] > 3], 1).astype(int)
+    with pytest.raises(ValueError, match="must have probabilities as one array; of many labels a row KNeighborsC"):
+        SearchCV(KNeighborsClassifier(), {"n_neighbors": [3]}, cv=3, ensemble="greedy").fit(X, labels)
     with pytest.raises(ValueError, match="return_std must be left out of a classifier's predict"):
         GreedyEnsemble([MLPClassifier(**FEW).fit(X, Y)], [1.0]).predict(X, return_std=True)
     splits = [(np.arange(60), np.arange(60, 75)), (np.arange(5, 75), np.arange(5))]

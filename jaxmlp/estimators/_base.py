@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from jaxmlp.estimators import _lbfgs
-from jaxmlp.estimators._checks import check_all_rows_at_once, check_loss, check_same_net
+from jaxmlp.estimators._checks import check_all_rows_at_once, check_loss, check_same_net, loss_of
 from jaxmlp.estimators._drive import Course, Table, computing, drive, seeds_of, started, with_curves
 from jaxmlp.estimators._fitted import Fitted
 from jaxmlp.estimators._history import Before, forget, going_on, keep_course
@@ -52,10 +52,10 @@ class BaseMLP(Fitted, BaseEstimator):
             check_same_net(self)
         if not self._steps():
             check_all_rows_at_once(self, given)
-        rows = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
+        rows, seen = self._rows(X, y, given.get("sample_weight"), incremental=incremental, reset=first)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
-        validation = self._validation(given)
+        validation = self._validation(given, seen)
         rng = check_random_state(self.random_state)
         rngs = self._generators(rng)
         sizes = (self.n_features_in_, *hidden, self._width())
@@ -74,6 +74,7 @@ class BaseMLP(Fitted, BaseEstimator):
         batch = min(200 if self.batch_size == "auto" else self.batch_size, rows.x.shape[0])
         full = batch == rows.x.shape[0] or not self._steps()
         self._batch = None if full else batch
+        self._loss_fitted, self._curve = loss_of(self), self.activation
         dtype = self._dtype(rows.x.dtype, full=full)
         return Ready(rows, validation, rngs, batch, dtype)
 
@@ -88,16 +89,16 @@ class BaseMLP(Fitted, BaseEstimator):
                 "preprocessed."
             )
 
-    def _rows(self, X: Any, y: Any, weight: Any, *, incremental: bool, reset: bool) -> Rows:
+    def _rows(self, X: Any, y: Any, weight: Any, *, incremental: bool, reset: bool) -> tuple[Rows, Any]:
         X, targets, labels = self._validate(X, y, incremental=incremental, reset=reset)
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=np.float64)
             if (weight < 0).any():
                 raise ValueError("Negative values in data passed to `sample_weight`.")
-        return present(Rows(X, targets, self._weighted(weight, labels)))
+        return present(Rows(X, targets, self._weighted(weight, labels))), (labels, weight)
 
-    def _validation(self, given: dict[str, Any]) -> Rows | None:
-        """Return the caller's own validation data.
+    def _validation(self, given: dict[str, Any], seen: Any) -> Rows | None:
+        """Return the caller's own validation data, their classes weighed as those that are `seen` in training.
 
         Raises:
           ValueError: for inputs without targets, or targets without inputs.
@@ -107,8 +108,8 @@ class BaseMLP(Fitted, BaseEstimator):
             raise ValueError("X_val and y_val must be given together; got one of them; pass both, or neither")
         if X is None:
             return None
-        X, targets, _ = self._validate(X, y, incremental=True, reset=False)
-        return Rows(X, targets, None)
+        X, targets, labels = self._validate(X, y, incremental=True, reset=False)
+        return Rows(X, targets, self._weighted(None, labels, seen))
 
     def _generators(self, rng: Any) -> list[Any]:
         """Return the generator of each member; that of a single one is the estimator's own, as in scikit-learn."""

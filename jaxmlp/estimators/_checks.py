@@ -1,11 +1,13 @@
 """Checks at the door of a fitted estimator."""
 
+import inspect
 from typing import Any
 
 import jax
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from jaxmlp import _check
 from jaxmlp.estimators._parameters import SOLVERS, sizes_of
 from jaxmlp.estimators._recipes import numbers_of
 from jaxmlp.recipe import Recipe
@@ -45,6 +47,26 @@ def check_same_net(estimator: Any) -> None:
             )
 
 
+def check_same_loss(estimator: Any) -> None:
+    """Refuse to read outputs by another loss than the one that they were trained with.
+
+    Raises:
+      ValueError: for a loss, or parameters of it, that were set after the fit.
+    """
+    given = loss_of(estimator)
+    if getattr(estimator, "_loss_fitted", given) != given:  # of coefficients that were set nothing is known
+        loss, options = estimator._loss_fitted
+        raise ValueError(
+            f"loss and loss_params must be those that were fitted, {_check.shown(loss)} and {options}; got "
+            f"{_check.shown(given[0])} and {given[1]} since; call fit again"
+        )
+
+
+def loss_of(estimator: Any) -> tuple[Any, str]:
+    """Return what is compared of a loss: itself, and its parameters as text, since arrays have no one answer."""
+    return estimator.loss, repr(estimator.loss_params)
+
+
 def check_all_rows_at_once(estimator: Any, given: dict[str, Any]) -> None:
     """Refuse what a solver without batches would leave aside.
 
@@ -64,12 +86,66 @@ def check_all_rows_at_once(estimator: Any, given: dict[str, Any]) -> None:
             )
 
 
+def check_numbers(estimator: Any) -> None:
+    """Refuse numbers that the loss does not take, and those that the dtype of training does not tell from zero or one.
+
+    Raises:
+      ValueError: for unknown names in `loss_params`, for `label_smoothing` of a loss without it, for a loss with a
+        parameter "penalty".
+    """
+    parameters = inspect.signature(estimator._loss()).parameters.values()
+    takes = sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("params", "weight"))
+    shown = f"loss={_check.shown(estimator.loss)}"
+    if "penalty" in takes:
+        raise ValueError(f"loss must have no parameter 'penalty', which is that of the weights; got {shown}; rename it")
+    for name in estimator.loss_params or {}:
+        if name not in takes:
+            raise ValueError(
+                f"loss_params must hold what the loss takes by keyword; {shown} takes {', '.join(takes) or 'nothing'}; "
+                f"got {name!r}"
+            )
+    if "label_smoothing" in estimator.numbers_of_loss() and "label_smoothing" not in takes:
+        raise ValueError(f"label_smoothing must be 0 with {shown}, which has none; got {estimator.label_smoothing}")
+
+
+def check_functions(estimator: Any) -> None:
+    """Let JAX trace functions that are a caller's, one by one, so that it is known which of them it cannot trace.
+
+    Raises:
+      ValueError: for an activation or a schedule that JAX cannot trace, or that takes other arguments.
+    """
+    numbers = jax.ShapeDtypeStruct((2, 3), np.float32)
+    count = jax.ShapeDtypeStruct((), np.int32)
+    forms = {"activation": (numbers,), "schedule": (count, count)}
+    for name, arguments in forms.items():
+        function = getattr(estimator, name)
+        if callable(function):
+            traced(name, function, *arguments)
+
+
+def traced(name: str, function: Any, *forms: Any) -> Any:
+    """Return the form of what a function returns.
+
+    Raises:
+      ValueError: for one that JAX cannot trace, or that takes other arguments.
+    """
+    try:
+        return jax.eval_shape(function, *forms)
+    except TypeError as error:  # JAX's own errors of tracing are of this kind
+        raise ValueError(
+            f"{name} must be a function of {len(forms)} argument{'s' * (len(forms) > 1)} that is written in JAX, with "
+            f"jnp.sin, say, and not np.sin; got {error}"
+        ) from error
+
+
 def check_loss(estimator: Any, recipe: Recipe, layers: Any, y: np.ndarray) -> None:
     """Let a loss see its numbers and the targets while their values are known, so that it can refuse them.
 
     Raises:
       ValueError: for numbers that the loss cannot take, and for a loss that does not give one value an example.
     """
+    check_numbers(estimator)
+    check_functions(estimator)
     if isinstance(estimator.loss, str) and not estimator.numbers_of_loss():
         return
     first = jax.tree.map(lambda a: a[0], layers)
@@ -82,7 +158,7 @@ def check_loss(estimator: Any, recipe: Recipe, layers: Any, y: np.ndarray) -> No
         )
         return losses[0] if isinstance(losses, tuple) else losses
 
-    shape = jax.eval_shape(found, first, jax.ShapeDtypeStruct((len(y), first[0].w.shape[0]), first[0].w.dtype)).shape
+    shape = traced("loss", found, first, jax.ShapeDtypeStruct((len(y), first[0].w.shape[0]), first[0].w.dtype)).shape
     if shape != (len(y),):
         raise ValueError(f"loss must return one value an example, shape ({len(y)},); got shape {shape}")
 

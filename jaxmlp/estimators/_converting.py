@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from jaxmlp import _check
+from jaxmlp.estimators._checks import loss_of
 from jaxmlp.estimators._history import forget
 from jaxmlp.estimators._parameters import THEIRS
 from jaxmlp.estimators._units import Units
@@ -27,6 +28,7 @@ def taken_over(estimator: Any, theirs: Any) -> Any:
         estimator._label_binarizer, estimator.classes_ = theirs._label_binarizer, theirs.classes_
     else:
         estimator._outputs_given = theirs.n_outputs_
+    estimator._loss_fitted, estimator._curve = loss_of(estimator), estimator.activation
     forget(estimator)
     for name in TOLD:
         if hasattr(theirs, name):
@@ -36,7 +38,24 @@ def taken_over(estimator: Any, theirs: Any) -> Any:
     if best is not None:
         estimator._best = np.full(1, float(best))
     estimator._no_improvement_count = np.full(1, getattr(theirs, "_no_improvement_count", 0), np.int32)
+    estimator._solver = _solver_of(theirs)
     return estimator
+
+
+def _solver_of(theirs: Any) -> Any:
+    """Return what a solver of scikit-learn's remembers, as `going_on` takes it; None of one that remembers nothing."""
+    solver: Any = getattr(theirs, "_optimizer", None)
+    if solver is None:
+        return None
+
+    def by_layer(arrays: list[Any]) -> list[np.ndarray]:  # theirs are all weights, then all biases
+        half = len(arrays) // 2
+        return [np.array(a)[None] for layer in zip(arrays[:half], arrays[half:], strict=True) for a in layer]
+
+    if hasattr(solver, "ms"):
+        leaves, steps = [np.array([solver.t]), *by_layer(solver.ms), *by_layer(solver.vs)], solver.t
+        return leaves, np.array([steps], np.int32), np.array([solver.learning_rate_init])
+    return by_layer(solver.velocities), np.zeros(1, np.int32), np.array([solver.learning_rate])
 
 
 def from_sklearn(kind: Any, theirs: Any) -> Any:
@@ -55,6 +74,8 @@ def from_sklearn(kind: Any, theirs: Any) -> Any:
 def to_sklearn(estimator: Any) -> Any:
     """Return an estimator of scikit-learn that predicts what one of ours predicts: the scaling lies in its weights.
 
+    Its solver begins anew where it goes on training: what ours remembers is in other units.
+
     Raises:
       ValueError: for an estimator that is not fitted, or has what scikit-learn's perceptrons have not.
     """
@@ -66,7 +87,7 @@ def to_sklearn(estimator: Any) -> Any:
         "n_members": form["n_members"] == 1,
         "norm": form["norm"] is None,
         "residual": not form["residual"],
-        "activation": estimator.activation in ("identity", "logistic", "sigmoid", "tanh", "relu"),
+        "activation": form["activation"] in ("identity", "logistic", "sigmoid", "tanh", "relu"),
         "loss": estimator.loss in ("log_loss", "squared_error", "poisson"),
     }
     if not all(lacks.values()):
@@ -76,7 +97,7 @@ def to_sklearn(estimator: Any) -> Any:
     names = [name for name in kind().get_params() if name in THEIRS or name == "loss"]
     options = {name: getattr(estimator, name) for name in names}
     options["hidden_layer_sizes"] = form["hidden_layer_sizes"]
-    theirs = kind(**options | {"activation": estimator.activation.replace("sigmoid", "logistic")})
+    theirs = kind(**options | {"activation": form["activation"].replace("sigmoid", "logistic")})
     theirs.coefs_ = [np.array(w) for w in estimator.coefs_]
     theirs.intercepts_ = [np.array(b) for b in estimator.intercepts_]
     theirs._best_coefs, theirs._best_intercepts = (

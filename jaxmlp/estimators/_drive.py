@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -73,8 +74,10 @@ def _device_of(device: Any) -> Any:
 
 def seeds_of(rngs: Sequence[Any]) -> np.ndarray:
     """Return a number of each generator, for the draws on the device: of its state, and where in that it stands."""
-    states = [rng.get_state(legacy=False)["state"] for rng in rngs]
-    return np.asarray([(int(state["key"][0]) + 2**16 * int(state["pos"])) % 2**32 for state in states])
+    states = [
+        {name: np.asarray(a).tolist() for name, a in rng.get_state(legacy=False)["state"].items()} for rng in rngs
+    ]
+    return np.asarray([zlib.crc32(repr(state).encode()) for state in states])
 
 
 def _share_cores() -> None:
@@ -119,7 +122,7 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
     done = 0
     while done < course.epochs:
         count = min(chunk, course.epochs - done)
-        before, run = rngs[0].get_state(), _with_room(run, done + count)
+        before, run = rngs[0].get_state(legacy=False), _with_room(run, done + count)
         orders = _orders(streams, count, course.batch_size)
         if tables is None:
             run = _sparse_epoch(run, member, table, program, orders)

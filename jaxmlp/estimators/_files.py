@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmlp import _check, _header, _tensors
+from jaxmlp.estimators._checks import check_same_loss, loss_of
 from jaxmlp.estimators._units import Columns, Units
 from jaxmlp.types import StrPath
 
@@ -26,6 +27,7 @@ def save(estimator: Any, path: StrPath) -> None:
     name = type(estimator).__name__
     if not hasattr(estimator, "coefs_"):
         raise ValueError(f"estimator must be fitted to be saved; got {estimator!r:.200}; call fit(X, y) first")
+    check_same_loss(estimator)
     told = {
         "format": FORMAT,
         "estimator": name,
@@ -134,7 +136,8 @@ def _made(told: dict[str, Any]) -> Any:
             raise ValueError(f"nothing of an estimator is named {key!r:.80}")
         setattr(estimator, key, value)
     estimator._hear(told)
-    estimator._skips = bool(told["form"]["residual"])
+    estimator._skips, estimator._curve = bool(told["form"]["residual"]), str(told["form"]["activation"])
+    estimator._loss_fitted = loss_of(estimator)
     if "features" in told:
         estimator.feature_names_in_ = np.array(told["features"], dtype=object)
     return estimator

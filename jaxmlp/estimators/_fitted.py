@@ -36,6 +36,7 @@ class Fitted(Parameters):
     n_iter_: int
     loss_: float
     _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
+    _curve: Any = None  # the parameter activation at the last fit; None of coefficients that were set
     _skips: bool | None = None  # the parameter residual when the net was drawn; None of coefficients that were set
 
     def _folded(self, weights: list[Any]) -> Units:
@@ -48,8 +49,10 @@ class Fitted(Parameters):
     def _net(self) -> Net:
         inputs = self._units.x if self._folded(self.coefs_).x is None else None
         layers = self._with_norms_of(zip(self.coefs_, self.intercepts_, strict=True))
-        curve = CURVES.get(self.activation, self.activation) if isinstance(self.activation, str) else self.activation
-        return Net(layers, curve, self._form["norm"], self._skips_fitted, inputs)
+        form = self._form
+        curve = form["activation"]
+        curve = CURVES.get(curve, curve) if isinstance(curve, str) else curve
+        return Net(layers, curve, form["norm"], form["residual"], inputs)
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the outputs of all members, (members, rows, width)."""
@@ -71,6 +74,7 @@ class Fitted(Parameters):
             "hidden_layer_sizes": tuple(int(w.shape[-1]) for w in self.coefs_[:-1]),
             "norm": None if scale is None else "rms" if shift is None else "layer",
             "residual": self._skips_fitted,
+            "activation": self.activation if self._curve is None else self._curve,
         }
 
     def _with_norms_of(self, net: Iterable[tuple[Any, Any]]) -> list[Layer]:
@@ -131,6 +135,8 @@ class Fitted(Parameters):
 
     def to_sklearn(self) -> Any:
         """Return the estimator as scikit-learn's own of the same name; the scaling lies in its weights.
+
+        Its solver begins anew where it goes on training.
 
         Raises:
           ValueError: for one that is not fitted, or has what scikit-learn's perceptrons have not.

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 
+from jaxmlp.estimators._units import fit_columns
 from jaxmlp.population import greedy
 
 ROUNDS = 50  # the most choices; the best prefix of them is kept
@@ -98,6 +99,11 @@ def told(model: Any, X: Any, classes: Any) -> np.ndarray:
     if not is_classifier(model):
         return np.asarray(model.predict(X))
     found = model.predict_proba(X)
+    if isinstance(found, list):
+        raise ValueError(
+            f"ensemble='greedy' must have probabilities as one array; of many labels a row {type(model).__name__} "
+            f"gives a list of arrays; use ensemble=None, or one of jaxmlp.estimators"
+        )
     if classes is None or len(model.classes_) == len(classes):
         return found
     whole = np.zeros((len(found), len(classes)))
@@ -116,6 +122,7 @@ def ensemble_of(trials: Any, weight: Any) -> tuple[GreedyEnsemble, np.ndarray]:
       ValueError: for classifiers without probabilities, and where no setting was fitted on every fold.
     """
     y = np.asarray(trials.y)
+    y = y.ravel() if y.ndim == 2 and y.shape[1] == 1 else y  # as every fit takes it
     whole = [i for i, models in enumerate(trials.models) if all(model is not None for model in models)]
     if not whole:
         raise ValueError("ensemble='greedy' must have one setting that was fitted on every fold; got none")
@@ -131,6 +138,10 @@ def ensemble_of(trials: Any, weight: Any) -> tuple[GreedyEnsemble, np.ndarray]:
     each /= seen[rows].reshape(-1, *[1] * (each.ndim - 2))
     counts = np.ones(len(rows)) if weight is None else np.asarray(weight, float)[rows]
     targets = np.searchsorted(classes, y[rows]) if classes is not None else y[rows].astype(float)
+    if not is_classifier(first):  # in float32 below, which does not hold what is far from zero
+        units = fit_columns(targets.reshape(len(targets), -1), None)
+        targets = units.forward(targets.reshape(len(targets), -1), float).reshape(targets.shape)
+        each = np.stack([units.forward(a.reshape(len(a), -1), float).reshape(a.shape) for a in each])
     score = jax.tree_util.Partial(_log_loss if is_classifier(first) else _squares, targets, counts / counts.sum())
     chosen = greedy(each.astype(np.float32), score, rounds=ROUNDS)
     shares = np.zeros(len(trials.models))

@@ -88,16 +88,10 @@ def head_of(loss: Any) -> Head:
     return known.get(loss, Head(loss))
 
 
-def moments(head: Head, outputs: np.ndarray, numbers: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance (..., d) of outputs (..., 2 d), in the units of the targets that were trained on."""
-    mean, raw = np.split(outputs, 2, axis=-1)
-    variance = np.exp(4 * np.arcsinh(raw / 16)) + numbers.get("min_variance", losses.FLOOR)
-    if head.kind == "student":
-        df = numbers.get("df", 4.0)
-        if not np.all(np.asarray(df) > 2):
-            raise ValueError(f"df of the loss student_t must be above 2 for a variance; got {df}")
-        variance = variance * df / (df - 2)
-    return mean, variance
+def squares_of(outputs: np.ndarray, numbers: Mapping[str, Any]) -> np.ndarray:
+    """Return squared scales (..., d) of outputs (..., 2 d), in the units of the targets that were trained on."""
+    _, raw = np.split(outputs, 2, axis=-1)
+    return np.exp(4 * np.arcsinh(raw / 16)) + numbers.get("min_variance", losses.FLOOR)
 
 
 def point(head: Head, outputs: Any, levels: Any = None) -> Any:

@@ -64,11 +64,11 @@ class Before(NamedTuple):
 def keep_course(estimator: Any, run: Run, rows: int, before: Before) -> None:
     """Hold what a run has told so far; the losses are means over the members."""
     epochs = int(run.epoch.max())
-    done = np.arange(len(run.curves["loss"][0])) < run.epoch[:, None]
-    told = {}
-    for name, curve in run.curves.items():
-        part = np.where(done, curve, 0)[:, :epochs].astype(np.float64)
-        told[name] = (part.sum(axis=0) / done[:, :epochs].sum(axis=0)).tolist()
+    last = np.minimum(np.arange(epochs), np.maximum(run.epoch[:, None] - 1, 0))  # one that has ended stays as it was
+    told = {
+        name: np.take_along_axis(curve, last, axis=1).astype(np.float64).mean(axis=0).tolist()
+        for name, curve in run.curves.items()
+    }
     estimator.loss_curve_ = before.loss + told["loss"]
     if "score" in told:
         estimator.validation_scores_ = before.score + told["score"]

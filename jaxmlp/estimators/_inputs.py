@@ -40,8 +40,10 @@ def present(rows: Rows) -> Rows:
     """
     if rows.weight is None:
         return rows
-    if (rows.weight < 0).any():
-        raise ValueError("Negative values in class_weight; each class must count zero or more.")
+    if not ((rows.weight >= 0) & np.isfinite(rows.weight)).all():
+        raise ValueError(
+            "Negative values in class_weight, or some that are not finite; each class counts zero or more."
+        )
     counts = rows.weight > 0
     if not counts.any():
         raise ValueError("sample_weight must be above zero for one sample at least; got zeros alone")
@@ -56,8 +58,8 @@ def near_one(weight: np.ndarray | None) -> tuple[np.ndarray | None, float]:
     return weight / unit, unit
 
 
-def by_class(weight: Any, class_weight: Any, classes: Any, y: np.ndarray) -> Any:
-    """Return what each row counts: its weight times that of its class.
+def by_class(weight: Any, class_weight: Any, classes: Any, y: np.ndarray, seen: Any = None) -> Any:
+    """Return what each row counts: its weight times that of its class, balanced over the (labels, weight) of `seen`.
 
     Raises:
       ValueError: for classes that are not among the labels, in scikit-learn's words; for rows of many labels.
@@ -70,11 +72,12 @@ def by_class(weight: Any, class_weight: Any, classes: Any, y: np.ndarray) -> Any
             f"weigh rows by sample_weight"
         )
     where = np.searchsorted(classes, y)
-    if class_weight == "balanced" and weight is not None:
-        counts = np.bincount(where, weight, len(classes))
+    labels, counted = (y, weight) if seen is None else seen
+    if class_weight == "balanced" and counted is not None:
+        counts = np.bincount(np.searchsorted(classes, labels), counted, len(classes))
         each = np.where(counts > 0, counts.sum() / ((counts > 0).sum() * np.where(counts > 0, counts, 1)), 0)
     else:
-        each = compute_class_weight(class_weight, classes=classes, y=y)
+        each = compute_class_weight(class_weight, classes=classes, y=labels)
     return each[where] if weight is None else weight * each[where]
 
 

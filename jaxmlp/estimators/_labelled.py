@@ -52,8 +52,8 @@ class Labelled(BaseMLP):
         self.out_activation_ = "softmax" if multiclass and rows.shape[1] > 1 else "logistic"
         return rows.argmax(1) if self.out_activation_ == "softmax" else rows.astype(np.float64)
 
-    def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
-        return by_class(weight, self.class_weight, self.classes_, labels)
+    def _weighted(self, weight: Any, labels: np.ndarray, seen: Any = None) -> Any:
+        return by_class(weight, self.class_weight, self.classes_, labels, seen)
 
     def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
         # Of few classes a product with rows of zeros and a one is faster than the gather, whose gradient is a scatter.

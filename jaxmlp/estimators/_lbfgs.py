@@ -26,11 +26,11 @@ def loss_and_slope(params: Layers, x: Any, y: Any, weight: Any, numbers: dict[st
     """
     objective: Any = recipe.loss
     bound = recipe.bind(numbers | {"learning_rate": 1.0})
-    own = {name: a for name, a in bound.numbers.loss.items() if name != "alpha"}
+    own = {name: a for name, a in bound.numbers.loss.items() if name != "penalty"}
 
     def total(params: Layers) -> Any:
         outputs = bound.apply(params, x)
-        found = objective(outputs, y, alpha=0.0, params=params, weight=weight, **own)
+        found = objective(outputs, y, penalty=0.0, params=params, weight=weight, **own)
         losses, told = found if isinstance(found, tuple) else (found, {"reported": found})
         return jnp.sum(losses * weight), jnp.sum(told["reported"] * weight)
 
@@ -51,7 +51,7 @@ def minimise(
     """
     leaves, tree = jax.tree.flatten(layers)
     shapes, ends = [a.shape for a in leaves], np.cumsum([a.size for a in leaves])
-    dtype, alpha = leaves[0].dtype, float(numbers["alpha"])
+    dtype, penalty = leaves[0].dtype, float(numbers["penalty"]) / float(table.unit)  # the weights are divided by it
     rows = len(table.y)
     weight = np.ones(rows, dtype) if table.weight is None else table.weight
     total = float(np.sum(weight, dtype=np.float64))
@@ -77,9 +77,9 @@ def minimise(
             loss += float(told)
             slope += np.concatenate([np.ravel(g) for g in jax.tree.leaves(grads)])
         squares = sum(float(np.vdot(layer.w, layer.w)) for layer in params)
-        pull = tuple(jax.tree.map(np.zeros_like, layer)._replace(w=alpha * layer.w) for layer in params)
+        pull = tuple(jax.tree.map(np.zeros_like, layer)._replace(w=penalty * layer.w) for layer in params)
         slope += np.concatenate([np.ravel(a) for a in jax.tree.leaves(pull)])
-        return (loss + 0.5 * alpha * squares) / total, slope / total
+        return (loss + 0.5 * penalty * squares) / total, slope / total
 
     def look(intermediate_result: Any) -> None:
         if tell is not None and tell(unpack(intermediate_result.x), intermediate_result):

@@ -12,7 +12,7 @@ from jax.scipy.special import xlogy
 from jaxmlp import losses
 from jaxmlp.types import Loss, Params
 
-OWN = ("params", "weight", "alpha")
+OWN = ("params", "weight", "penalty")
 
 
 @jax.tree_util.register_static
@@ -20,7 +20,9 @@ OWN = ("params", "weight", "alpha")
 class Objective:
     """The loss of an example, and its share of the penalty, so that the weighted mean over a batch is scikit-learn's.
 
-        sum_i weight_i loss_i / sum_i weight_i  +  alpha / 2 sum_l |W_l|^2 / sum_i weight_i
+        sum_i weight_i loss_i / sum_i weight_i  +  penalty / 2 sum_l |W_l|^2 / sum_i weight_i
+
+    The penalty is scikit-learn's alpha; some losses have an alpha of their own.
 
     Args:
       loss: (outputs, targets, **numbers) -> (batch,).
@@ -41,19 +43,19 @@ class Objective:
         two = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in ("outputs", "targets")]
         object.__setattr__(self, "__signature__", inspect.Signature([*two, *own, *theirs]))
 
-    def __call__(self, outputs: Any, targets: Any, *, alpha: Any, params: Params, weight: Any, **numbers: Any) -> Any:
+    def __call__(self, outputs: Any, targets: Any, *, penalty: Any, params: Params, weight: Any, **numbers: Any) -> Any:
         """Return one value an example, (batch,); with {"reported": the value that is told} where it is another."""
         asked = inspect.signature(self.loss).parameters
         numbers |= {name: a for name, a in (("params", params), ("weight", weight)) if name in asked}
         found: Any = self.loss(outputs, targets, **numbers)
         total = jnp.asarray(len(found), found.dtype) if weight is None else jnp.sum(weight).astype(found.dtype)
         squares = sum(jnp.sum(jnp.square(layer.w)) for layer in layers_of(params))
-        penalty = 0.5 * alpha * squares / jnp.where(total > 0, total, 1)
+        pull = 0.5 * penalty * squares / jnp.where(total > 0, total, 1)
         if self.least is not None:
-            return found + penalty, {"reported": self._bounded(self.least, outputs, targets, found) + penalty}
+            return found + pull, {"reported": self._bounded(self.least, outputs, targets, found) + pull}
         if self.outputs == 1:
-            return found + penalty
-        return found + penalty, {"reported": found / self.outputs + penalty}
+            return found + pull
+        return found + pull, {"reported": found / self.outputs + pull}
 
     def _bounded(self, least: float, outputs: Any, targets: Any, log_losses: Any) -> Any:
         """Return the log losses with all probabilities within [least, 1 - least]."""

@@ -122,8 +122,8 @@ class Parameters(abc.ABC):
         """Return X, the targets of the net, and the labels, checked by scikit-learn's rules."""
 
     @abc.abstractmethod
-    def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
-        """Return what each row counts."""
+    def _weighted(self, weight: Any, labels: np.ndarray, seen: Any = None) -> Any:
+        """Return what each row counts, where other rows were `seen`, (labels, weight), in training."""
 
     def _coded(self, y: np.ndarray, dtype: Any) -> np.ndarray:
         """Return targets as the loss is given them in training."""

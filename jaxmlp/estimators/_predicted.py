@@ -14,25 +14,37 @@ HALVINGS = 60  # of an interval, until its ends are as close as float64 knows
 
 
 class Predicted(NamedTuple):
-    """What members predict of each row; of counts the means are the rates, and there are no variances."""
+    """What members predict of each row; of counts the means are the rates, and there are no scales."""
 
     kind: str  # "gaussian", "student", "rate"
     means: np.ndarray  # (members, rows, d)
-    variances: Any  # (members, rows, d)
+    squares: Any  # of the scales, (members, rows, d)
     df: float = 4.0
 
     @property
     def noise(self) -> np.ndarray:
-        """The mean of the members' variances, (rows, d)."""
-        return (self.means if self.variances is None else self.variances).mean(0)
+        """The mean of the members' variances, (rows, d).
+
+        Raises:
+          ValueError: for Student's t without a variance.
+        """
+        if self.kind == "rate":
+            return self.means.mean(0)
+        if self.kind != "student":
+            return self.squares.mean(0)
+        if self.df <= 2:
+            raise ValueError(
+                f"df of the loss student_t must be above 2 for a variance; got {self.df}; use predict_quantiles"
+            )
+        return self.squares.mean(0) * (self.df / (self.df - 2))
 
     def _members(self) -> Any:
         """Return the members' distributions, as SciPy has them."""
         if self.kind == "rate":
             return stats.poisson(self.means)
-        if self.kind == "student":  # whose scale^2 is less than its variance
-            return stats.t(self.df, self.means, np.sqrt(self.variances * (self.df - 2) / self.df))
-        return stats.norm(self.means, np.sqrt(self.variances))
+        if self.kind == "student":
+            return stats.t(self.df, self.means, np.sqrt(self.squares))
+        return stats.norm(self.means, np.sqrt(self.squares))
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
         """Return the values (levels, rows, d) that the mixture stays below with these probabilities.
@@ -64,11 +76,8 @@ class Predicted(NamedTuple):
         who = rng.randint(len(self.means), size=count)
         if self.kind == "rate":
             return rng.poisson(self.means[who]).astype(np.float64)
-        scale = np.sqrt(self.variances[who])
-        if self.kind == "student":
-            noise = rng.standard_t(self.df, scale.shape) * np.sqrt((self.df - 2) / self.df)
-        else:
-            noise = rng.standard_normal(scale.shape)
+        scale = np.sqrt(self.squares[who])
+        noise = rng.standard_t(self.df, scale.shape) if self.kind == "student" else rng.standard_normal(scale.shape)
         return self.means[who] + scale * noise
 
     def mixture(self) -> "Mixture":
@@ -84,7 +93,7 @@ class Predicted(NamedTuple):
             )
         from jaxmlp.population import Mixture  # of a room that few who fit one net have need of
 
-        return Mixture(self.means, self.variances)  # type: ignore[arg-type]
+        return Mixture(self.means, self.squares)  # type: ignore[arg-type]
 
 
 def checked_levels(levels: Any) -> np.ndarray:

@@ -8,7 +8,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxmlp import _check
 from jaxmlp.estimators._base import BaseMLP
-from jaxmlp.estimators._heads import Head, moments, point
+from jaxmlp.estimators._checks import check_same_loss
+from jaxmlp.estimators._heads import Head, point, squares_of
 from jaxmlp.estimators._predicted import Predicted, checked_levels
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ class Predictor(BaseMLP):
 
     def _outputs(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        known = hasattr(self, "_outputs_given")  # else a caller has set the coefficients
-        if known and (self.coefs_[-1].shape[-1] != self._width() or self.out_activation_ != self._head().link):
-            raise ValueError(f"loss must be the one that was fitted; got loss={self.loss!r} since; call fit again")
+        check_same_loss(self)
         return super()._outputs(X)
 
     def _point(self, outputs: np.ndarray) -> np.ndarray:
@@ -106,11 +105,11 @@ class Predictor(BaseMLP):
                 f"the loss must tell a distribution, as 'gaussian', 'student_t', 'crps' and 'poisson' do; got "
                 f"loss={self.loss!r}"
             )
-        variances = None
+        squares = None
         if head.spreads:
-            _, variances = moments(head, outputs, numbers)
-            variances = variances if self._units.y is None else variances * self._units.y.scale**2
-        return Predicted(head.kind, self._point(outputs), variances, float(numbers.get("df", 4.0)))
+            squares = squares_of(outputs, numbers)
+            squares = squares if self._units.y is None else squares * self._units.y.scale**2
+        return Predicted(head.kind, self._point(outputs), squares, float(numbers.get("df", 4.0)))
 
     def _trained_quantiles(self, outputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Return the quantiles (levels, rows, outputs) of outputs that are quantiles."""

@@ -84,7 +84,12 @@ def begin(params: Params, member: Member, program: Program) -> Any:
     solver = program.recipe.optimizer
     if isinstance(solver, SOLVERS):
         return solver.first(jax.tree.map(np.zeros_like, params), np.zeros(len(member.rate), np.int32))
-    return _begin(params, member, program)
+    begun = _begin(params, member, program)
+    if any(jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in jax.tree.leaves(begun)):
+        raise ValueError(
+            f"optimizer must hold numbers alone, which are kept from one call to the next; {solver} holds a random key"
+        )
+    return begun
 
 
 @_compile.jit(quick=True)
@@ -233,11 +238,13 @@ def _paced(run: Run, member: Member, program: Program) -> Run:
 
 
 def _validate(run: Run, member: Member, validation: Any, program: Program) -> dict[str, Array]:
-    """Return score and loss of the validation data, without the penalty."""
+    """Return score and loss of the validation data, without the penalty and without smoothed labels."""
     x, y, weight = validation
     bound = program.recipe.bind(member.numbers | {"learning_rate": run.rate})
     outputs = x if program.apart else bound.apply(run.state.params, x)
-    numbers = {**bound.numbers.loss, "alpha": jnp.zeros((), outputs.dtype)}
+    numbers = {**bound.numbers.loss, "penalty": jnp.zeros((), outputs.dtype)}
+    if "label_smoothing" in numbers:
+        numbers["label_smoothing"] = jnp.zeros((), outputs.dtype)
     objective: Any = program.recipe.loss
     found = objective(outputs, y, params=run.state.params, weight=weight, **numbers)
     losses = found[1]["reported"] if isinstance(found, tuple) else found

@@ -17,7 +17,8 @@ from jaxmlp.types import Loss
 
 def model_of(estimator: Any, sizes: tuple[int, ...]) -> MLP:
     """Return the perceptron of an estimator for these widths."""
-    curve, form = estimator.activation, estimator._form
+    form = estimator._form
+    curve = form["activation"]
     return MLP(
         sizes,
         CURVES.get(curve, curve) if isinstance(curve, str) else curve,
@@ -41,7 +42,7 @@ def recipe_of(estimator: Any, sizes: tuple[int, ...], loss: Loss, targets: int) 
 
 def numbers_of(estimator: Any) -> dict[str, Any]:
     """Return the hyperparameters but for the learning rate, by the names of who takes them."""
-    numbers: dict[str, Any] = {"alpha": float(estimator.alpha), **estimator.numbers_of_loss()}
+    numbers: dict[str, Any] = {**estimator.numbers_of_loss(), "penalty": float(estimator.alpha)}
     if estimator.optimizer is None and estimator.solver == "sgd":
         numbers["momentum"] = float(estimator.momentum)
     elif estimator.optimizer is None:
@@ -65,8 +66,18 @@ def program_of(estimator: Any, recipe: Recipe, *, validated: bool) -> Program:
 
 
 def member_of(estimator: Any, rows: int, steps: int, dtype: Any) -> Member:
-    """Return the numbers of a member, without a leading axis, in the dtype of the net."""
+    """Return the numbers of a member, without a leading axis, in the dtype of the net.
+
+    Raises:
+      ValueError: for averages that never move in the dtype of training, and an epsilon that is zero in it.
+    """
     numbers = {name: np.asarray(value, dtype) for name, value in numbers_of(estimator).items()}
+    for name, bad in (("beta_1", 1), ("beta_2", 1), ("epsilon", 0)):
+        if numbers.get(name) == bad:
+            raise ValueError(
+                f"{name} must not round to {bad} in {np.dtype(dtype).name}, in which the net is trained; got "
+                f"{getattr(estimator, name)!r}; pass dtype='float64'"
+            )
     return Member(
         numbers,
         np.asarray(estimator.learning_rate_init, dtype),

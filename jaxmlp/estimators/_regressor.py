@@ -174,7 +174,7 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         self.out_activation_ = self._head().link
         return X, targets, y
 
-    def _weighted(self, weight: Any, labels: np.ndarray) -> Any:
+    def _weighted(self, weight: Any, labels: np.ndarray, seen: Any = None) -> Any:
         return weight
 
     def _told(self) -> dict[str, Any]:
@@ -213,6 +213,8 @@ class MLPRegressor(CallbackSupport, RegressorMixin, Predictor):
         numbers = dict(self.loss_params or {})
         if self._head().kind == "quantiles":
             numbers.setdefault("level", LEVELS)
+            if not np.size(numbers["level"]):
+                raise ValueError("loss_params must have one level or more of the loss 'quantile'; got none")
         return numbers
 
     def score_of_outputs(self) -> Any:

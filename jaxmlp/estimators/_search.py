@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.model_selection import check_cv
-from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._search import BaseSearchCV, _search_estimator_has
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_method_params, indexable
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_method_params, check_is_fitted, indexable
 
 from jaxmlp.estimators._greedy import ensemble_of
 from jaxmlp.estimators._settings import Halving, candidates, halve
@@ -145,6 +146,12 @@ class SearchCV(BaseSearchCV):
         self.scorer_ = getattr(scorers, "_scorers", scorers)
         self.cv_results_ = trials.results
         return self
+
+    @available_if(_search_estimator_has("predict"))
+    def predict(self, X: Any, **options: Any) -> Any:
+        """Return what the best estimator predicts; with options of its own, as `return_std=True`."""
+        check_is_fitted(self)
+        return self.best_estimator_.predict(X, **options)
 
     def seeded(self) -> Any:
         """Return a clone of the estimator; where it has no seed and the search has one, it is given one by that."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import ParameterGrid, ParameterSampler
+from sklearn.model_selection._split import _yields_constant_splits
 from sklearn.utils import resample
 from sklearn.utils.validation import _num_samples
 
@@ -140,6 +141,11 @@ def plan(halving: Halving, count: int, least: int, most: int) -> Plan:
 
 def halve(search: Any, halving: Halving, evaluate: Callable[..., Any], X: Any, y: Any) -> None:
     """Try all settings on little, and the best of them on more, round by round."""
+    if not _yields_constant_splits(search._checked_cv_orig):
+        raise ValueError(
+            "The cv parameter must yield consistent folds across calls to split(). Set its random_state to an int, or "
+            "set shuffle=False."
+        )
     least, most = bounds(search, halving, X, y)
     settings = candidates(search, most // least)
     if halving.resource != "n_samples" and any(halving.resource in setting for setting in settings):

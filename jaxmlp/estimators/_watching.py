@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
+import numpy as np
+
 try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:  # before scikit-learn 1.9: `verbose` alone
@@ -25,6 +27,7 @@ class Watch:
         self._root: Any = None
         self._members: list[Any] = []
         self._open: dict[int, Any] = {}
+        self._rate = 0.0  # of the epoch before
         self._called = called and bool(getattr(estimator, "_skl_callbacks", None))
         self.looks = bool(estimator.verbose) or self._called
 
@@ -82,6 +85,7 @@ class Watch:
             print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
             if getattr(estimator, "validation_scores_", None):
                 print(f"Validation score: {estimator.validation_scores_[-1]:f}")
+            self._tell_of_the_rate()
         ended = []
         for member, task in self._open.items():
             if task.call_on_fit_task_end(
@@ -93,11 +97,27 @@ class Watch:
 
     def stopped(self) -> None:
         """Print that the rule of stopping has ended the run, in scikit-learn's words."""
+        if self._estimator.verbose:
+            self._complain("Learning rate too small. Stopping." if self._adapts else "Stopping.")
+
+    @property
+    def _adapts(self) -> bool:
         estimator = self._estimator
-        if estimator.verbose:
-            what = "Validation score" if estimator.early_stopping else "Training loss"
-            adaptive = estimator.learning_rate == "adaptive" and estimator.solver == "sgd"
-            print(
-                f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive "
-                f"epochs.{' Learning rate too small.' if adaptive else ''} Stopping."
-            )
+        return estimator.learning_rate == "adaptive" and estimator.solver == "sgd" and estimator.optimizer is None
+
+    def _tell_of_the_rate(self) -> None:
+        """Print that an adaptive rate has fallen; of an ensemble the mean of the members' rates."""
+        if not self._adapts:
+            return
+        rate = float(np.mean(self._estimator._solver[2]))
+        if rate < self._rate:
+            self._complain(f"Setting learning rate to {rate:f}")
+        self._rate = rate
+
+    def _complain(self, then: str) -> None:
+        estimator = self._estimator
+        what = "Validation score" if estimator.early_stopping else "Training loss"
+        print(
+            f"{what} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} consecutive "
+            f"epochs. {then}"
+        )

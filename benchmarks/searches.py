@@ -48,6 +48,6 @@ def run(*, quick: bool = False) -> list[Row]:
         cold = time.perf_counter() - begun
         contenders = {"SearchCV": ours, "GridSearchCV": theirs}
         calls = {label: (lambda search=search: [search.fit(X, y), None][1]) for label, search in contenders.items()}
-        timed = in_turn(benchmark, calls, 1, unit="s", repeats=1 if quick else 3)
+        timed = in_turn(benchmark, calls, 1, unit="s", repeats=1 if quick else 2)
         rows += [*timed, measured(benchmark, "SearchCV, cold", cold, "s", cold / timed[0].value)]
     return rows

@@ -52,6 +52,10 @@ TABLES = {  # the name of a benchmark: what is timed, and {column: its rows}
         }
         | {"one row": "estimators: digits, one row"},
     ),
+    "searches": (
+        "A search of 60 settings on 5 folds of digits, on all cores",
+        {"60 settings of one shape": "searches one shape"},
+    ),
     "loop": (
         "The host's loop in four chunks, checkpoints, files",
         {"8-50-1": "loop 8-50-1", "784-256-256-10": "loop 784-256-256-10"},

@@ -19,6 +19,7 @@ from jaxmlp.training import State
 
 AT_ONCE = 1024  # epochs whose order is drawn before they are run, since a run may end long before its limit
 CURVE = 2**16  # epochs that a curve has room for at first
+LARGE = 2**26  # bytes of a table: training on one takes longer than to compile
 ENTRIES = 2**22  # of an order that is sent at once, and of a sparse table that is made dense at once
 
 
@@ -162,12 +163,12 @@ def _orders(streams: list[Iterator[np.ndarray]], count: int, batch_size: int) ->
 
 
 def _on_device(table: Table) -> Tables:
-    """Return the tables where they stay for the run, of a length that near ones share."""
-    rows = roomy(len(table.y))
+    """Return the tables where they stay for the run, of a length that near ones share, if they are not large."""
+    rows = len(table.y) if table.x.nbytes > LARGE else roomy(len(table.y))
 
     def padded(a: Any) -> Any:
         # `jnp.asarray` would compile a copy for each shape.
-        return None if a is None else jax.device_put(_filled(a, rows))
+        return None if a is None else jax.device_put(a if len(a) == rows else _filled(a, rows))
 
     validation = None if table.validation is None else jax.tree.map(jnp.asarray, tuple(table.validation))
     return Tables(padded(table.x), padded(table.y), padded(table.weight), table.unit, validation)

@@ -108,7 +108,10 @@ class BaseMLP(Fitted, BaseEstimator):
             raise ValueError("X_val and y_val must be given together; got one of them; pass both, or neither")
         if X is None:
             return None
-        X, targets, labels = self._validate(X, y, incremental=True, reset=False)
+        try:
+            X, targets, labels = self._validate(X, y, incremental=True, reset=False)
+        except ValueError as error:
+            raise ValueError(f"X_val and y_val must be as X and y; {error}") from error
         return Rows(X, targets, self._weighted(None, labels, seen))
 
     def _generators(self, rng: Any) -> list[Any]:

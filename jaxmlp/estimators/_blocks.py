@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jaxmlp._engine.devices import cores
-from jaxmlp.estimators._drive import ENTRIES, Course, Table, computing, seeds_of, started, with_curves
-from jaxmlp.estimators._orders import epochs, in_batches, roomy
+from jaxmlp.estimators._drive import ENTRIES, Course, Table, computing, laid_out, seeds_of, started, with_curves
+from jaxmlp.estimators._orders import epochs, in_batches, room_of, roomy
 from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, train
 
 COMPILING = threading.Lock()  # two threads that need one program must not both compile it
@@ -30,6 +30,11 @@ class Job(NamedTuple):
     rngs: list[Any]
     net: tuple[Any, Member, Program]
     dtype: Any
+
+    @property
+    def room(self) -> int:
+        """For how many rows a batch has room."""
+        return room_of(self.course.batch_size, len(self.table.y))
 
 
 class Seat(NamedTuple):
@@ -116,8 +121,7 @@ def _laid(jobs: list[Job]) -> tuple[Tables, dict[bytes, int]]:
 
     some = next(iter(each.values()))
     x, y, weight = (joined([getattr(table, name) for table in each.values()]) for name in ("x", "y", "weight"))
-    validation = None if some.validation is None else jax.tree.map(jax.device_put, tuple(some.validation))
-    return Tables(x, y, weight, some.unit, validation), places
+    return Tables(x, y, weight, some.unit, laid_out(some.validation)), places
 
 
 def _work(line: deque[Seat], width: int, tables: Tables, done: dict[tuple[int, int], Run]) -> None:
@@ -134,12 +138,13 @@ def _work(line: deque[Seat], width: int, tables: Tables, done: dict[tuple[int, i
             return
         course, program = seats[0].job.course, seats[0].job.net[2]
         steps = int(block[1].steps[0])
-        most = min(course.epochs, max(1, ENTRIES // (steps * width * course.batch_size)))
+        room = seats[0].job.room
+        most = min(course.epochs, max(1, ENTRIES // (steps * width * room)))
         most = min(most, ROUND if width > 1 else ALONE)
         count = min(most, course.epochs - int(block[0].epoch.max()))
         run, member = jax.tree.map(lambda a: _filled(a, width), block)
         run = run._replace(running=np.arange(width) < len(seats))
-        order = _orders(seats, (roomy(most * steps), width, course.batch_size), count)
+        order = _orders(seats, (roomy(most * steps), width, room), count)
         span = Span(np.int32(count * steps), np.int32(0))
         if fresh:
             with COMPILING:

@@ -102,7 +102,7 @@ def check_numbers(estimator: Any) -> None:
         if name not in takes:
             raise ValueError(
                 f"loss_params must hold what the loss takes by keyword; {shown} takes {', '.join(takes) or 'nothing'}; "
-                f"got {name!r}"
+                f"got {name!r}{_check.did_you_mean(name, takes)}"
             )
     if "label_smoothing" in estimator.numbers_of_loss() and "label_smoothing" not in takes:
         raise ValueError(f"label_smoothing must be 0 with {shown}, which has none; got {estimator.label_smoothing}")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmlp.estimators._orders import epochs, in_batches, roomy
+from jaxmlp.estimators._orders import epochs, in_batches, room_of, roomy
 from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, begin, close, outputs_of, train
 from jaxmlp.layer import Layer
 from jaxmlp.training import State
@@ -124,7 +124,7 @@ def drive(run: Run, member: Member, table: Table, program: Program, course: Cour
     while done < course.epochs:
         count = min(chunk, course.epochs - done)
         before, run = rngs[0].get_state(legacy=False), _with_room(run, done + count)
-        orders = _orders(streams, count, course.batch_size)
+        orders = _orders(streams, count, room_of(course.batch_size, rows))
         if tables is None:
             run = _sparse_epoch(run, member, table, program, orders)
         else:
@@ -157,9 +157,7 @@ def _with_room(run: Run, count: int) -> Run:
 def _orders(streams: list[Iterator[np.ndarray]], count: int, batch_size: int) -> np.ndarray:
     """Return the order of some epochs, (steps, batch), or (steps, members, batch) where each has its own."""
     each = [np.concatenate([in_batches(next(stream), batch_size) for _ in range(count)]) for stream in streams]
-    orders = each[0] if len(each) == 1 else np.stack(each, axis=1)
-    lacks = max(roomy(min(batch_size, 64)) - batch_size, 0)  # small full batches of near sizes share a program
-    return np.pad(orders, [(0, 0)] * (orders.ndim - 1) + [(0, lacks)], constant_values=-1)
+    return each[0] if len(each) == 1 else np.stack(each, axis=1)
 
 
 def _on_device(table: Table) -> Tables:
@@ -170,8 +168,21 @@ def _on_device(table: Table) -> Tables:
         # `jnp.asarray` would compile a copy for each shape.
         return None if a is None else jax.device_put(a if len(a) == rows else _filled(a, rows))
 
-    validation = None if table.validation is None else jax.tree.map(jnp.asarray, tuple(table.validation))
-    return Tables(padded(table.x), padded(table.y), padded(table.weight), table.unit, validation)
+    return Tables(padded(table.x), padded(table.y), padded(table.weight), table.unit, laid_out(table.validation))
+
+
+def laid_out(validation: Any) -> Any:
+    """Return validation data (x, y, weight) on the device, filled up with rows of weight zero, as near lengths share.
+
+    These are copies of the first row, since a loss may be infinite of anything made up.
+    """
+    if validation is None:
+        return None
+    x, y, weight = validation
+    lacks = roomy(len(y)) - len(y)
+    weight = np.ones(len(y), x.dtype) if weight is None else weight
+    x, y = (np.concatenate([a, np.repeat(a[:1], lacks, axis=0)]) for a in (x, y))
+    return jax.tree.map(jax.device_put, (x, y, np.concatenate([weight, np.zeros(lacks, weight.dtype)])))
 
 
 def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orders: np.ndarray) -> Run:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_TO_SPARE = 1024  # rows of a batch: of a larger one the eighth that is in vain takes longer than to compile
+
 
 def draw_layers(rng: np.random.RandomState, sizes: tuple[int, ...], activation: str) -> list[tuple[Any, Any]]:
     """Return layers (w, b), uniform in +-sqrt(6 / (in + out)), or sqrt(2 / (in + out)) before a logistic curve.
@@ -41,6 +43,15 @@ def in_batches(order: np.ndarray, batch_size: int) -> np.ndarray:
     padded = np.full(steps * batch_size, -1, np.int32)
     padded[: len(order)] = order
     return padded.reshape(steps, batch_size)
+
+
+def room_of(batch_size: int, rows: int) -> int:
+    """Return for how many rows a batch has room; one of all rows has some to spare, that near tables share a program.
+
+    >>> room_of(142, 142), room_of(143, 143), room_of(142, 500), room_of(5000, 5000)
+    (144, 144, 142, 5000)
+    """
+    return roomy(batch_size) if rows <= batch_size <= MOST_TO_SPARE else batch_size
 
 
 def roomy(count: int) -> int:

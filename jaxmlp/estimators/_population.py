@@ -106,7 +106,7 @@ def _kind(job: Job) -> Any:
     data = table.x.shape[1:], table.y.shape[1:], table.y.dtype.str, table.weight is None
     apart = (job.digest,) if table.weight is not None or table.validation is not None else ()
     where = str(job.estimator.device), job.dtype
-    course = job.course.epochs, job.course.batch_size, job.course.shuffle
+    course = job.course.epochs, job.room, job.course.shuffle
     return form, program, course, data, apart, where, int(member.steps[0])
 
 

@@ -6,7 +6,8 @@ import scipy.sparse
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
 
-from jaxmlp.estimators import MLPClassifier, MLPRegressor, _drive
+from jaxmlp.estimators import MLPClassifier, MLPRegressor, SearchCV, _drive
+from jaxmlp.training import trace_count
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:Got `batch_size`")
 SMALL = {"hidden_layer_sizes": (8, 5), "random_state": 3}
@@ -174,3 +175,20 @@ def test_columns_far_from_zero_constant_or_huge_keep_their_digits():
     plain, moved = estimator(True, max_iter=30).fit(near, y), estimator(True, max_iter=30).fit(x, y)
     np.testing.assert_allclose(moved.loss_curve_, plain.loss_curve_, rtol=1e-4)
     np.testing.assert_array_equal(moved.predict(x), plain.predict(near))
+
+
+def test_tables_of_near_lengths_share_a_program(wine):
+    x, y = wine
+
+    def traces(fits):
+        before = trace_count()
+        for fit in fits:
+            fit()
+        return trace_count() - before
+
+    net = estimator(True, max_iter=2, early_stopping=True, batch_size=20, hidden_layer_sizes=(7,))
+    assert traces([lambda n=n: net.fit(x[-n:], y[-n:]) for n in (142, 140, 136)]) == 1
+    assert traces([lambda n=n: net.fit(x, y, X_val=x[:n], y_val=y[:n]) for n in (64, 60, 50)]) == 1
+    whole = estimator(True, max_iter=2, hidden_layer_sizes=(7,))
+    assert traces([lambda n=n: whole.fit(x[-n:], y[-n:]) for n in (143, 142, 138)]) == 1
+    assert traces([lambda: SearchCV(whole, {"alpha": [0.1, 1.0]}, cv=5, refit=False).fit(x, y)]) == 1

@@ -49,7 +49,7 @@ class SearchCV(BaseSearchCV):
       ensemble: "greedy" makes `best_estimator_` the weighted mean of the models of the folds, of settings chosen with
         repetition by the log loss or squared error of their average out of fold (Caruana 2004, doi
         10.1145/1015330.1015432); nothing is fitted again. `ensemble_weights_` is what each setting counts; of
-        halving, those of the last round.
+        halving, those of the last round. `best_score_` stays that of the best single setting.
 
     Raises:
       ValueError: in `fit`, unless one of param_grid and param_distributions is given; for what halving does not take;

@@ -1,5 +1,6 @@
 """Strict JAX for every test, and two virtual devices, set before JAX starts."""
 
+import itertools
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=12)
 settings.load_profile("suite")
+FORGET, TESTS = 100, itertools.count(1)  # after how many tests of a process programs are forgotten; the tests so far
 collect_ignore = ["sharded.py"]  # a program of its own on eight devices; looked at for doctests, it would set them here
 
 
@@ -36,10 +38,12 @@ def pytest_runtest_setup(item):
     """Let XLA optimise only where bits, counts or whole programs are the promise: compiling is most of the suite.
 
     JAX has no key for how a program was compiled. So the programs of the other kind are forgotten where the kind
-    changes, and in any order a test meets only those compiled as it asks.
+    changes, and in any order a test meets only those compiled as it asks. All are forgotten after some tests, too: a
+    program on a CPU holds eight memory maps, and where a process has the 65,530 that Linux allows, XLA crashes.
     """
     quick = not is_bits(item)
-    if jax.config.read("jax_disable_most_optimizations") != quick:
+    next_one = next(TESTS)
+    if jax.config.read("jax_disable_most_optimizations") != quick or next_one % FORGET == 0:
         jax.config.update("jax_disable_most_optimizations", quick)
         jax.clear_caches()
 

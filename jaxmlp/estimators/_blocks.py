@@ -10,7 +10,17 @@ import jax
 import numpy as np
 
 from jaxmlp._engine.devices import cores
-from jaxmlp.estimators._drive import ENTRIES, Course, Table, computing, laid_out, seeds_of, started, with_curves
+from jaxmlp.estimators._drive import (
+    ENTRIES,
+    Course,
+    Table,
+    computing,
+    laid_out,
+    seeds_of,
+    started,
+    with_copies,
+    with_curves,
+)
 from jaxmlp.estimators._orders import epochs, in_batches, room_of, roomy
 from jaxmlp.estimators._program import Member, Program, Run, Span, Tables, train
 
@@ -142,7 +152,7 @@ def _work(line: deque[Seat], width: int, tables: Tables, done: dict[tuple[int, i
         most = min(course.epochs, max(1, ENTRIES // (steps * width * room)))
         most = min(most, ROUND if width > 1 else ALONE)
         count = min(most, course.epochs - int(block[0].epoch.max()))
-        run, member = jax.tree.map(lambda a: _filled(a, width), block)
+        run, member = jax.tree.map(lambda a: with_copies(a, width), block)
         run = run._replace(running=np.arange(width) < len(seats))
         order = _orders(seats, (roomy(most * steps), width, room), count)
         span = Span(np.int32(count * steps), np.int32(0))
@@ -165,11 +175,6 @@ def _next(line: deque[Seat]) -> Seat | None:
         return line.popleft()
     except IndexError:
         return None
-
-
-def _filled(a: np.ndarray, width: int) -> np.ndarray:
-    """Return an array with its first row again and again, up to the width of a block."""
-    return np.concatenate([a, np.repeat(a[:1], width - len(a), axis=0)]) if len(a) < width else a
 
 
 def _orders(seats: list[Seat], shape: tuple[int, ...], count: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Checks at the door of a fitted estimator."""
 
-import inspect
 from typing import Any
 
 import jax
@@ -86,15 +85,14 @@ def check_all_rows_at_once(estimator: Any, given: dict[str, Any]) -> None:
             )
 
 
-def check_numbers(estimator: Any) -> None:
-    """Refuse numbers that the loss does not take, and those that the dtype of training does not tell from zero or one.
+def check_numbers(estimator: Any, objective: Any) -> None:
+    """Refuse numbers that the loss does not take.
 
     Raises:
       ValueError: for unknown names in `loss_params`, for `label_smoothing` of a loss without it, for a loss with a
         parameter "penalty".
     """
-    parameters = inspect.signature(estimator._loss()).parameters.values()
-    takes = sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("params", "weight"))
+    takes = sorted({p.name for p in objective.takes} - {"params", "weight"})
     shown = f"loss={_check.shown(estimator.loss)}"
     if "penalty" in takes:
         raise ValueError(f"loss must have no parameter 'penalty', which is that of the weights; got {shown}; rename it")
@@ -144,7 +142,7 @@ def check_loss(estimator: Any, recipe: Recipe, layers: Any, y: np.ndarray) -> No
     Raises:
       ValueError: for numbers that the loss cannot take, and for a loss that does not give one value an example.
     """
-    check_numbers(estimator)
+    check_numbers(estimator, recipe.loss)
     check_functions(estimator)
     if isinstance(estimator.loss, str) and not estimator.numbers_of_loss():
         return

@@ -179,10 +179,14 @@ def laid_out(validation: Any) -> Any:
     if validation is None:
         return None
     x, y, weight = validation
-    lacks = roomy(len(y)) - len(y)
+    size = roomy(len(y))
     weight = np.ones(len(y), x.dtype) if weight is None else weight
-    x, y = (np.concatenate([a, np.repeat(a[:1], lacks, axis=0)]) for a in (x, y))
-    return jax.tree.map(jax.device_put, (x, y, np.concatenate([weight, np.zeros(lacks, weight.dtype)])))
+    return jax.tree.map(jax.device_put, (with_copies(x, size), with_copies(y, size), _filled(weight, size)))
+
+
+def with_copies(a: np.ndarray, size: int) -> np.ndarray:
+    """Return an array that is filled up with copies of its first row."""
+    return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)]) if len(a) < size else a
 
 
 def _sparse_epoch(run: Run, member: Member, table: Table, program: Program, orders: np.ndarray) -> Run:
@@ -213,6 +217,7 @@ def _validated(run: Run, member: Member, table: Table, program: Program) -> Any:
 
 
 def _filled(a: np.ndarray, size: int) -> np.ndarray:
+    """Return an array that is filled up with zeros."""
     room = np.zeros((size, *a.shape[1:]), a.dtype)
     room[: len(a)] = a
     return room

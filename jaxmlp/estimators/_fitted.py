@@ -33,8 +33,6 @@ class Fitted(Parameters):
     _batch: int | None = None  # rows a step, where they are fewer than all
     out_activation_: str
     n_features_in_: int
-    n_iter_: int
-    loss_: float
     _norms: list[tuple[Any, Any]] = []  # scale and shift of each hidden layer, or none
     _curve: Any = None  # the parameter activation at the last fit; None of coefficients that were set
     _skips: bool | None = None  # the parameter residual when the net was drawn; None of coefficients that were set

@@ -1,5 +1,6 @@
 """The ensemble of a search: the models of its folds, of the settings whose average predicts best out of fold."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -55,11 +56,11 @@ class GreedyEnsemble(BaseEstimator):
         Raises:
           ValueError: for `return_std` of classifiers.
         """
-        mean = self._mean(X)
         if not _classifies(self):
-            return (mean, np.sqrt(self._variance(X, mean))) if return_std else mean
+            return self._moments(X) if return_std else self._mean(X)
         if return_std:
             raise ValueError("return_std must be left out of a classifier's predict; use predict_proba(X)")
+        mean = self._mean(X)
         return (mean > 0.5).astype(int) if self.classes is None else self.classes_[mean.argmax(1)]
 
     @available_if(_classifies)
@@ -78,16 +79,19 @@ class GreedyEnsemble(BaseEstimator):
         return float(score(y, self.predict(X), sample_weight=sample_weight))
 
     def _mean(self, X: Any) -> np.ndarray:
-        pairs = zip(self.estimators, self.weights, strict=True)
-        return np.asarray(sum(weight * told(model, X, self.classes) for model, weight in pairs))
+        return self._weighted(told(model, X, self.classes) for model in self.estimators)
 
-    def _variance(self, X: Any, mean: np.ndarray) -> np.ndarray:
-        whole = np.zeros_like(mean)
-        for model, weight in zip(self.estimators, self.weights, strict=True):
+    def _moments(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation; each model predicts once."""
+        each = []
+        for model in self.estimators:
             tells = getattr(model, "tells_spread", False)
-            own, noise = model.predict(X, return_std=True) if tells else (model.predict(X), 0.0)
-            whole += weight * (np.square(noise) + np.square(own - mean))
-        return whole
+            each.append(model.predict(X, return_std=True) if tells else (model.predict(X), 0.0))
+        mean = self._weighted(own for own, _ in each)
+        return mean, np.sqrt(self._weighted(np.square(noise) + np.square(own - mean) for own, noise in each))
+
+    def _weighted(self, values: Iterable[np.ndarray]) -> np.ndarray:
+        return np.asarray(sum(weight * value for weight, value in zip(self.weights, values, strict=True)))
 
     def __sklearn_tags__(self) -> Any:
         """Return scikit-learn's tags, those of its models."""

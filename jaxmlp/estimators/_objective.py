@@ -36,9 +36,13 @@ class Objective:
     outputs: int = 1
     least: float | None = None
 
+    @property
+    def takes(self) -> list[inspect.Parameter]:
+        """What the loss takes by keyword."""
+        return [p for p in inspect.signature(self.loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
     def __post_init__(self) -> None:
-        kinds = inspect.Parameter
-        theirs = [p for p in inspect.signature(self.loss).parameters.values() if p.kind is kinds.KEYWORD_ONLY]
+        kinds, theirs = inspect.Parameter, self.takes
         own = [kinds(name, kinds.KEYWORD_ONLY) for name in OWN if name not in {p.name for p in theirs}]
         two = [kinds(name, kinds.POSITIONAL_OR_KEYWORD) for name in ("outputs", "targets")]
         object.__setattr__(self, "__signature__", inspect.Signature([*two, *own, *theirs]))

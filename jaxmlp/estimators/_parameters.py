@@ -98,6 +98,14 @@ class Parameters(abc.ABC):
         """Return the loss of an example."""
 
     @abc.abstractmethod
+    def numbers_of_loss(self) -> dict[str, Any]:
+        """Return the numbers of the loss."""
+
+    @abc.abstractmethod
+    def score_of_outputs(self) -> Any:
+        """Return the metric of early stopping."""
+
+    @abc.abstractmethod
     def _targets(self) -> int:
         """Return by how many the loss is divided where it is told."""
 

@@ -1,10 +1,10 @@
 """What a regressor predicts: a number, its spread, quantiles, a mixture of distributions, draws."""
 
+import abc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from jaxmlp import _check
 from jaxmlp.estimators._base import BaseMLP
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 class Predictor(BaseMLP):
     """The predictions of a regressor."""
 
+    @abc.abstractmethod
     def _head(self) -> Head:
-        raise NotImplementedError
-
-    def numbers_of_loss(self) -> dict[str, Any]:
-        """Return the numbers of the loss."""
-        raise NotImplementedError
+        """Return what the outputs mean."""
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return predictions (rows,), or (rows, outputs); with `return_std` their standard deviations too.
@@ -88,7 +85,6 @@ class Predictor(BaseMLP):
         return self._head().tells or self._form["n_members"] > 1
 
     def _outputs(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
         check_same_loss(self)
         return super()._outputs(X)
 

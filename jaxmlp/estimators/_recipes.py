@@ -52,13 +52,18 @@ def numbers_of(estimator: Any) -> dict[str, Any]:
     return numbers
 
 
+def rate_rule(estimator: Any) -> str:
+    """Return how the rate follows from the epochs: the parameter learning_rate is of the solver "sgd" alone."""
+    sgd = estimator.optimizer is None and estimator.solver == "sgd"
+    return estimator.learning_rate if sgd else "constant"
+
+
 def program_of(estimator: Any, recipe: Recipe, *, validated: bool) -> Program:
     """Return what is compiled: equal ones share a compilation, whatever their numbers, epochs and batches."""
-    sgd = estimator.optimizer is None and estimator.solver == "sgd"
     schedule = estimator.schedule
     return Program(
         dataclasses.replace(recipe, epochs=1, batch_size=None),
-        estimator.learning_rate if sgd else "constant",
+        rate_rule(estimator),
         estimator.score_of_outputs() if validated else None,
         bool(estimator.early_stopping),
         SCHEDULES[schedule] if isinstance(schedule, str) else schedule,

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from jaxmlp.estimators._recipes import rate_rule
+
 try:
     from sklearn.callback import CallbackSupportMixin
 except ImportError:  # before scikit-learn 1.9: `verbose` alone
@@ -98,16 +100,12 @@ class Watch:
     def stopped(self) -> None:
         """Print that the rule of stopping has ended the run, in scikit-learn's words."""
         if self._estimator.verbose:
-            self._complain("Learning rate too small. Stopping." if self._adapts else "Stopping.")
-
-    @property
-    def _adapts(self) -> bool:
-        estimator = self._estimator
-        return estimator.learning_rate == "adaptive" and estimator.solver == "sgd" and estimator.optimizer is None
+            adapts = rate_rule(self._estimator) == "adaptive"
+            self._complain("Learning rate too small. Stopping." if adapts else "Stopping.")
 
     def _tell_of_the_rate(self) -> None:
         """Print that an adaptive rate has fallen; of an ensemble the mean of the members' rates."""
-        if not self._adapts:
+        if rate_rule(self._estimator) != "adaptive":
             return
         rate = float(np.mean(self._estimator._solver[2]))
         if rate < self._rate:
